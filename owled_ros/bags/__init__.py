@@ -1,0 +1,1 @@
+"""Recorded bags as time-aligned frames."""

@@ -1,0 +1,1 @@
+"""What drives: frames, ego state, prompts, the answer grammar and predictions. Needs numpy only."""

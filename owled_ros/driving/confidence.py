@@ -1,0 +1,57 @@
+"""Confidence of an answer from its token probabilities, calibrated. Needs numpy.
+
+Raw score: the product of the probabilities of the answer's tokens, where a number token counts with its neighbours
+(see models.engine); calibration: Platt scaling, p = sigmoid(slope * logit(raw) + offset) (Platt 1999), fitted on held-out
+frames against "the action is within tolerance".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Parameters of the map from raw score to probability of a good answer; the default leaves the score as it is."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+    acceleration_tolerance: float = 1.0  # [m/s2], what "good" means
+    steering_tolerance: float = 0.03  # [rad]
+    floor: float = 0.0  # [0, 1], recommended confidence floor of this model
+
+    def apply(self, raw: float) -> float:
+        """Map a raw score in [0, 1] to a probability; NaN gives 0."""
+        if not math.isfinite(raw):
+            return 0.0
+        return _sigmoid(self.slope * _logit(raw) + self.offset)
+
+
+def fit_calibration(raw: np.ndarray, good: np.ndarray, steps: int = 200) -> tuple[float, float]:
+    """Fit slope and offset by Newton's method on the log-likelihood; raw (N,) in [0, 1], good (N,) bool."""
+    features = np.stack([np.array([_logit(float(value)) for value in raw]), np.ones(len(raw))], axis=1)  # (N, 2)
+    targets = np.where(good, (good.sum() + 1.0) / (good.sum() + 2.0), 1.0 / ((~good).sum() + 2.0))  # Platt's smoothed targets
+    weights = np.array([1.0, 0.0])
+    for _ in range(steps):
+        probability = 1.0 / (1.0 + np.exp(-np.clip(features @ weights, -30, 30)))
+        gradient = features.T @ (probability - targets) + 1e-3 * weights
+        curvature = (features * (probability * (1 - probability))[:, None]).T @ features + 1e-3 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights - step
+        if np.abs(step).max() < 1e-8:
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def _logit(probability: float) -> float:
+    clipped = min(max(probability, EPSILON), 1.0 - EPSILON)
+    return math.log(clipped / (1.0 - clipped))
+
+
+def _sigmoid(value: float) -> float:
+    return 1.0 / (1.0 + math.exp(-min(max(value, -30.0), 30.0)))

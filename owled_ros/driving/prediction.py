@@ -1,0 +1,122 @@
+"""What leaves the engine, is published and is scored. Needs driving.answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from owled_ros.driving.answer import Action, AnswerError, Scene, parse_action, parse_scene
+
+
+class Reason(IntEnum):
+    """Why an answer is not valid. Values equal PredictedAction.msg; VALID means that it is."""
+
+    UNKNOWN = 0
+    VALID = 1
+    NO_IMAGE = 2
+    STALE_IMAGE = 3
+    BAD_IMAGE = 4
+    NO_EGO = 5
+    STALE_EGO = 6
+    BAD_EGO = 7
+    CLOCK_JUMP = 8
+    MODEL_NOT_READY = 9
+    INFERENCE_ERROR = 10
+    OUT_OF_MEMORY = 11
+    UNPARSED = 12  # the text is not in the grammar or out of range
+    INCOMPLETE = 13  # the token limit came before the end of the answer
+    DECLINED = 14  # the model itself answered "unknown"
+    LOW_CONFIDENCE = 15
+    LATE = 16
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which weights answered."""
+
+    model_id: str  # name of the model directory and a short hash of its weights
+    artifact_id: str = ""  # short hash of the pruning manifest, empty for a dense model
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Raw text of the model for one question."""
+
+    text: str
+    complete: bool  # the end token was reached
+    confidence: float  # [0, 1], see driving.confidence
+    tokens: int
+    seconds: float  # from the question to the last token
+
+
+@dataclass(frozen=True)
+class ActionAnswer:
+    """The action of one frame, or why there is none."""
+
+    generation: Generation
+    action: Action | None
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def valid(self) -> bool:
+        """True when the action may be used."""
+        return self.reason is Reason.VALID
+
+
+@dataclass(frozen=True)
+class SceneAnswer:
+    """The description of one frame, or why there is none."""
+
+    generation: Generation
+    scene: Scene | None
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def valid(self) -> bool:
+        """True when the description may be used."""
+        return self.reason is Reason.VALID
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything the model said about one frame."""
+
+    stamp: int  # [ns], of the image
+    action: ActionAnswer
+    scene: SceneAnswer | None  # None when it yielded to a newer frame or was not asked for
+    model: ModelIdentity
+
+
+def judge_action(generation: Generation, confidence_floor: float = 0.0) -> ActionAnswer:
+    """Turn text into an action, or into the reason why it must not be used."""
+    if not generation.complete:
+        return ActionAnswer(generation, None, Reason.INCOMPLETE, "token limit reached before the end of the answer")
+    try:
+        action = parse_action(generation.text)
+    except AnswerError as error:
+        return ActionAnswer(generation, None, Reason.UNPARSED, str(error))
+    if action is None:
+        return ActionAnswer(generation, None, Reason.DECLINED, "the model does not know scenes like this one")
+    answer = ActionAnswer(generation, action, Reason.VALID)
+    return withhold_below(answer, confidence_floor)
+
+
+def withhold_below(answer: ActionAnswer, confidence_floor: float) -> ActionAnswer:
+    """Withhold a valid action whose confidence is under the floor [0, 1]."""
+    confidence = answer.generation.confidence
+    if not answer.valid or confidence >= confidence_floor:
+        return answer
+    detail = f"confidence {confidence:.2f} is below the floor {confidence_floor:.2f}"
+    return replace(answer, action=None, reason=Reason.LOW_CONFIDENCE, detail=detail)
+
+
+def judge_scene(generation: Generation) -> SceneAnswer:
+    """Turn text into a scene, or into the reason why it must not be used."""
+    if not generation.complete:
+        return SceneAnswer(generation, None, Reason.INCOMPLETE, "token limit reached before the end of the answer")
+    try:
+        return SceneAnswer(generation, parse_scene(generation.text), Reason.VALID)
+    except AnswerError as error:
+        return SceneAnswer(generation, None, Reason.UNPARSED, str(error))

@@ -1,0 +1,1 @@
+"""Metrics, offline evaluation of bags, results and reports."""

@@ -1,0 +1,1 @@
+"""Load Hugging Face models and artifacts, find their parts, and run them."""

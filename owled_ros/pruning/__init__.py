@@ -1,0 +1,1 @@
+"""OWLed pruning: outliers, allocation, scores, the procedure and its artifact."""
