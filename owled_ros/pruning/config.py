@@ -1,0 +1,99 @@
+"""What a pruning run is told and what it says while it runs. Needs nothing but the standard library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from owled_ros.errors import OwledError
+
+COMPONENTS = ("vision", "projector", "language")
+SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
+ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned")
+STATISTICS = ("fused", "block", "oneshot")
+PATTERNS = ("unstructured", "2:4", "4:8")
+
+Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors with a leading batch axis
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Everything that decides the bits of an artifact, apart from the calibration batches.
+
+    `sparsity` is the share of zeros over all pruned matrices, in (0, 1). `budgets` fixes the sparsity of single
+    components; the others then all get `sparsity`. `lod_threshold` is OWL's M and `owl_lambda` its lambda.
+
+    `statistics`: "fused" prunes every matrix on inputs that already passed the pruned matrices before it, "block"
+    collects the statistics of a whole block on the pruned blocks before it, "oneshot" takes those of the dense model.
+    """
+
+    model: Path  # Hugging Face directory, *.gguf file, or an artifact
+    output: Path  # the artifact's directory; replaced in one step when all is written
+    sparsity: float = 0.6
+    score: str = "sparsegpt"
+    allocation: str = "learned"
+    statistics: str = "fused"
+    pattern: str = "unstructured"
+    components: tuple[str, ...] = ("vision", "language")
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    lod_threshold: float = 5.0
+    owl_lambda: float = 0.08
+    lod_samples: int = 8  # sequences that measure the outliers; owl-reference takes all
+    learn_steps: int = 40  # steps of the learned allocation
+    recovery_steps: int = 0  # masked distillation after pruning; 0 is off
+    damping: float = 0.01  # SparseGPT: share of the mean of the Hessian's diagonal added to it
+    seed: int = 0
+    dtype: str = "float32"  # of the forward passes; statistics are float32 in any case
+    device: str = "cpu"
+    threads: int | None = None  # None leaves torch's choice
+    state: Path | None = None  # where the resumable state lives; None: beside the output
+
+    def check(self) -> None:
+        """Raise OwledError on a value that cannot work."""
+        _one_of("score", self.score, SCORES)
+        _one_of("allocation", self.allocation, ALLOCATIONS)
+        _one_of("statistics", self.statistics, STATISTICS)
+        _one_of("pattern", self.pattern, PATTERNS)
+        _one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        for component in (*self.components, *self.budgets):
+            _one_of("component", component, COMPONENTS)
+        if not self.components:
+            raise OwledError(f"no component to prune; give at least one of {', '.join(COMPONENTS)}")
+        for name, value in (("sparsity", self.sparsity), *self.budgets.items()):
+            if not (math.isfinite(value) and 0.0 < value < 1.0):
+                raise OwledError(f"sparsity of {name} is {value}; it is a share of zeros and must lie inside (0, 1)")
+        if not (math.isfinite(self.owl_lambda) and 0.0 <= self.owl_lambda < 0.5):
+            raise OwledError(f"lambda is {self.owl_lambda}; it must lie in [0, 0.5)")
+        if not (math.isfinite(self.lod_threshold) and self.lod_threshold > 0.0):
+            raise OwledError(f"the outlier threshold M is {self.lod_threshold}; it must be a positive number")
+        if self.learn_steps < 1 or self.recovery_steps < 0 or self.lod_samples < 1 or self.damping <= 0.0:
+            raise OwledError("learn_steps, lod_samples and damping must be positive, recovery_steps not negative")
+        if self.pattern != "unstructured":
+            zeros, group = (int(part) for part in self.pattern.split(":"))
+            if not math.isclose(self.sparsity, 1 - zeros / group) or self.budgets:
+                raise OwledError(
+                    f"pattern {self.pattern} always zeroes {1 - zeros / group:.0%}: set the sparsity to that, without budgets"
+                )
+            if self.allocation != "uniform":
+                raise OwledError(f"pattern {self.pattern} leaves nothing to allocate: use allocation uniform")
+
+
+@dataclass(frozen=True)
+class PruneProgress:
+    """One step of a running job: `done` of `total` within the stage load, plan, prune, recover, measure or write."""
+
+    stage: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+ProgressCallback = Callable[[PruneProgress], None]
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OwledError(f"unknown {name} {value!r}; known: {', '.join(known)}")
