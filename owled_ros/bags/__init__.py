@@ -1,1 +1,1 @@
-"""Recorded bags as time-aligned frames."""
+"""Recorded drives: rosbag2 bags in, time-aligned frames out, without ROS. Needs rosbags, numpy and OpenCV."""

@@ -1,0 +1,120 @@
+"""The message types that bags are read and written with, without ROS. Needs rosbags and the package's msg/ files.
+
+Types come from the bag itself where it carries their definitions; the standard ones and those of this package and of
+Autoware (written down here as far as they are read) fill in where it does not.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from owled_ros.errors import OwledError
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+ODOMETRY = "nav_msgs/msg/Odometry"
+TWIST = "geometry_msgs/msg/TwistStamped"
+TWIST_WITH_COVARIANCE = "geometry_msgs/msg/TwistWithCovarianceStamped"
+VELOCITY_REPORT = "autoware_vehicle_msgs/msg/VelocityReport"
+STEERING_REPORT = "autoware_vehicle_msgs/msg/SteeringReport"
+OLD_VELOCITY_REPORT = "autoware_auto_vehicle_msgs/msg/VelocityReport"
+OLD_STEERING_REPORT = "autoware_auto_vehicle_msgs/msg/SteeringReport"
+PREDICTED_ACTION = "owled_ros/msg/PredictedAction"
+SCENE_DESCRIPTION = "owled_ros/msg/SceneDescription"
+
+OWN_MESSAGES = ("SceneObject", "SceneDescription", "PredictedAction")  # those that bags hold
+IDL_SEPARATOR = "=" * 80 + "\n"
+VELOCITY_REPORT_TEXT = """
+std_msgs/Header header
+float32 longitudinal_velocity
+float32 lateral_velocity
+float32 heading_rate
+"""
+STEERING_REPORT_TEXT = """
+builtin_interfaces/Time stamp
+float32 steering_tire_angle
+"""
+AUTOWARE_TEXTS = {
+    VELOCITY_REPORT: VELOCITY_REPORT_TEXT,
+    OLD_VELOCITY_REPORT: VELOCITY_REPORT_TEXT,
+    STEERING_REPORT: STEERING_REPORT_TEXT,
+    OLD_STEERING_REPORT: STEERING_REPORT_TEXT,
+}
+
+
+def own_typestore() -> Typestore:
+    """Return every standard type, the ones of this package and the Autoware reports; a fresh store each time."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for name in OWN_MESSAGES:
+        typename = f"owled_ros/msg/{name}"
+        store.register(get_types_from_msg(_interface_text(name), typename))
+    for typename, text in AUTOWARE_TEXTS.items():
+        store.register(get_types_from_msg(text, typename))
+    return store
+
+
+def typestore_for(connection: Connection) -> Typestore:
+    """Return a store that reads the messages of one connection, as the bag defines them."""
+    definition = connection.msgdef
+    if definition.format == MessageDefinitionFormat.NONE or not definition.data.strip():
+        return _fallback_store(connection.msgtype)
+    store = get_typestore(Stores.EMPTY)
+    try:
+        if definition.format == MessageDefinitionFormat.MSG:
+            store.register(get_types_from_msg(definition.data, connection.msgtype))
+        else:
+            for part in _idl_parts(definition.data):
+                store.register(get_types_from_idl(part))
+    except (TypesysError, ValueError, KeyError, SyntaxError) as error:
+        raise OwledError(
+            f"the bag defines {connection.msgtype} ({connection.topic}) in a way that cannot be read ({error}); "
+            "record the topic again with a current rosbag2"
+        ) from error
+    return store
+
+
+@cache
+def _shared_store() -> Typestore:
+    return own_typestore()
+
+
+def _fallback_store(typename: str) -> Typestore:
+    store = _shared_store()
+    if typename not in store.fielddefs:
+        raise OwledError(
+            f"the bag does not define {typename} and it is not a standard type; record the bag with definitions (rosbag2 Iron or newer, or mcap)"
+        )
+    return store
+
+
+def _idl_parts(text: str) -> list[str]:
+    if not text.startswith(IDL_SEPARATOR):
+        return [text]
+    return [part.split("\n", 1)[1] for part in text.split(IDL_SEPARATOR)[1:]]
+
+
+@cache
+def _interface_text(name: str) -> str:
+    for directory in _interface_directories():
+        path = directory / f"{name}.msg"
+        if path.is_file():
+            return path.read_text()
+    raise OwledError(
+        f"{name}.msg of owled_ros was not found; expected it in msg/ of the sources or in share/owled_ros/msg"
+    )
+
+
+def _interface_directories() -> list[Path]:
+    here = Path(__file__).resolve()
+    source = here.parents[2] / "msg"
+    installed = [parent / "share" / "owled_ros" / "msg" for parent in here.parents]
+    prefixes = [
+        Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix
+    ]
+    return [source, *installed, *(prefix / "share" / "owled_ros" / "msg" for prefix in prefixes)]
