@@ -37,7 +37,7 @@ def main() -> None:
     for module in pkgutil.iter_modules(commands.__path__):
         importlib.import_module(f"owled_ros.commands.{module.name}").register(app)
     try:
-        app()
+        app(prog_name="owled")
     except OwledError as error:
         if "-v" in sys.argv or "--verbose" in sys.argv:
             raise
