@@ -56,9 +56,14 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["owled_ros", "owled_ros.*"], exclude=["owled_ros.nodes", "owled_ros.nodes.*"]),
     include_package_data=False,
-    package_data={"": ["*.json", "*.html", "*.jinja", "*.j2", "*.css", "*.txt", "*.safetensors", "*.yaml", "*.model", "share/**"]},
+    package_data={
+        "": ["*.json", "*.html", "*.jinja", "*.j2", "*.css", "*.txt", "*.safetensors", "*.yaml", "*.model", "share/**"]
+    },
     data_files=[
-        (f"share/owled_ros/{folder}", [str(path.relative_to(TOP)) for path in sorted((TOP / folder).glob("*")) if path.is_file()])
+        (
+            f"share/owled_ros/{folder}",
+            [str(path.relative_to(TOP)) for path in sorted((TOP / folder).glob("*")) if path.is_file()],
+        )
         for folder in SHARED
     ],
     install_requires=requirements(),

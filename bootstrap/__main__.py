@@ -1,8 +1,8 @@
 """Set up what is missing, then run: `./owled` calls this with any Python 3.8 or newer. Needs the standard library only.
 
-    ./owled test …      the tests          ./owled python …    Python in this environment
-    ./owled shell       a shell in it      ./owled --setup-only
-    ./owled anything …  the owled command
+./owled test …      the tests          ./owled python …    Python in this environment
+./owled shell       a shell in it      ./owled --setup-only
+./owled anything …  the owled command
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import sys
 from pathlib import Path
 
-from build import build_key, build_package
 from environment import build_environment, run_environment
 from installs import install_packages
 from layout import Layout
@@ -20,6 +19,8 @@ from machine import CANDIDATES, check_disk, check_platform, check_tools, choose_
 from problem import SetupProblem
 from stamps import hash_of, is_ready
 from steps import say
+
+from build import build_key, build_package
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -54,7 +55,11 @@ def set_up(layout: Layout, ros: str | None) -> None:
         _wait_for(lock)
         env = build_environment(layout, ros, os.environ)
         if not is_ready(layout.packages_stamp, packages):
-            say(f"setting up with ROS 2 {ros}" if ros else "no ROS 2 is sourced here: setting up with its wheels in .venv (once)")
+            say(
+                f"setting up with ROS 2 {ros}"
+                if ros
+                else "no ROS 2 is sourced here: setting up with its wheels in .venv (once)"
+            )
             if not ros:
                 check_platform()
             check_tools()

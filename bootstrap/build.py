@@ -67,7 +67,9 @@ def _link_sources(layout: Layout) -> Path:
 def _forget_other_builds(layout: Layout) -> None:
     """A CMake cache of another environment, place or interpreter is worse than none."""
     cache = layout.build / "owled_ros" / "CMakeCache.txt"
-    if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={layout.build / 'source'}\n" not in cache.read_text(errors="replace"):
+    if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={layout.build / 'source'}\n" not in cache.read_text(
+        errors="replace"
+    ):
         shutil.rmtree(cache.parent)
 
 

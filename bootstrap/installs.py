@@ -20,8 +20,12 @@ from stamps import INSTALLING, READY, is_ready, read_stamp, write_stamp
 from steps import run_step, say
 
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
-NETWORK = re.compile(r"name resolution|NewConnectionError|ConnectTimeout|Network is unreachable|ProxyError|Max retries exceeded", re.I)
-NO_MATCH = re.compile(r"No matching distribution found for (\S+)|Could not find a version that satisfies the requirement (\S+)")
+NETWORK = re.compile(
+    r"name resolution|NewConnectionError|ConnectTimeout|Network is unreachable|ProxyError|Max retries exceeded", re.I
+)
+NO_MATCH = re.compile(
+    r"No matching distribution found for (\S+)|Could not find a version that satisfies the requirement (\S+)"
+)
 DISK = re.compile(r"No space left on device|Disk quota exceeded", re.I)
 
 
@@ -35,7 +39,9 @@ def install_packages(layout: Layout, python: Interpreter, ros: str | None, key: 
     write_stamp(layout.packages_stamp, INSTALLING, key)
     site_packages = _ask(layout.venv_python, "import sysconfig; print(sysconfig.get_path('purelib'))")
     if ros:
-        _install(layout, ["-r", "run.txt", "-r", "dev.txt", *_colcon_list()], _constraints(layout), "missing packages", env)
+        _install(
+            layout, ["-r", "run.txt", "-r", "dev.txt", *_colcon_list()], _constraints(layout), "missing packages", env
+        )
     else:
         _install(layout, ["-r", "lock.txt"], None, f"{_count(layout.requirements / 'lock.txt')} packages", env)
         changed = repair_ros_wheels(layout.venv, Path(site_packages), Path(python.include))

@@ -27,7 +27,17 @@ def main() -> None:
     lists = [word for name in LISTS for word in ("-r", str(folder / name))]
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.json"
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--report", str(report), *lists]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--report",
+            str(report),
+            *lists,
+        ]
         subprocess.run(command, check=True, stdout=sys.stderr)
         installed = json.loads(report.read_text())["install"]
     (folder / "lock.txt").write_text(HEADER + "".join(f"{pin}\n" for pin in pins(installed)))

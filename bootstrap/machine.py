@@ -124,4 +124,6 @@ def check_disk(directory: Path) -> None:
     """Raise SetupProblem where the disk is too full for the environment."""
     free = shutil.disk_usage(directory).free / 1e9
     if free < FREE_DISK_GB:
-        raise SetupProblem(f"Only {free:.1f} GB are free on the disk of {directory}; expected {FREE_DISK_GB:.0f} GB. Free some and run again.")
+        raise SetupProblem(
+            f"Only {free:.1f} GB are free on the disk of {directory}; expected {FREE_DISK_GB:.0f} GB. Free some and run again."
+        )

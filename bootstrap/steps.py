@@ -46,7 +46,9 @@ def run_step(title: str, command: Sequence[str], log: Path, env: Mapping[str, st
         _finish(title, "failed", start)
         shown = "\n".join("    " + line for line in lines[-SHOWN_LINES:])
         hint = explain("\n".join(lines))
-        raise SetupProblem(f"{title} failed (exit code {process.returncode}). Its last lines:\n{shown}\n{hint}\nFull log: {log}")
+        raise SetupProblem(
+            f"{title} failed (exit code {process.returncode}). Its last lines:\n{shown}\n{hint}\nFull log: {log}"
+        )
     _finish(title, "done", start)
 
 
@@ -78,7 +80,9 @@ def _watch(title: str, process: subprocess.Popen[str], words: list[str], start: 
         elapsed = time.monotonic() - start
         if terminal:
             width = max(20, _columns() - 1)
-            print("\r\033[K" + f"owled: {title} {_clock(elapsed)} {words[0]}"[:width], end="", file=sys.stderr, flush=True)
+            print(
+                "\r\033[K" + f"owled: {title} {_clock(elapsed)} {words[0]}"[:width], end="", file=sys.stderr, flush=True
+            )
         elif time.monotonic() - last >= LOG_PERIOD_S:
             last = time.monotonic()
             say(f"{title} {_clock(elapsed)} {words[0]}")
