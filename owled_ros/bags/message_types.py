@@ -7,10 +7,10 @@ Autoware (written down here as far as they are read) fill in where it does not.
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -60,22 +60,27 @@ def own_typestore() -> Typestore:
 
 
 def typestore_for(connection: Connection) -> Typestore:
-    """Return a store that reads the messages of one connection, as the bag defines them."""
+    """Return a store that reads the messages of one connection, as the bag defines them; do not change it."""
     definition = connection.msgdef
     if definition.format == MessageDefinitionFormat.NONE or not definition.data.strip():
         return _fallback_store(connection.msgtype)
-    store = get_typestore(Stores.EMPTY)
     try:
-        if definition.format == MessageDefinitionFormat.MSG:
-            store.register(get_types_from_msg(definition.data, connection.msgtype))
-        else:
-            for part in _idl_parts(definition.data):
-                store.register(get_types_from_idl(part))
+        return _defined_store(connection.msgtype, definition)
     except (TypesysError, ValueError, KeyError, SyntaxError) as error:
         raise OwledError(
             f"the bag defines {connection.msgtype} ({connection.topic}) in a way that cannot be read ({error}); "
             "record the topic again with a current rosbag2"
         ) from error
+
+
+@lru_cache(maxsize=64)
+def _defined_store(msgtype: str, definition: MessageDefinition) -> Typestore:
+    store = get_typestore(Stores.EMPTY)
+    if definition.format == MessageDefinitionFormat.MSG:
+        store.register(get_types_from_msg(definition.data, msgtype))
+    else:
+        for part in _idl_parts(definition.data):
+            store.register(get_types_from_idl(part))
     return store
 
 
@@ -88,7 +93,8 @@ def _fallback_store(typename: str) -> Typestore:
     store = _shared_store()
     if typename not in store.fielddefs:
         raise OwledError(
-            f"the bag does not define {typename} and it is not a standard type; record the bag with definitions (rosbag2 Iron or newer, or mcap)"
+            f"the bag does not define {typename} and it is not a standard type; "
+            "record the bag with definitions (rosbag2 Iron or newer, or mcap)"
         )
     return store
 
@@ -114,7 +120,5 @@ def _interface_directories() -> list[Path]:
     here = Path(__file__).resolve()
     source = here.parents[2] / "msg"
     installed = [parent / "share" / "owled_ros" / "msg" for parent in here.parents]
-    prefixes = [
-        Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix
-    ]
+    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     return [source, *installed, *(prefix / "share" / "owled_ros" / "msg" for prefix in prefixes)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ STEERING_TOPIC = "/vehicle/status/steering_status"
 CAMERA_FRAME = "camera"
 BASE_FRAME = "base_link"
 ODOM_FRAME = "odom"
-BAG_VERSION = 8  # read by Humble and newer
+BAG_VERSION: Literal[8] = 8  # read by Humble and newer
 JPEG_QUALITY = 95
 CLASS_CAR, CLASS_PEDESTRIAN = 1, 2  # SceneObject.msg
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
@@ -88,9 +88,7 @@ class BagWriter:
         header = self._header(stamp, CAMERA_FRAME)
         if encoding in ("jpeg", "png"):
             data = _compress(rgb, encoding)
-            self._write(
-                topic, types.COMPRESSED_IMAGE, stamp, received, header=header, format=encoding, data=data
-            )
+            self._write(topic, types.COMPRESSED_IMAGE, stamp, received, header=header, format=encoding, data=data)
             return
         pixels = _arranged(rgb, encoding)
         height, width = pixels.shape[:2]
@@ -140,9 +138,7 @@ class BagWriter:
             steering_tire_angle=steering_tire_angle,
         )
 
-    def expert_action(
-        self, stamp: int, action: Action, topic: str = EXPERT_TOPIC, received: int | None = None
-    ) -> None:
+    def expert_action(self, stamp: int, action: Action, topic: str = EXPERT_TOPIC, received: int | None = None) -> None:
         """Write what the expert does at the moment of the picture with this stamp."""
         controls = controls_of(action.acceleration, action.steering_tire_angle, self._vehicle)
         self._write(
@@ -152,9 +148,7 @@ class BagWriter:
             confidence=1.0, text=format_action(action), model_id="expert",
         )  # fmt: skip
 
-    def scene_truth(
-        self, stamp: int, scene: Scene, topic: str = SCENE_TOPIC, received: int | None = None
-    ) -> None:
+    def scene_truth(self, stamp: int, scene: Scene, topic: str = SCENE_TOPIC, received: int | None = None) -> None:
         """Write what is really to be seen in the picture with this stamp."""
         self._write(
             topic, types.SCENE_DESCRIPTION, stamp, received, header=self._header(stamp, CAMERA_FRAME),
@@ -191,9 +185,7 @@ class BagWriter:
     def _connection(self, topic: str, typename: str) -> Connection:
         known = self._connections.get(topic)
         if known is None:
-            known = self._connections[topic] = self._writer.add_connection(
-                topic, typename, typestore=self._store
-            )
+            known = self._connections[topic] = self._writer.add_connection(topic, typename, typestore=self._store)
         elif known.msgtype != typename:
             raise OwledError(
                 f"topic {topic} of {self.path} already holds {known.msgtype}; choose another topic for {typename}"
@@ -211,9 +203,7 @@ class BagWriter:
         return self._make("std_msgs/msg/Header", stamp=self._time(stamp), frame_id=frame_id)
 
     def _time(self, stamp: int) -> Any:
-        return self._make(
-            "builtin_interfaces/msg/Time", sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS
-        )
+        return self._make("builtin_interfaces/msg/Time", sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS)
 
     def _vector(self, kind: str, x: float, y: float, z: float) -> Any:
         return self._make(f"geometry_msgs/msg/{kind}", x=x, y=y, z=z)
@@ -238,12 +228,8 @@ def _arranged(rgb: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def _compress(rgb: np.ndarray, encoding: str) -> np.ndarray:
-    suffix, options = (
-        (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]) if encoding == "jpeg" else (".png", [])
-    )
+    suffix, options = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]) if encoding == "jpeg" else (".png", [])
     done, data = cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)
     if not done:
-        raise OwledError(
-            f"OpenCV could not write a {rgb.shape[1]}x{rgb.shape[0]} picture as {encoding}; use rgb8"
-        )
+        raise OwledError(f"OpenCV could not write a {rgb.shape[1]}x{rgb.shape[0]} picture as {encoding}; use rgb8")
     return data.reshape(-1)

@@ -1,0 +1,97 @@
+"""Image messages as pictures (H, W, 3) uint8 RGB. Needs numpy and OpenCV.
+
+Unlike most decoders it honours `step` (padded rows) and byte order; rgb8 costs nothing, the array is a view.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import cv2
+import numpy as np
+
+from owled_ros.driving.frame import check_image
+from owled_ros.errors import OwledError
+
+# encoding: (channels, OpenCV conversion to RGB or None); the Bayer names of OpenCV are shifted by one pixel against ROS
+BYTE_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+    "bayer_rggb8": (1, cv2.COLOR_BAYER_BG2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BAYER_RG2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BAYER_GR2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BAYER_GB2RGB),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUYV),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUYV),
+}
+WORD_ENCODINGS = {
+    name.replace("8", "16"): value for name, value in BYTE_ENCODINGS.items() if name[-1] == "8" and name[0] in "rbm"
+} | {"16UC1": (1, cv2.COLOR_GRAY2RGB), "16UC3": (3, cv2.COLOR_BGR2RGB)}
+PLANAR_ENCODINGS = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+ENCODINGS = (*BYTE_ENCODINGS, *WORD_ENCODINGS, *PLANAR_ENCODINGS)
+
+
+def decode_image(message: Any) -> np.ndarray:
+    """Decode a sensor_msgs Image or CompressedImage; raises OwledError with what is wrong about it."""
+    picture = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
+    check_image(picture)
+    return picture
+
+
+def _decode_compressed(message: Any) -> np.ndarray:
+    if "compressedDepth" in message.format:
+        raise OwledError(f"image format {message.format!r} is a depth image; choose the topic of a colour camera")
+    data = np.frombuffer(message.data, np.uint8)
+    picture = None
+    if data.size:
+        try:
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        except cv2.error as error:
+            raise OwledError(f"OpenCV cannot decode a picture of format {message.format!r} ({error})") from error
+    if picture is None:
+        raise OwledError(
+            f"picture of format {message.format!r} with {data.size} bytes is damaged or of an unknown format"
+        )
+    return picture
+
+
+def _decode_raw(message: Any) -> np.ndarray:
+    encoding, height, width = message.encoding, message.height, message.width
+    if encoding in PLANAR_ENCODINGS:
+        return cv2.cvtColor(_rows(message, height * 3 // 2, width), PLANAR_ENCODINGS[encoding])
+    if encoding in BYTE_ENCODINGS:
+        channels, conversion = BYTE_ENCODINGS[encoding]
+        pixels = _rows(message, height, width * channels)
+    elif encoding in WORD_ENCODINGS:
+        channels, conversion = WORD_ENCODINGS[encoding]
+        words = np.ascontiguousarray(_rows(message, height, width * channels * 2)).view(np.uint16)
+        if bool(message.is_bigendian) != (sys.byteorder == "big"):
+            words = words.byteswap()
+        pixels = (words >> 8).astype(np.uint8)
+    else:
+        raise OwledError(f"image encoding {encoding!r} is not known; expected one of {', '.join(ENCODINGS)}")
+    pixels = pixels.reshape(height, width, channels) if channels > 1 else pixels
+    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def _rows(message: Any, height: int, row_bytes: int) -> np.ndarray:
+    """Cut the padding off: (height, row_bytes) uint8; a view where there is none."""
+    data = np.frombuffer(message.data, np.uint8)
+    step = message.step or row_bytes
+    if not height or not row_bytes or step < row_bytes or data.size < step * (height - 1) + row_bytes:
+        raise OwledError(
+            f"image of {message.width}x{message.height} {message.encoding} with step {message.step} holds {data.size} bytes; "
+            f"expected at least {max(step, row_bytes) * height}"
+        )
+    if data.size < step * height:  # the last row may come without its padding
+        data = np.concatenate([data, np.zeros(step * height - data.size, np.uint8)])
+    return data[: step * height].reshape(height, step)[:, :row_bytes]
