@@ -7,6 +7,7 @@ y left, z up) there.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,7 @@ class Local:
     y: float
     heading: float
 
-    def place(self, points: list[tuple[float, float, float]] | np.ndarray) -> np.ndarray:
+    def place(self, points: Sequence[tuple[float, float, float]] | np.ndarray) -> np.ndarray:
         """Bring points (N, 3) of the object's frame into the camera's road frame."""
         own = np.asarray(points, dtype=np.float64)
         cos, sin = math.cos(self.heading), math.sin(self.heading)

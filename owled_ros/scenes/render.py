@@ -123,7 +123,8 @@ def _draw_standing(stage: Stage, frame: CameraFrame) -> tuple[Sketch, list[_Cand
     parts = [_draw_scenery(stage, frame, item) for item in stage.scenery if -30 < item.s - frame.s < MAX_DRAWN]
     candidates: list[_Candidate] = []
     number = 0
-    for actor in (*stage.cars, *stage.pedestrians, *stage.lights):
+    actors: list[Car | Pedestrian | TrafficLight] = [*stage.cars, *stage.pedestrians, *stage.lights]
+    for actor in actors:
         local = frame.local(stage, actor.s, getattr(actor, "offset", POLE_OFFSET), getattr(actor, "heading", 0.0))
         if not -6 < local.x < MAX_DRAWN:
             continue
