@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded_drives import EGO_PERIOD, START, make_bag
 
-from owled_ros.bags.ego_track import read_ego_tracks
 from owled_ros.bags.frames import read_samples
 from owled_ros.bags.selection import fair_quotas, read_selected, select_frames, split_by_drive, strata_of
 from owled_ros.bags.summary import FrameIndex, bag_digest, summarise_bag
@@ -110,7 +109,7 @@ def test_selected_pictures_are_read_back(tmp_path):
 
 
 def test_ego_track_holds_the_whole_motion(tmp_path):
-    (track,) = read_ego_tracks(make_bag(tmp_path / "bag"))
+    (track,) = summarise_bag(make_bag(tmp_path / "bag")).tracks
     assert len(track.stamps) == 50
     assert track.stamps[1] - track.stamps[0] == EGO_PERIOD
     assert track.stamps[0] == START

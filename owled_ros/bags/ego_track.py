@@ -1,4 +1,4 @@
-"""The whole ego motion of a bag as arrays: what the future of every picture is read from. Needs bags.frames.
+"""The whole ego motion of a bag as arrays: what the future of every picture is read from. Needs numpy.
 
 Memory: 24 bytes per ego message, whatever the pictures weigh.
 """
@@ -7,17 +7,10 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from owled_ros.bags.conversions import EGO_CONVERTERS
-from owled_ros.bags.frames import MessageDecoder, ReadOptions
-from owled_ros.bags.stamps import stamped_messages
-from owled_ros.bags.storage import find_bag
-from owled_ros.bags.topics import choose_topics
-from owled_ros.driving.frame import NANOSECONDS
-from owled_ros.errors import OwledError
+from owled_ros.driving.frame import EgoState
 
 
 @dataclass(frozen=True)
@@ -31,48 +24,26 @@ class EgoTrack:
     steering: np.ndarray  # (M,) [rad], left positive
 
 
-def read_ego_tracks(path: Path, options: ReadOptions | None = None) -> list[EgoTrack]:
-    """Read the ego motion of a bag; one track per section (Sample.section): usually one."""
-    options = options or ReadOptions()
-    bag = find_bag(Path(path))
-    topics = choose_topics(bag, options.image_topic, options.ego_topic)
-    convert = EGO_CONVERTERS[topics.ego_type]
-    decode = MessageDecoder()
-    sections = [_Section()]
-    for message in stamped_messages(bag, topics, int(options.drive_gap_s * NANOSECONDS)):
-        while len(sections) <= message.section:
-            sections.append(_Section())
-        topic = message.connection.topic
-        if topic not in (topics.ego, topics.steering):
-            continue
-        try:
-            content = decode(message.connection, message.data)
-        except OwledError as error:
-            bag.note(str(error))
-            continue
-        if topic == topics.steering:
-            sections[-1].add_steering(message.stamp, float(content.steering_tire_angle))
-        else:
-            state = convert(content, message.stamp)
-            sections[-1].add_motion(message.stamp, state.speed, state.yaw_rate)
-    return [section.track() for section in sections]
+class TrackCollector:
+    """Collects the ego motion of one section (Sample.section) in whatever order it comes."""
 
-
-class _Section:
     def __init__(self) -> None:
         self._stamps, self._speed, self._yaw_rate = array("q"), array("d"), array("d")
         self._steering_stamps, self._steering = array("q"), array("d")
 
-    def add_motion(self, stamp: int, speed: float, yaw_rate: float) -> None:
-        self._stamps.append(stamp)
-        self._speed.append(speed)
-        self._yaw_rate.append(yaw_rate)
+    def add_motion(self, state: EgoState) -> None:
+        """Store a state."""
+        self._stamps.append(state.stamp)
+        self._speed.append(state.speed)
+        self._yaw_rate.append(state.yaw_rate)
 
     def add_steering(self, stamp: int, angle: float) -> None:
+        """Store a measured tire angle [rad]."""
         self._steering_stamps.append(stamp)
         self._steering.append(angle)
 
     def track(self) -> EgoTrack:
+        """Return what was collected, in order, without what is not finite."""
         stamps, (speed, yaw_rate) = _in_order(self._stamps, self._speed, self._yaw_rate)
         steering_stamps, (steering,) = _in_order(self._steering_stamps, self._steering)
         return EgoTrack(stamps, speed, yaw_rate, steering_stamps, steering)

@@ -1,4 +1,4 @@
-"""What is in a bag: topics, pictures, drives, hashes, without decoding a picture. Needs bags.storage."""
+"""What is in a bag: topics, pictures, drives, ego motion, hashes, without decoding a picture. Needs bags.storage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from owled_ros.bags.conversions import EGO_CONVERTERS, message_to_scene
+from owled_ros.bags.ego_track import EgoTrack, TrackCollector
 from owled_ros.bags.frames import MessageDecoder, ReadOptions
 from owled_ros.bags.stamps import stamped_messages
 from owled_ros.bags.storage import TopicSummary, find_bag, list_topics
@@ -53,6 +54,7 @@ class BagSummary:
     chosen: TopicChoice
     drives: list[Drive]
     frames: FrameIndex
+    tracks: list[EgoTrack]  # one per section, usually one
     bytes: int  # of all storage files on the disk
     notes: list[str]  # faults
 
@@ -62,6 +64,14 @@ class BagSummary:
         return sum(drive.end - drive.start for drive in self.drives) / NANOSECONDS
 
 
+@dataclass(frozen=True, order=True)
+class _Picture:
+    section: int
+    stamp: int
+    index: int
+    digest: str  # sha256 of the message where a drive begins, else empty
+
+
 def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
     """Read a bag once, without decoding pictures; raises OwledError for a bag without camera or ego motion."""
     options = options or ReadOptions()
@@ -69,35 +79,40 @@ def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
     topics = choose_topics(bag, options.image_topic, options.ego_topic)
     gap = int(options.drive_gap_s * NANOSECONDS)
     decode = MessageDecoder()
-    pictures: list[tuple[int, int, int, str]] = []  # section, stamp, index, hash of the first ones
-    motion: list[tuple[int, int, float, float]] = []
+    pictures: list[_Picture] = []
+    collectors = [TrackCollector()]
     lights: dict[tuple[int, int], int] = {}
     for message in stamped_messages(bag, topics, gap):
         topic, section, stamp = message.connection.topic, message.section, message.stamp
+        collectors.extend(TrackCollector() for _ in range(len(collectors), section + 1))
         if topic == topics.image:
             newest = pictures[-1] if pictures else None
-            begins = newest is None or newest[0] != section or abs(stamp - newest[1]) > gap
-            pictures.append((section, stamp, len(pictures), sha256(message.data).hexdigest() if begins else ""))
+            begins = newest is None or newest.section != section or abs(stamp - newest.stamp) > gap
+            digest = sha256(message.data).hexdigest() if begins else ""
+            pictures.append(_Picture(section, stamp, len(pictures), digest))
+            continue
+        if topic == topics.expert:
             continue
         try:
             content = decode(message.connection, message.data)
-        except OwledError as error:
+            if topic == topics.ego:
+                collectors[section].add_motion(EGO_CONVERTERS[topics.ego_type](content, stamp))
+            elif topic == topics.steering:
+                collectors[section].add_steering(stamp, float(content.steering_tire_angle))
+            elif topic == topics.scene and (scene := message_to_scene(content)):
+                lights[section, stamp] = int(scene.light)
+        except (OwledError, ValueError) as error:
             bag.note(str(error))
-            continue
-        if topic == topics.ego:
-            state = EGO_CONVERTERS[topics.ego_type](content, stamp)
-            if state.is_finite():
-                motion.append((section, stamp, state.speed, state.yaw_rate))
-        elif topic == topics.scene and (scene := message_to_scene(content)):
-            lights[section, stamp] = int(scene.light)
-    pictures.sort(key=lambda item: item[:3])
-    frames = _index_of(pictures, motion, lights, gap, int(options.max_ego_gap_s * NANOSECONDS))
+    pictures.sort()
+    tracks = [collector.track() for collector in collectors]
+    frames = _index_of(pictures, tracks, lights, gap, int(options.max_ego_gap_s * NANOSECONDS))
     return BagSummary(
         path=bag.path,
         topics=list_topics(bag),
         chosen=topics,
         drives=_drives_of(frames, pictures),
         frames=frames,
+        tracks=tracks,
         bytes=sum(file.stat().st_size for file in bag.files),
         notes=bag.notes,
     )
@@ -110,43 +125,43 @@ def bag_digest(path: Path) -> str:
 
 
 def _index_of(
-    pictures: list[tuple[int, int, int, str]],
-    motion: list[tuple[int, int, float, float]],
-    lights: dict[tuple[int, int], int],
-    gap: int,
-    max_ego_gap: int,
+    pictures: list[_Picture], tracks: list[EgoTrack], lights: dict[tuple[int, int], int], gap: int, max_ego_gap: int
 ) -> FrameIndex:
-    sections = np.array([item[0] for item in pictures], dtype=np.int64)
-    stamps = np.array([item[1] for item in pictures], dtype=np.int64)
+    sections = np.array([item.section for item in pictures], dtype=np.int64)
+    stamps = np.array([item.stamp for item in pictures], dtype=np.int64)
     breaks = (np.diff(sections) != 0) | (np.diff(stamps) > gap)
     speed, yaw_rate = np.full(len(stamps), np.nan), np.full(len(stamps), np.nan)
-    for section in np.unique(sections):
-        states = sorted(item[1:] for item in motion if item[0] == section)
-        if not states:
-            continue
-        times = np.array([item[0] for item in states], dtype=np.int64)
+    for section, track in enumerate(tracks):
         here = np.flatnonzero(sections == section)
-        after = np.clip(np.searchsorted(times, stamps[here]), 0, len(times) - 1)
-        before = np.maximum(after - 1, 0)
-        nearest = np.where(np.abs(times[before] - stamps[here]) <= np.abs(times[after] - stamps[here]), before, after)
-        near = np.abs(times[nearest] - stamps[here]) <= max_ego_gap
-        speed[here[near]] = np.array([item[1] for item in states])[nearest[near]]
-        yaw_rate[here[near]] = np.array([item[2] for item in states])[nearest[near]]
+        if not len(track.stamps) or not len(here):
+            continue
+        nearest = _nearest_index(track.stamps, stamps[here])
+        near = np.abs(track.stamps[nearest] - stamps[here]) <= max_ego_gap
+        speed[here[near]] = track.speed[nearest[near]]
+        yaw_rate[here[near]] = track.yaw_rate[nearest[near]]
     return FrameIndex(
         stamps=stamps,
-        index=np.array([item[2] for item in pictures], dtype=np.int64),
+        index=np.array([item.index for item in pictures], dtype=np.int64),
         drive=np.concatenate([[0], np.cumsum(breaks)]).astype(np.int64)[: len(stamps)],
         speed=speed,
         yaw_rate=yaw_rate,
-        light=np.array([lights.get(item[:2], int(Light.UNKNOWN)) for item in pictures], dtype=np.int64),
+        light=np.array(
+            [lights.get((item.section, item.stamp), int(Light.UNKNOWN)) for item in pictures], dtype=np.int64
+        ),
     )
 
 
-def _drives_of(frames: FrameIndex, pictures: list[tuple[int, int, int, str]]) -> list[Drive]:
+def _drives_of(frames: FrameIndex, pictures: list[_Picture]) -> list[Drive]:
     drives = []
     for number in np.unique(frames.drive):
         members = np.flatnonzero(frames.drive == number)
         stamps = frames.stamps[members]
-        digest = sha256(stamps.tobytes() + pictures[int(members[0])][3].encode()).hexdigest()[:HASH_LENGTH]
+        digest = sha256(stamps.tobytes() + pictures[int(members[0])].digest.encode()).hexdigest()[:HASH_LENGTH]
         drives.append(Drive(int(number), int(stamps[0]), int(stamps[-1]), len(members), digest))
     return drives
+
+
+def _nearest_index(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    after = np.clip(np.searchsorted(times, wanted), 0, len(times) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(np.abs(times[before] - wanted) <= np.abs(times[after] - wanted), before, after)
