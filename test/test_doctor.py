@@ -1,0 +1,150 @@
+"""owled doctor: each finding follows the machine that it is shown, and the exit code follows the findings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from owled_ros import doctor
+from owled_ros.commands.doctor import register
+from owled_ros.doctor import Finding, Level, images, libraries, machine, ros, transport
+
+TOP = Path(__file__).resolve().parent.parent
+
+
+def run(checks: tuple[doctor.Check, ...], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str]:
+    """Run the command with these checks; returns exit code and output."""
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+    app = typer.Typer()
+    register(app)
+    app.command()(lambda: None)  # a second command keeps typer from folding the first into the program
+    result = CliRunner().invoke(app, ["doctor", *words])
+    return result.exit_code, result.output
+
+
+def well() -> Finding:
+    return Finding("well", Level.OK, "fine")
+
+
+def worse() -> Finding:
+    return Finding("worse", Level.WARN, "slow", "do this")
+
+
+def check_that_raises() -> Finding:
+    raise KeyError("nothing there")
+
+
+def test_warnings_do_not_fail_and_advice_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, output = run((well, worse), monkeypatch)
+    assert code == 0
+    assert "do this" in output
+
+
+def test_a_check_that_raises_is_a_failed_line_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, output = run((check_that_raises, well), monkeypatch, "--json")
+    assert code == 1
+    first, second = json.loads(output)
+    assert (first["level"], first["name"]) == ("fail", "that raises")
+    assert "nothing there" in first["found"]
+    assert second == {"name": "well", "level": "ok", "found": "fine", "advice": ""}
+
+
+def test_shipped_profile_is_large_enough_and_a_missing_one_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(TOP / "config" / "fastdds.xml"))
+    assert transport.check_transport_profile().level is Level.OK
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(TOP / "absent.xml"))
+    assert transport.check_transport_profile().level is Level.FAIL
+    for name in transport.PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    finding = transport.check_transport_profile()
+    assert finding.level is Level.WARN
+    assert "85-98 %" in finding.advice
+
+
+def test_small_segment_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = tmp_path / "small.xml"
+    profile.write_text('<profiles xmlns="x"><d><segment_size>524288</segment_size></d></profiles>')
+    assert transport.largest_segment(profile) == 524288
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    assert transport.check_transport_profile().level is Level.WARN
+
+
+def test_malloc_settings_that_are_missing_are_named() -> None:
+    assert transport.missing_malloc({"MALLOC_ARENA_MAX": "1"}) == ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"]
+
+
+def test_doctor_knows_the_settings_that_are_shipped() -> None:
+    shipped = [
+        line.split("=")[0] for line in (TOP / "config" / "transport.env").read_text().splitlines() if "=" in line
+    ]
+    assert sorted(shipped) == sorted(transport.MALLOC_VARIABLES)
+
+
+@pytest.mark.skipif(not transport.SHARED_MEMORY.is_dir(), reason="no /dev/shm on this machine")
+def test_segment_that_nobody_holds_is_an_orphan() -> None:
+    held = transport.SHARED_MEMORY / "owled_doctor_test_held"
+    left = transport.SHARED_MEMORY / "owled_doctor_test_left"
+    try:
+        left.touch()
+        with open(held, "w"):
+            assert transport.orphaned([held, left]) == [left]
+    finally:
+        held.unlink(missing_ok=True)
+        left.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "features"),
+    [
+        ("flags : fpu sse2", []),
+        ("flags : fma avx2 avx512f avx512_vnni", ["avx512_vnni", "avx512f", "avx2", "fma"]),
+        ("Features : fp asimd", ["neon"]),
+    ],
+)
+def test_cpu_features_are_read(flags: str, features: list[str]) -> None:
+    assert machine.cpu_features(flags) == features
+
+
+def test_library_that_breaks_on_import_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    finding = libraries.check_torch()
+    assert finding.level is Level.FAIL
+    assert "libcudart.so.13" in finding.found
+
+
+@pytest.mark.parametrize(("shear", "level"), [(0, Level.OK), (1, Level.WARN)])
+def test_cv_bridge_is_judged_by_its_pixels(
+    shear: int, level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in that converts rightly is sound; one that ignores the padding of rows is not."""
+    (tmp_path / "cv_bridge.py").write_text(
+        "import numpy as np\n"
+        "class CvBridge:\n"
+        "    def imgmsg_to_cv2(self, message, encoding=None):\n"
+        "        kind, channels = (np.uint16, 1) if message.encoding == '16UC1' else (np.uint8, 3)\n"
+        "        width = message.width * channels\n"
+        f"        step = width if {shear} else message.step // np.dtype(kind).itemsize\n"
+        "        flat = np.frombuffer(message.data, kind)[:message.height * step]\n"
+        "        rows = flat.reshape(message.height, step)[:, :width]\n"
+        "        picture = rows if channels == 1 else rows.reshape(message.height, message.width, channels)\n"
+        "        return picture[..., ::-1] if encoding == 'bgr8' else picture\n"
+    )
+    (tmp_path / "sensor_msgs").mkdir()
+    (tmp_path / "sensor_msgs" / "msg.py").write_text(
+        "class Image:\n    def __init__(self, **fields):\n        self.__dict__.update(fields)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert images.check_cv_bridge().level is level
+
+
+def test_missing_ros_is_a_failure_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    finding = ros.check_ros()
+    assert finding.level is Level.FAIL
+    assert "./owled" in finding.advice
