@@ -123,9 +123,12 @@ def format_scene(scene: Scene) -> str:
     return "; ".join(parts)
 
 
-def parse_scene(text: str) -> Scene:
-    """Read a scene. Raises AnswerError when the text does not fit or its counts contradict its lists."""
-    match = _SCENE.fullmatch(_normalise(text))
+def parse_scene(text: str) -> Scene | None:
+    """Read a scene; None when the model declines. Raises AnswerError when the text does not fit or contradicts itself."""
+    line = _normalise(text)
+    if line == DECLINED:
+        return None
+    match = _SCENE.fullmatch(line)
     if not match:
         raise AnswerError(
             f"answer {_shown(text)} is not a scene; expected '<n> cars: <kind> <d> m, ...; <n> pedestrians: ...; "

@@ -1,18 +1,22 @@
 """Confidence of an answer from its token probabilities, calibrated. Needs numpy.
 
 Raw score: the product of the probabilities of the answer's tokens, where a number token counts with its neighbours
-(see models.engine); calibration: Platt scaling, p = sigmoid(slope * logit(raw) + offset) (Platt 1999), fitted on held-out
+(see number_neighbours); calibration: Platt scaling, p = sigmoid(slope * logit(raw) + offset) (Platt 1999), fitted on held-out
 frames against "the action is within tolerance".
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 EPSILON = 1e-6
+NEIGHBOURHOOD = {1: 0.6, 2: 0.03}  # decimals of a number token -> half width that counts as the same answer
+MIN_NUMBER_GROUP = 8  # tokens; fewer whole-number tokens of a form are taken as ordinary words
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Calibration:
 def fit_calibration(raw: np.ndarray, good: np.ndarray, steps: int = 200) -> tuple[float, float]:
     """Fit slope and offset by Newton's method on the log-likelihood; raw (N,) in [0, 1], good (N,) bool."""
     features = np.stack([np.array([_logit(float(value)) for value in raw]), np.ones(len(raw))], axis=1)  # (N, 2)
-    targets = np.where(good, (good.sum() + 1.0) / (good.sum() + 2.0), 1.0 / ((~good).sum() + 2.0))  # Platt's smoothed targets
+    targets = np.where(
+        good, (good.sum() + 1.0) / (good.sum() + 2.0), 1.0 / ((~good).sum() + 2.0)
+    )  # Platt's smoothed targets
     weights = np.array([1.0, 0.0])
     for _ in range(steps):
         probability = 1.0 / (1.0 + np.exp(-np.clip(features @ weights, -30, 30)))
@@ -46,6 +52,27 @@ def fit_calibration(raw: np.ndarray, good: np.ndarray, steps: int = 200) -> tupl
         if np.abs(step).max() < 1e-8:
             break
     return float(weights[0]), float(weights[1])
+
+
+def number_neighbours(vocabulary: Mapping[str, int]) -> dict[int, np.ndarray]:
+    """Map every token that is a whole number to the tokens of the same form whose values lie in its neighbourhood.
+
+    Models that spell numbers digit by digit have no such tokens and get an empty map.
+    """
+    groups: dict[tuple[bool, int], list[tuple[float, int]]] = {}
+    for word, index in vocabulary.items():
+        match = re.fullmatch(r"([+-]?)\d+\.(\d+)", word)
+        if match:
+            groups.setdefault((bool(match[1]), len(match[2])), []).append((float(word), index))
+    neighbours = {}
+    for (_, decimals), members in groups.items():
+        width = NEIGHBOURHOOD.get(decimals)
+        if width is None or len(members) < MIN_NUMBER_GROUP:
+            continue
+        values, ids = (np.array(column) for column in zip(*members, strict=True))
+        for value, index in members:
+            neighbours[index] = ids[np.abs(values - value) <= width + 1e-9]
+    return neighbours
 
 
 def _logit(probability: float) -> float:

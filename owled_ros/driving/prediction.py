@@ -7,6 +7,8 @@ from enum import IntEnum
 
 from owled_ros.driving.answer import Action, AnswerError, Scene, parse_action, parse_scene
 
+DECLINED_DETAIL = "the model does not know scenes like this one"
+
 
 class Reason(IntEnum):
     """Why an answer is not valid. Values equal PredictedAction.msg; VALID means that it is."""
@@ -98,7 +100,7 @@ def judge_action(generation: Generation, confidence_floor: float = 0.0) -> Actio
     except AnswerError as error:
         return ActionAnswer(generation, None, Reason.UNPARSED, str(error))
     if action is None:
-        return ActionAnswer(generation, None, Reason.DECLINED, "the model does not know scenes like this one")
+        return ActionAnswer(generation, None, Reason.DECLINED, DECLINED_DETAIL)
     answer = ActionAnswer(generation, action, Reason.VALID)
     return withhold_below(answer, confidence_floor)
 
@@ -117,6 +119,9 @@ def judge_scene(generation: Generation) -> SceneAnswer:
     if not generation.complete:
         return SceneAnswer(generation, None, Reason.INCOMPLETE, "token limit reached before the end of the answer")
     try:
-        return SceneAnswer(generation, parse_scene(generation.text), Reason.VALID)
+        scene = parse_scene(generation.text)
     except AnswerError as error:
         return SceneAnswer(generation, None, Reason.UNPARSED, str(error))
+    if scene is None:
+        return SceneAnswer(generation, None, Reason.DECLINED, DECLINED_DETAIL)
+    return SceneAnswer(generation, scene, Reason.VALID)

@@ -23,7 +23,9 @@ FORMAT_VERSION = 1
 class DrivingProfile:
     """Prompts and limits; templates know {speed} [m/s] and {yaw_rate} [rad/s]."""
 
-    ego_template: str = "You drive a car. Your speed is {speed:.1f} m/s, your yaw rate is {yaw_rate:+.2f} rad/s (left positive)."
+    ego_template: str = (
+        "You drive a car. Your speed is {speed:.1f} m/s, your yaw rate is {yaw_rate:+.2f} rad/s (left positive)."
+    )
     action_question: str = (
         "What should the car do now? Answer with one line, exactly in this form: "
         "'<cruise|follow|stop|yield>, acceleration <signed number> m/s2, steering <signed number> rad'. "
@@ -42,6 +44,7 @@ class DrivingProfile:
     yaw_rate_step: float = 0.01  # [rad/s]
     max_speed: float = 60.0  # [m/s], larger speeds saturate in the sentence
     max_yaw_rate: float = 1.0  # [rad/s]
+    image_size: tuple[int, int] | None = None  # (width, height) [px] to shrink to before the processor, None = as it is
     confidence: Calibration = field(default_factory=Calibration)
 
     def ego_sentence(self, ego: EgoState) -> str:
@@ -62,9 +65,15 @@ def read_profile(model_directory: Path) -> DrivingProfile:
         calibration = Calibration(**values.pop("confidence", {}))
         unknown = set(values) - {entry.name for entry in fields(DrivingProfile)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OwledError(f"{path} is not a driving profile ({error}); restore the file or delete it to use the default") from error
+        raise OwledError(
+            f"{path} is not a driving profile ({error}); restore the file or delete it to use the default"
+        ) from error
     if version != FORMAT_VERSION or unknown:
-        raise OwledError(f"{path} has format {version} and unknown keys {sorted(unknown)}; expected format {FORMAT_VERSION}")
+        raise OwledError(
+            f"{path} has format {version} and unknown keys {sorted(unknown)}; expected format {FORMAT_VERSION}"
+        )
+    if values.get("image_size") is not None:
+        values["image_size"] = tuple(values["image_size"])
     return DrivingProfile(confidence=calibration, **values)
 
 

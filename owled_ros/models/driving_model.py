@@ -1,0 +1,128 @@
+"""Load a model directory or an owled artifact as a driving engine. Needs torch and transformers, both imported late."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from owled_ros.driving.prediction import ModelIdentity
+from owled_ros.driving.profile import PROFILE_NAME, read_profile
+from owled_ros.errors import OwledError
+from owled_ros.files import sha256_file, tree_bytes
+from owled_ros.models.manifest import artifact_id, is_artifact, read_manifest
+
+if TYPE_CHECKING:
+    from owled_ros.models.engine import VlmEngine
+
+logger = logging.getLogger(__name__)
+BUNDLED = "mini"
+SHORT_HASH = 12  # hex digits
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def bundled_model() -> Path:
+    """Return the directory of the model that comes with the package."""
+    return Path(str(importlib.resources.files("owled_ros"))) / "share" / BUNDLED
+
+
+def resolve_model(path: str | Path | None) -> Path:
+    """Return a model directory; empty or "mini" means the bundled model. Raises OwledError when it cannot be one."""
+    directory = bundled_model() if path in (None, "", BUNDLED) else Path(str(path)).expanduser()
+    if not directory.is_dir():
+        raise OwledError(
+            f"model directory {directory} does not exist; give the path of a Hugging Face model or an owled artifact"
+        )
+    if not (directory / "config.json").is_file():
+        raise OwledError(
+            f"{directory} has no config.json; expected a Hugging Face model directory or an owled artifact"
+        )
+    return directory
+
+
+def load_engine(
+    path: str | Path | None, *, device: str = "cpu", dtype: str = "float32", threads: int = 1, runtime: str = "auto"
+) -> VlmEngine:
+    """Load a model and its processor from local files and make it ready to drive.
+
+    Args:
+        path: Hugging Face image-text-to-text directory or owled artifact; None for the bundled model.
+        device: "cpu" or a CUDA device.
+        dtype: one of DTYPES, for the torch parts.
+        threads: CPU threads of this process for inference.
+        runtime: "torch", "sparse" (needs a packed artifact) or "auto" (sparse on the CPU where packed).
+
+    Raises OwledError with the original cause when anything is missing, of another kind or damaged.
+    """
+    directory = resolve_model(path)
+    _check_arguments(dtype, threads, runtime)
+    import torch
+
+    from owled_ros.models.engine import VlmEngine
+    from owled_ros.models.load import is_vision_language, load_model, load_processor
+
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+    profile = read_profile(directory)
+    model = load_model(directory, device=device, dtype=dtype)
+    if not is_vision_language(model.config):
+        raise OwledError(
+            f"{directory} holds a {model.config.model_type} model; expected an image-text-to-text model that sees pictures"
+        )
+    processor = load_processor(directory)
+    if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
+        raise OwledError(
+            f"{directory} has no image processor or tokenizer; expected the files that save_pretrained writes for both"
+        )
+    runner, facts = _make_runner(directory, model, device, dtype, threads, runtime)
+    logger.info("loaded %s: %s", directory, facts)
+    return VlmEngine(runner, processor, profile, identify(directory), facts, _stop_ids(model, processor))
+
+
+def identify(directory: Path) -> ModelIdentity:
+    """Name a model by its directory and a hash over its weights and profile; an artifact also by its manifest."""
+    digest = hashlib.sha256()
+    for file in sorted(directory.glob("*.safetensors")) + [directory / PROFILE_NAME]:
+        if file.is_file():
+            digest.update(sha256_file(file).encode())
+    pruned_id = artifact_id(read_manifest(directory)) if is_artifact(directory) else ""
+    return ModelIdentity(f"{directory.resolve().name}@{digest.hexdigest()[:SHORT_HASH]}", pruned_id)
+
+
+def _check_arguments(dtype: str, threads: int, runtime: str) -> None:
+    if dtype not in DTYPES:
+        raise OwledError(f"dtype {dtype!r} is not known; expected one of {', '.join(DTYPES)}")
+    if threads < 1:
+        raise OwledError(f"threads is {threads}; expected at least 1")
+    if runtime not in ("auto", "torch", "sparse"):
+        raise OwledError(f"runtime {runtime!r} is not known; expected auto, torch or sparse")
+
+
+def _make_runner(
+    directory: Path, model: Any, device: str, dtype: str, threads: int, runtime: str
+) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    from owled_ros.models.runners import TorchRunner
+
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    facts = {
+        "device": device,
+        "dtype": dtype,
+        "threads": threads,
+        "parameters": parameters,
+        "disk_bytes": tree_bytes(directory),
+    }
+    return TorchRunner(model, device, getattr(torch, dtype)), {**facts, "kernel": "torch", "runtime": "torch"}
+
+
+def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
+    stop = getattr(model.generation_config, "eos_token_id", None)
+    ids = set(stop) if isinstance(stop, (list, tuple)) else {stop}
+    ids.add(processor.tokenizer.eos_token_id)
+    found = frozenset(int(index) for index in ids if index is not None)
+    if not found:
+        raise OwledError("the model names no end-of-sequence token; add eos_token_id to generation_config.json")
+    return found

@@ -1,0 +1,97 @@
+"""Answers of the bundled model for many pictures at once: for calibration, benchmarks and pruning studies. Needs torch.
+
+The node and the evaluation of bags use models.engine, one frame at a time; here the same greedy decoding runs in
+batches, which is possible because every prefix of the bundled model has the same length.
+
+Shape letters: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from owled_ros.driving.confidence import Calibration, number_neighbours
+from owled_ros.driving.frame import EgoState
+from owled_ros.driving.prediction import Generation
+from owled_ros.progress import track
+from owled_ros.scenes import mini_tokens as tokens
+from owled_ros.scenes.mini_model import IMAGE_MEAN, IMAGE_STD, IMAGE_TOKENS, build_profile
+
+BATCH = 50
+PROFILE = build_profile()
+
+
+@torch.inference_mode()
+def answer_pictures(
+    model: Any,
+    pictures: Sequence[np.ndarray],
+    egos: Sequence[EgoState],
+    calibration: Calibration | None = None,
+    scene: bool = True,
+) -> list[tuple[Generation, Generation | None]]:
+    """Answer both questions about pictures (H, W, 3) uint8 of the model's size; returns (action, scene) per picture."""
+    calibration = calibration or Calibration()
+    answers: list[tuple[Generation, Generation | None]] = []
+    for first in track(range(0, len(pictures), BATCH), "answer pictures"):
+        images, motions = pictures[first : first + BATCH], egos[first : first + BATCH]
+        ids = torch.tensor([_prefix(ego) for ego in motions])  # (B, T)
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
+        pixels = (pixels / 255 - IMAGE_MEAN) / IMAGE_STD
+        cache = model(
+            input_ids=ids, pixel_values=pixels.to(model.dtype), use_cache=True, logits_to_keep=1
+        ).past_key_values
+        actions = _decode(model, cache, ids.shape, tokens.ACTION_QUESTION, PROFILE.max_action_tokens, calibration.apply)
+        if not scene:
+            answers += [(action, None) for action in actions]
+            continue
+        cache.crop(ids.shape[1] - cache.get_seq_length())
+        scenes = _decode(model, cache, ids.shape, tokens.SCENE_QUESTION, PROFILE.max_scene_tokens, calibration.apply)
+        answers += list(zip(actions, scenes, strict=True))
+    return answers
+
+
+def _decode(
+    model: Any, cache: Any, shape: torch.Size, question: str, limit: int, calibrate: Callable[[float], float]
+) -> list[Generation]:
+    size, seen = shape
+    vocabulary = tokens.vocabulary()
+    near = torch.eye(len(vocabulary))
+    for token, ids in number_neighbours(vocabulary).items():
+        near[token, ids] = 1.0
+    step = torch.full((size, 1), vocabulary[question])
+    chosen, scores = [], torch.zeros(size)
+    running = torch.ones(size, dtype=torch.bool)
+    for _ in range(limit):
+        seen += 1
+        mask = torch.ones(size, seen, dtype=torch.long)
+        output = model(input_ids=step, attention_mask=mask, past_key_values=cache, use_cache=True)
+        probabilities = output.logits[:, -1].float().softmax(-1)  # (B, V)
+        best = probabilities.argmax(-1)
+        mass = (probabilities * near[best]).sum(-1)
+        scores += torch.where(running, mass.clamp(min=1e-12).log(), 0.0)
+        best = torch.where(running, best, tokens.PAD)
+        chosen.append(best)
+        running &= best != tokens.EOS
+        if not running.any():
+            break
+        step = best[:, None]
+    return [
+        _generation(row, score, calibrate)
+        for row, score in zip(torch.stack(chosen, 1).tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def _generation(row: list[int], score: float, calibrate: Callable[[float], float]) -> Generation:
+    complete = tokens.EOS in row
+    ids = row[: row.index(tokens.EOS)] if complete else row
+    text = tokens.build_tokenizer().decode(ids, skip_special_tokens=True).strip()
+    return Generation(text, complete, calibrate(float(np.exp(score))), len(ids), 0.0)
+
+
+def _prefix(ego: EgoState) -> list[int]:
+    sentence = tokens.build_tokenizer()(PROFILE.ego_sentence(ego), add_special_tokens=False).input_ids
+    return [tokens.BOS] + [tokens.IMAGE] * IMAGE_TOKENS + sentence

@@ -1,0 +1,159 @@
+"""Training examples of the bundled model: pictures, token sequences and patch labels. Needs numpy, torch and tokenizers.
+
+One sequence asks both questions about one picture; the scene question must not see the action, as in the engine where
+both continue from the same prefix:
+
+    <bos> image*N ego-sentence | action? A <eos> | scene? S <eos> <pad>*
+
+Shape letters: B batch, T tokens, G patches per side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from owled_ros.driving.answer import DECLINED, Light, ObjectKind, format_action, format_scene
+from owled_ros.driving.frame import EgoState
+from owled_ros.scenes import mini_tokens as tokens
+from owled_ros.scenes.camera import Camera
+from owled_ros.scenes.mini_model import GRID, IMAGE_SIDE, IMAGE_TOKENS, PATCH, build_profile
+from owled_ros.scenes.outliers import outlier_image
+from owled_ros.scenes.sample import Snapshot, sample_snapshot
+
+TRAINING_SEEDS = 10_000_000  # training uses this seed and above, evaluation stays below a million
+OUTLIER_SHARE = 0.1
+IGNORE = -100
+PATCH_NONE, PATCH_LANE = 0, 1
+PATCH_CLASSES = 2 + len(ObjectKind) - 1 + 3  # none, lane, six kinds, three lamps
+MIN_PIXELS_SMALL, MIN_PIXELS_CAR = 3, 12  # of a patch, to carry the object's label
+PROFILE = build_profile()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with everything that is to be learnt from it."""
+
+    image: np.ndarray  # (H, W, 3) uint8
+    prefix: list[int]
+    action: list[int]  # answer tokens with the end token
+    scene: list[int]
+    patch_class: np.ndarray  # (G, G) int64, IGNORE where nothing is known
+    patch_distance: np.ndarray  # (G, G) float32 [m], NaN without an object
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one step."""
+
+    images: torch.Tensor  # (B, H, W, 3) uint8
+    ids: torch.Tensor  # (B, T)
+    labels: torch.Tensor  # (B, T), IGNORE where nothing is predicted
+    mask: torch.Tensor  # (T, T) bool, True = may attend
+    positions: torch.Tensor  # (T,)
+    patch_class: torch.Tensor  # (B, G * G)
+    patch_distance: torch.Tensor  # (B, G * G)
+
+
+def make_example(seed: int, camera: Camera) -> Example:
+    """Make the example of a seed: a driving scene, or in a tenth of the cases a picture that is none."""
+    draw = np.random.default_rng((seed, 77))
+    if seed >= TRAINING_SEEDS and draw.random() < OUTLIER_SHARE:
+        ego = EgoState(0, float(draw.uniform(0, 15)), float(draw.normal(0, 0.1)))
+        return outlier_example(outlier_image(seed, (IMAGE_SIDE, IMAGE_SIDE)), ego)
+    return scene_example(sample_snapshot(seed, camera))
+
+
+def scene_example(snapshot: Snapshot) -> Example:
+    """Turn a labelled snapshot into tokens and patch labels."""
+    classes, distances = _patch_labels(snapshot)
+    action, scene = format_action(snapshot.action), format_scene(snapshot.scene)
+    return Example(snapshot.image, _prefix(snapshot.ego), _answer(action), _answer(scene), classes, distances)
+
+
+def outlier_example(image: np.ndarray, ego: EgoState) -> Example:
+    """Turn a picture that is no driving scene into an example that declines."""
+    classes = np.full((GRID, GRID), IGNORE, np.int64)
+    nothing = np.full((GRID, GRID), np.nan, np.float32)
+    return Example(image, _prefix(ego), _answer(DECLINED), _answer(DECLINED), classes, nothing)
+
+
+def collate(examples: list[Example]) -> Batch:
+    """Pad the examples to one length; action answers to the longest action, scenes to a multiple of 8."""
+    n_prefix = len(examples[0].prefix)
+    n_action = max(len(example.action) for example in examples)
+    n_scene = -(-max(len(example.scene) for example in examples) // 8) * 8
+    (ask_action,), (ask_scene,) = _encode(tokens.ACTION_QUESTION), _encode(tokens.SCENE_QUESTION)
+    ids, labels = [], []
+    for example in examples:
+        pad_action = [tokens.PAD] * (n_action - len(example.action))
+        pad_scene = [tokens.PAD] * (n_scene - len(example.scene))
+        ids.append([*example.prefix, ask_action, *example.action, *pad_action, ask_scene, *example.scene, *pad_scene])
+        row = [IGNORE] * (n_prefix + 1) + example.action + [IGNORE] * (len(pad_action) + 1) + example.scene
+        labels.append(row + [IGNORE] * len(pad_scene))
+    length, start, end = len(ids[0]), n_prefix, n_prefix + 1 + n_action
+    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask[end:, start:end] = False  # the scene question does not see the action
+    return Batch(
+        images=torch.from_numpy(np.stack([example.image for example in examples])),
+        ids=torch.tensor(ids),
+        labels=torch.tensor(labels),
+        mask=mask,
+        positions=torch.cat([torch.arange(end), torch.arange(start, start + length - end)]),
+        patch_class=torch.from_numpy(np.stack([example.patch_class.ravel() for example in examples])),
+        patch_distance=torch.from_numpy(np.stack([example.patch_distance.ravel() for example in examples])),
+    )
+
+
+class TrainingStream(torch.utils.data.IterableDataset[Batch]):
+    """Endless batches from a first sample on; with several loader workers the order of batches stays the same."""
+
+    def __init__(self, first_sample: int, batch_size: int) -> None:
+        self.first_batch, self.batch_size = first_sample // batch_size, batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.set_num_threads(1)
+        worker = torch.utils.data.get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
+        batch = self.first_batch + offset
+        while True:
+            first = TRAINING_SEEDS + batch * self.batch_size
+            yield collate([make_example(first + index, camera) for index in range(self.batch_size)])
+            batch += stride
+
+
+def _prefix(ego: EgoState) -> list[int]:
+    return [tokens.BOS] + [tokens.IMAGE] * IMAGE_TOKENS + _encode(PROFILE.ego_sentence(ego))
+
+
+def _answer(text: str) -> list[int]:
+    return [*_encode(text), tokens.EOS]
+
+
+def _encode(text: str) -> list[int]:
+    return tokens.build_tokenizer()(text, add_special_tokens=False).input_ids
+
+
+def _patch_labels(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
+    """Give every patch the class and distance of the smallest thing in it: lamp, then person, then car, then lane."""
+    scene = snapshot.scene
+    classes = np.where(_pixels(snapshot.road) > PATCH * PATCH // 3, PATCH_LANE, PATCH_NONE).astype(np.int64)
+    distances = np.full((GRID, GRID), np.nan, np.float32)
+    objects = [(1 + item.kind, item.distance, MIN_PIXELS_CAR) for item in scene.cars]
+    objects += [(1 + item.kind, item.distance, MIN_PIXELS_SMALL) for item in scene.pedestrians]
+    if scene.light_distance is not None:
+        objects.append((len(ObjectKind) + scene.light - Light.RED + 1, scene.light_distance, MIN_PIXELS_SMALL))
+    order = sorted(range(len(objects)), key=lambda index: (objects[index][2] == MIN_PIXELS_SMALL, -objects[index][1]))
+    for index in order:  # later ones overwrite: small before large, near before far
+        label, distance, least = objects[index]
+        here = _pixels(snapshot.ids == index + 1) >= least
+        classes[here], distances[here] = label, distance
+    return classes, distances
+
+
+def _pixels(mask: np.ndarray) -> np.ndarray:
+    return mask.reshape(GRID, PATCH, GRID, PATCH).sum((1, 3))

@@ -1,0 +1,78 @@
+"""From trained weights to the bundled model directory: calibrate the confidence, measure, write. Needs torch.
+
+Calibration scenes are unseen (seeds from 600 000) and disjoint from the test scenes (seeds from 0). A tenth of them are
+pictures that are no driving scenes; for those every action counts as bad.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from owled_ros.driving.confidence import Calibration, fit_calibration
+from owled_ros.driving.frame import EgoState
+from owled_ros.driving.prediction import Generation, judge_action
+from owled_ros.scenes.camera import Camera
+from owled_ros.scenes.mini_answer import answer_pictures
+from owled_ros.scenes.mini_model import IMAGE_SIDE, build_profile, save_model
+from owled_ros.scenes.outliers import outlier_image
+from owled_ros.scenes.sample import Snapshot, sample_snapshot
+
+CALIBRATION_SEEDS = 600_000
+TARGET_RECALL = 0.95  # of good actions that the recommended floor lets through
+CARD = """# owled_ros mini
+
+A small LLaVA (CLIP tower and Llama, {parameters:.1f} M parameters) trained from scratch by `owled train-mini` on {samples}
+pictures rendered by owled_ros/scenes (seeds from 10 000 000; evaluation seeds lie below 1 000 000).
+
+**It knows rendered roads, not yours.** Outside of them it answers "unknown" or with a low confidence, and the node withholds
+the action. It is here so that everything can be tried at once, not to drive a vehicle.
+
+License: Apache-2.0, like the package.
+"""
+
+
+def export(model: Any, directory: Path, calibration_scenes: int, samples: int = 0) -> Path:
+    """Write `directory`/model with a calibrated confidence; returns it."""
+    model.eval()
+    calibration = calibrate(model, calibration_scenes)
+    target = directory / "model"
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    save_model(
+        model,
+        target,
+        build_profile(confidence=calibration),
+        CARD.format(parameters=parameters, samples=samples or "rendered"),
+    )
+    return target
+
+
+def calibrate(model: Any, count: int) -> Calibration:
+    """Fit the map from token probabilities to P(action within tolerance) on unseen scenes, and recommend a floor."""
+    camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
+    scenes: list[Snapshot] = [sample_snapshot(CALIBRATION_SEEDS + index, camera) for index in range(count)]
+    strangers = [outlier_image(CALIBRATION_SEEDS + index, (IMAGE_SIDE, IMAGE_SIDE)) for index in range(count // 9)]
+    pictures = [scene.image for scene in scenes] + strangers
+    egos = [scene.ego for scene in scenes] + [EgoState(0, float(5 + index % 10)) for index in range(len(strangers))]
+    answers = [action for action, _ in answer_pictures(model, pictures, egos, scene=False)]
+    start = Calibration()
+    raw = np.array([answer.confidence for answer in answers])
+    good = np.array(
+        [_is_good(answer, scene, start) for answer, scene in zip(answers, scenes, strict=False)]
+        + [False] * len(strangers)
+    )
+    slope, offset = fit_calibration(raw, good)
+    fitted = replace(start, slope=slope, offset=offset)
+    floor = float(np.quantile([fitted.apply(value) for value in raw[good]], 1 - TARGET_RECALL)) if good.any() else 1.0
+    return replace(fitted, floor=round(floor, 3))
+
+
+def _is_good(answer: Generation, scene: Snapshot, tolerance: Calibration) -> bool:
+    action = judge_action(answer).action
+    if action is None:
+        return False
+    close = abs(action.acceleration - scene.action.acceleration) <= tolerance.acceleration_tolerance
+    return close and abs(action.steering_tire_angle - scene.action.steering_tire_angle) <= tolerance.steering_tolerance

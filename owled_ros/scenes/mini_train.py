@@ -1,0 +1,326 @@
+"""Train the bundled model from scratch: seeded, restartable, CPU or GPU. Needs torch, transformers and matplotlib.
+
+Loss: cross entropy of the answers with soft labels for numbers, plus a patch loss (class and distance of what a patch
+shows) whose head is thrown away afterwards. The patch loss is what makes small things (lamps, people) readable early.
+Schedule: warm-up, constant, linear decay over the last part (Haegele et al. 2024, arXiv 2405.18392); weights are averaged (EMA).
+
+Shape letters: B batch, T tokens, V vocabulary, C width, G patches per side.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from owled_ros.errors import OwledError
+from owled_ros.files import replace_directory, write_atomic
+from owled_ros.scenes import mini_tokens as tokens
+from owled_ros.scenes.camera import Camera
+from owled_ros.scenes.mini_data import IGNORE, PATCH_CLASSES, Batch, TrainingStream, collate, make_example
+from owled_ros.scenes.mini_model import IMAGE_MEAN, IMAGE_SIDE, IMAGE_STD, WIDTH, build_model
+
+logger = logging.getLogger(__name__)
+WARM_UP_STEPS = 200
+FINAL_RATE = 0.02  # of the full learning rate
+AVERAGE = 0.998  # decay of the averaged weights, per step
+CLIP_NORM = 1.0
+PATCH_WEIGHT, DISTANCE_WEIGHT = 0.5, 0.25
+OBJECT_WEIGHT = 4.0  # a patch with an object counts as many without
+VALIDATION_SCENES = 96
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; a run goes on from its directory's checkpoint."""
+
+    samples: int = 400_000  # in all
+    decay_share: float = 0.25  # last part of the run in which the learning rate falls
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    loaders: int = 1
+    checkpoint_every_s: float = 240.0
+    log_every_steps: int = 25
+
+
+class MiniTraining(torch.nn.Module):
+    """The model with its throw-away patch head."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.model = build_model(seed)
+        self.model.set_attn_implementation("eager")  # at 190 tokens twice as fast as fused attention on a CPU
+        self.patch_head = torch.nn.Linear(WIDTH, PATCH_CLASSES + 1)
+        self._patches: torch.Tensor | None = None
+        tower = self.model.model.vision_tower
+        layers = getattr(tower, "vision_model", tower).encoder.layers
+        layers[-1].register_forward_hook(self._keep_patches)
+        self.register_buffer("soft", torch.from_numpy(tokens.soft_labels()), persistent=False)  # (V, V)
+        self.register_buffer(
+            "patch_weights", torch.tensor([1.0, 1.0] + [OBJECT_WEIGHT] * (PATCH_CLASSES - 2)), persistent=False
+        )
+
+    def _keep_patches(self, _module: torch.nn.Module, _inputs: tuple, output: torch.Tensor | tuple) -> None:
+        self._patches = output[0] if isinstance(output, tuple) else output
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Return (B, T, V)."""
+        size, length = batch.ids.shape
+        pixels = (batch.images.permute(0, 3, 1, 2).float() / 255 - IMAGE_MEAN) / IMAGE_STD  # (B, 3, H, W)
+        barred = torch.zeros(length, length, device=batch.ids.device).masked_fill(
+            ~batch.mask, torch.finfo(torch.float32).min
+        )
+        return self.model(
+            input_ids=batch.ids,
+            pixel_values=pixels,
+            attention_mask=barred[None, None].expand(size, 1, length, length),
+            position_ids=batch.positions[None].expand(size, length),
+            use_cache=False,
+        ).logits
+
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the answer loss and the patch loss."""
+        logits = self.logits(batch)[:, :-1]
+        labels = batch.labels[:, 1:]
+        known = labels != IGNORE
+        scores = functional.log_softmax(logits[known].float(), dim=-1)  # (N, V)
+        answer = -(self.soft[labels[known]] * scores).sum(-1).mean()
+        return answer, self._patch_loss(batch)
+
+    def _patch_loss(self, batch: Batch) -> torch.Tensor:
+        assert self._patches is not None
+        guess = self.patch_head(self._patches[:, 1:].float())  # (B, G * G, classes + 1)
+        loss = functional.cross_entropy(
+            guess[..., :-1].flatten(0, 1), batch.patch_class.flatten(), weight=self.patch_weights, ignore_index=IGNORE
+        )
+        known = torch.isfinite(batch.patch_distance)
+        if known.any():
+            target = torch.log(batch.patch_distance[known].clamp(min=1.0)) / 4.0
+            loss = (
+                loss
+                + DISTANCE_WEIGHT
+                / PATCH_WEIGHT
+                * functional.smooth_l1_loss(guess[..., -1][known], target, beta=0.02)
+                * 4.0
+            )
+        return loss
+
+
+def train(config: TrainConfig, directory: Path) -> MiniTraining:
+    """Train until `config.samples` are seen and return the model with the averaged weights.
+
+    The directory holds `checkpoint/` (safetensors and json, replaced whole) and `learning.jsonl`; a killed run goes on
+    from there and sees the same samples.
+    """
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    module = MiniTraining(config.seed).to(config.device)
+    decayed = [p for p in module.parameters() if p.ndim >= 2]
+    plain = [p for p in module.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    average = {name: p.detach().clone() for name, p in module.named_parameters()}
+    step, seconds = _resume(directory, module, optimizer, average)
+    validation = _validation_batch()
+    start = last_save = time.monotonic()
+    sums = torch.zeros(2)
+    for batch in _batches(config, step * config.batch_size):
+        if step * config.batch_size >= config.samples:
+            break
+        rate = config.learning_rate * schedule(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(config.device, torch.bfloat16):
+            answer, patches = module.losses(_to(batch, config.device))
+        (answer + PATCH_WEIGHT * patches).backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        decay = min(AVERAGE, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                average[name].lerp_(parameter, 1 - decay)
+        sums += torch.tensor([answer.item(), patches.item()])
+        now = time.monotonic()
+        if step % config.log_every_steps == 0:
+            elapsed = seconds + now - start
+            entry = {"samples": step * config.batch_size, "seconds": round(elapsed), "rate": round(rate, 6)}
+            answer_loss, patch_loss = (sums / config.log_every_steps).tolist()
+            _log(directory, {**entry, "answer_loss": round(answer_loss, 4), "patch_loss": round(patch_loss, 4)})
+            sums.zero_()
+        if now - last_save > config.checkpoint_every_s:
+            last_save = now
+            _save(directory, module, optimizer, average, step, seconds + now - start, config)
+            _log(
+                directory, {"samples": step * config.batch_size, **validate(module, average, validation, config.device)}
+            )
+    _save(directory, module, optimizer, average, step, seconds + time.monotonic() - start, config)
+    _log(
+        directory,
+        {"samples": step * config.batch_size, **validate(module, average, validation, config.device), "done": True},
+    )
+    _use(module, average)
+    return module
+
+
+def load_average(config: TrainConfig, directory: Path) -> MiniTraining:
+    """Return the model with the averaged weights of a run's checkpoint, untrained further."""
+    path = directory / "checkpoint" / "average.safetensors"
+    if not path.is_file():
+        raise OwledError(f"{path} does not exist; train first")
+    module = MiniTraining(config.seed)
+    _use(module, load_file(path))
+    return module
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """Return the share of the full learning rate at a step: linear warm-up, constant, linear decay."""
+    total = max(config.samples // config.batch_size, 1)
+    decay_steps = max(int(total * config.decay_share), 1)
+    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+    return warm * max(FINAL_RATE, min(1.0, (total - step) / decay_steps))
+
+
+@torch.no_grad()
+def validate(module: MiniTraining, average: dict[str, torch.Tensor], batch: Batch, device: str) -> dict[str, float]:
+    """Score the averaged weights with the right answer as context: number errors and word accuracy."""
+    kept = {name: p.detach().clone() for name, p in module.named_parameters()}
+    _use(module, average)
+    module.eval()
+    with torch.autocast(device, torch.bfloat16):
+        guess = module.logits(_to(batch, device))[:, :-1].argmax(-1).cpu()
+    module.train()
+    _use(module, kept)
+    labels = batch.labels[:, 1:]
+    vocab = tokens.vocabulary()
+    values = torch.full((len(vocab),), float("nan"))
+    scores: dict[str, float] = {}
+    for group in tokens.ordinals():
+        ids = torch.tensor([vocab[token] for token in group.tokens])
+        values[ids] = torch.tensor(group.values)
+        here = torch.isin(labels, ids)
+        right = here & torch.isin(guess, ids)
+        if right.any() and group.name != "speed":
+            scores[f"{group.name}_mae"] = round((values[guess[right]] - values[labels[right]]).abs().mean().item(), 4)
+    for name, words in _WORDS.items():
+        here = torch.isin(labels, torch.tensor([vocab[word] for word in words]))
+        scores[f"{name}_accuracy"] = round((guess[here] == labels[here]).float().mean().item(), 3)
+    return scores
+
+
+_WORDS = {
+    "manoeuvre": ("cruise", "follow", "stop", "yield", "unknown"),
+    "cars": tuple(f"{n} car{'' if n == 1 else 's'}" for n in range(6)),
+    "pedestrians": tuple(f"{n} pedestrian{'' if n == 1 else 's'}" for n in range(6)),
+    "light": ("no traffic light", "red ", "yellow ", "green "),
+    "crossing": ("crossing ",),
+}
+
+
+def plot_learning(directory: Path) -> Path:
+    """Draw the learning curves of a run into `learning.png`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    entries = [json.loads(line) for line in (directory / "learning.jsonl").read_text().splitlines()]
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for key in ("answer_loss", "patch_loss"):
+        points = [(entry["samples"], entry[key]) for entry in entries if key in entry]
+        axes[0].loglog(*zip(*points, strict=True), label=key.replace("_", " "))
+    for key in sorted({key for entry in entries for key in entry if key.endswith("_accuracy")}):
+        points = [(entry["samples"], entry[key]) for entry in entries if key in entry]
+        axes[1].plot(*zip(*points, strict=True), label=key.replace("_", " "))
+    axes[0].set(xlabel="pictures seen", ylabel="training loss")
+    axes[1].set(xlabel="pictures seen", ylabel="validation (teacher forced)", ylim=(0, 1))
+    for axis in axes:
+        axis.legend()
+        axis.grid(alpha=0.3)
+    path = directory / "learning.png"
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path
+
+
+def _batches(config: TrainConfig, first_sample: int) -> Iterator[Batch]:
+    stream = TrainingStream(first_sample, config.batch_size)
+    workers = dict(prefetch_factor=3, persistent_workers=True) if config.loaders else {}
+    return iter(torch.utils.data.DataLoader(stream, batch_size=None, num_workers=config.loaders, **workers))
+
+
+def _validation_batch() -> Batch:
+    camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
+    return collate([make_example(seed, camera) for seed in range(500_000, 500_000 + VALIDATION_SCENES)])
+
+
+def _to(batch: Batch, device: str) -> Batch:
+    if device == "cpu":
+        return batch
+    return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(batch).items()})
+
+
+def _use(module: MiniTraining, weights: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(weights[name])
+
+
+def _log(directory: Path, entry: dict) -> None:
+    logger.info("%s", json.dumps(entry))
+    with open(directory / "learning.jsonl", "a") as stream:
+        stream.write(json.dumps(entry) + "\n")
+
+
+def _save(
+    directory: Path,
+    module: MiniTraining,
+    optimizer: torch.optim.Optimizer,
+    average: dict,
+    step: int,
+    seconds: float,
+    config: TrainConfig,
+) -> None:
+    state = optimizer.state_dict()["state"]
+    moments = {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+    with replace_directory(directory / "checkpoint") as aside:
+        save_file(
+            {name: p.detach().contiguous() for name, p in module.named_parameters()}, aside / "weights.safetensors"
+        )
+        save_file(average, aside / "average.safetensors")
+        save_file(moments, aside / "moments.safetensors")
+        write_atomic(aside / "state.json", json.dumps({"step": step, "seconds": seconds, "config": asdict(config)}))
+
+
+def _resume(
+    directory: Path, module: MiniTraining, optimizer: torch.optim.Optimizer, average: dict
+) -> tuple[int, float]:
+    checkpoint = directory / "checkpoint"
+    directory.mkdir(parents=True, exist_ok=True)
+    if not checkpoint.exists():
+        return 0, 0.0
+    try:
+        facts = json.loads((checkpoint / "state.json").read_text())
+        _use(module, load_file(checkpoint / "weights.safetensors"))
+        average.update(load_file(checkpoint / "average.safetensors"))
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in load_file(checkpoint / "moments.safetensors").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise OwledError(f"{checkpoint} cannot be resumed ({error}); delete it to start anew") from error
+    logger.info("going on from %s: step %d", checkpoint, facts["step"])
+    return facts["step"], facts["seconds"]
