@@ -17,6 +17,7 @@ from owled_ros.scenes.stage import FRONT_OVERHANG, Seen, SeenObject, Stage
 
 CAMERA_TO_BUMPER = 2.1  # [m], FRONT_OVERHANG less the default camera's mount
 DESIRED_SPEED = 12.5  # [m/s]
+CONSTANT_SPEED = 8.0  # [m/s] of the baseline driver
 MAX_ACCELERATION = 1.8  # [m/s2]
 COMFORTABLE_BRAKING = 2.5
 TIME_GAP = 1.5  # [s]
@@ -57,8 +58,9 @@ def expert_action(stage: Stage, seen: Seen) -> Action:
 
 
 def constant_speed_action(stage: Stage) -> Action:
-    """Return the baseline: hold the speed, follow the lane by pure pursuit, see nobody."""
-    return Action(0.0, pursuit(stage), Manoeuvre.CRUISE)
+    """Return the baseline: hold CONSTANT_SPEED, follow the lane by pure pursuit, see nobody."""
+    acceleration = _clip(CONSTANT_SPEED - stage.ego.speed, (-MAX_ACCELERATION, MAX_ACCELERATION))
+    return Action(acceleration, pursuit(stage), Manoeuvre.CRUISE)
 
 
 def idm(speed: float, desired: float, gap: float, closing: float, standstill: float = STANDSTILL_GAP) -> float:

@@ -17,7 +17,7 @@ from owled_ros.scenes import traffic
 from owled_ros.scenes.cast import draw_car_actor, draw_person
 from owled_ros.scenes.look import draw_look, draw_scenery
 from owled_ros.scenes.road import JUNCTION_END, LEFT_SIDEWALK, RIGHT_SIDEWALK, build_road
-from owled_ros.scenes.stage import EGO_LENGTH, EGO_WIDTH, FRONT_OVERHANG, Stage, TrafficLight, half_extent
+from owled_ros.scenes.stage import EGO_LENGTH, EGO_WIDTH, FRONT_OVERHANG, Stage, TrafficLight
 
 START_S = 12.0  # [m]
 OFF_ROAD = 1.9  # [m] from the lane centre
@@ -68,6 +68,11 @@ class World:
     def progress(self) -> float:
         """Part of the route that is done [0, 1]."""
         return min(max((self.stage.ego_s - START_S) / (self.length - START_S), 0.0), 1.0)
+
+    @property
+    def distance(self) -> float:
+        """Length [m] driven along the road."""
+        return self.stage.ego_s - START_S
 
     @property
     def lane_offset(self) -> float:
@@ -260,13 +265,3 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> bool:
             if one.max() < two.min() or two.max() < one.min():
                 return False
     return True
-
-
-def rest_distance(world: World) -> float:
-    """Return the free length [m] before the ego's bumper up to the next lead, infinite without one."""
-    gaps = [
-        car.s - half_extent(car) - traffic.ego_front(world.stage.ego_s)
-        for car in world.stage.cars
-        if car.kind is ObjectKind.LEAD and car.s > world.stage.ego_s
-    ]
-    return min(gaps, default=math.inf)

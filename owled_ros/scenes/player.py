@@ -1,0 +1,90 @@
+"""Plays a closed-loop world: at every period a picture, the ego state, the truth, and a driver that answers. Needs numpy and cv2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from owled_ros.driving.answer import Action, Manoeuvre, Scene
+from owled_ros.driving.frame import EgoState
+from owled_ros.scenes.camera import Camera
+from owled_ros.scenes.expert import constant_speed_action, expert_action
+from owled_ros.scenes.render import View, render
+from owled_ros.scenes.world import Outcome, World
+
+FALLBACK_ACCELERATION = -2.5  # [m/s2], what the vehicle does when no action came: comfortable braking
+PERIOD = 0.1  # [s]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What there is at one stamp."""
+
+    stamp: int  # [ns] of the world's clock
+    image: np.ndarray | None  # (H, W, 3) uint8 RGB, None when nobody looks
+    ego: EgoState
+    scene: Scene  # what is visible
+    expert: Action
+    constant: Action  # what the constant-speed driver would do
+
+
+Driver = Callable[[Moment], Action | None]
+Policy = Callable[[np.ndarray, EgoState], Action | None]
+
+
+def look(world: World, camera: Camera, picture: bool = True) -> Moment:
+    """Render what the ego's camera sees now; without `picture` only the truth is computed."""
+    noise = np.random.default_rng([world.seed, round(world.time * 1000)])
+    view: View = render(world.stage, camera, noise, picture)
+    return Moment(
+        stamp=world.ego.stamp,
+        image=view.image,
+        ego=world.ego,
+        scene=view.seen.scene(),
+        expert=expert_action(world.stage, view.seen),
+        constant=constant_speed_action(world.stage),
+    )
+
+
+def play(
+    world: World, driver: Driver, camera: Camera, period: float = PERIOD, picture: bool = True
+) -> Iterator[tuple[Moment, Action | None]]:
+    """Drive until the world ends; yields every moment with the driver's answer, before it takes effect.
+
+    Without an answer the vehicle brakes comfortably (FALLBACK_ACCELERATION) and keeps its last tire angle.
+    """
+    steering = 0.0
+    while world.outcome is Outcome.RUNNING:
+        moment = look(world, camera, picture)
+        action = driver(moment)
+        yield moment, action
+        applied = action or fallback(steering)
+        steering = applied.steering_tire_angle
+        world.step(applied.acceleration, steering, period)
+
+
+def fallback(steering: float) -> Action:
+    """Return what is done without a valid action; `steering` [rad] is the last tire angle."""
+    return Action(FALLBACK_ACCELERATION, steering, Manoeuvre.UNKNOWN)
+
+
+def expert_driver(moment: Moment) -> Action:
+    """Drive like the expert."""
+    return moment.expert
+
+
+def constant_driver(moment: Moment) -> Action:
+    """Hold the speed and follow the lane, see nobody: the trivial driver beside which others are judged."""
+    return moment.constant
+
+
+def driver_of(policy: Policy) -> Driver:
+    """Make a driver of a function that sees the picture and the ego state only."""
+
+    def drive(moment: Moment) -> Action | None:
+        assert moment.image is not None, "a policy needs pictures: play with picture=True"
+        return policy(moment.image, moment.ego)
+
+    return drive
