@@ -22,9 +22,8 @@ LAMP_HEIGHTS = ((Light.RED, 4.25), (Light.YELLOW, 3.4), (Light.GREEN, 2.55))  # 
 LAMP_COLOURS: dict[Light, Colour] = {Light.RED: (255, 30, 25), Light.YELLOW: (255, 205, 20), Light.GREEN: (20, 255, 95)}
 GLASS: Colour = (38, 46, 56)
 TYRE: Colour = (22, 22, 24)
-CIRCLE = np.stack(
-    [np.cos(np.linspace(0, 2 * np.pi, 12, endpoint=False)), np.sin(np.linspace(0, 2 * np.pi, 12, endpoint=False))], 1
-)
+ANGLES = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)  # (20, 2)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def draw_car(car: Car, local: Local, label: int) -> Sketch:
         cabin = [(low_back, y, waist), (low_front, y, waist), (top_front, side * top_w, h), (top_back, side * top_w, h)]
         sketch.add(local.place(cabin), _shade(car.colour, 0.62) if car.box else GLASS, label)
         for axle in (-l * 0.62, l * 0.62):
-            wheel = np.stack([axle + 0.33 * CIRCLE[:, 0], np.full(12, y * 1.01), 0.33 + 0.33 * CIRCLE[:, 1]], axis=1)
+            wheel = np.stack([axle + 0.33 * CIRCLE[:, 0], np.full(len(CIRCLE), y * 1.01), 0.33 + 0.33 * CIRCLE[:, 1]], axis=1)
             sketch.add(local.place(wheel), TYRE, label)
     if end:
         x = end * l
@@ -192,7 +191,7 @@ def draw_tree(tree: Tree, local: Local) -> Sketch:
 
 
 def _disc(facing: Local, y: float, z: float, radius: float) -> np.ndarray:
-    return facing.place(np.stack([np.full(12, -0.01), y + radius * CIRCLE[:, 0], z + radius * CIRCLE[:, 1]], axis=1))
+    return facing.place(np.stack([np.full(len(CIRCLE), -0.01), y + radius * CIRCLE[:, 0], z + radius * CIRCLE[:, 1]], axis=1))
 
 
 def _wall(a: np.ndarray, b: np.ndarray, low: float, high: float) -> np.ndarray:

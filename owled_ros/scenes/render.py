@@ -37,6 +37,7 @@ TRUTH_SIZE = 192  # [px]
 MIN_SHARE = 0.35  # of an object's area must be seen
 MIN_PIXELS = 6
 MAX_DRAWN = 95.0  # [m]
+GREY = 128.0  # level of no noise
 FINE = 320  # [px], pictures smaller than this are painted at twice their size and averaged
 
 
@@ -213,8 +214,7 @@ def _backdrop(look: Look, camera: Camera, heading: float) -> np.ndarray:
     sky = np.asarray(look.sky_low) * (1 - up) + np.asarray(look.sky_top) * up
     ground = np.asarray(look.ground) * (0.86 + 0.2 * down)
     column = np.clip(np.where(rows < horizon, sky, ground), 0, 255).astype(np.uint8)
-    picture = np.empty((camera.height, camera.width, 3), np.uint8)
-    picture[:] = column[:, None]
+    picture = cv2.resize(column[:, None], (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
     if look.hills:
         azimuth = np.linspace(-0.75, 0.75, 25)
         wave = (look.hill_seed % 97) / 9.0
@@ -242,6 +242,7 @@ def _add_noise(picture: np.ndarray, deviation: float, rng: np.random.Generator) 
     )
     tinted = rng.standard_normal((small, small, 3), dtype=np.float32) * np.float32(0.5 * deviation)
     cv2.add(grain, cv2.resize(tinted, (TRUTH_SIZE, TRUTH_SIZE)), dst=grain)
+    shifted = cv2.convertScaleAbs(grain + np.float32(GREY))
     if (width, height) != (TRUTH_SIZE, TRUTH_SIZE):
-        grain = cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)
-    return cv2.add(picture, grain, dtype=cv2.CV_8U)
+        shifted = cv2.resize(shifted, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.addWeighted(picture, 1.0, shifted, 1.0, -GREY)
