@@ -5,13 +5,52 @@ Needs torch, transformers and safetensors; the batches are made by `calibration`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import datetime
+import logging
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from owled_ros.errors import OwledError
 from owled_ros.pruning.config import Batch, ProgressCallback, PruneConfig, PruneProgress
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from owled_ros.models.components import Structure
+    from owled_ros.models.load import ModelSource
+    from owled_ros.pruning.plan import Plan
+    from owled_ros.pruning.state import PruneState
+
 __all__ = ["Batch", "PruneConfig", "PruneProgress", "prune"]
+
+MIN_SEQUENCES = 2
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Job:
+    """What the stages of one run share."""
+
+    config: PruneConfig
+    batches: list[Batch]
+    held_out: list[Batch]
+    progress: ProgressCallback | None
+    cancelled: Callable[[], bool] | None
+    timings: dict[str, float] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+
+    def report(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """Tell the progress; stop here when the job was cancelled."""
+        if self.progress is not None:
+            self.progress(PruneProgress(stage, done, total, detail))
+        if self.cancelled is not None and self.cancelled():
+            raise OwledError(f"cancelled in stage {stage} ({done} of {total}); the same call goes on from here")
 
 
 def prune(
@@ -38,4 +77,240 @@ def prune(
     Raises:
         OwledError: on a bad value, an empty, one-sample or NaN calibration, a model without Linear layers, a full disk.
     """
-    raise NotImplementedError
+    import torch
+
+    from owled_ros.models.components import find_structure
+    from owled_ros.models.load import load_model, source_of
+    from owled_ros.pruning.artifact import check_space
+    from owled_ros.pruning.state import PruneState, fingerprint, hash_batches
+
+    config.check()
+    job = _Job(config, list(calibration), list(held_out), progress, cancelled)
+    check_calibration(job.batches)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    start = time.monotonic()
+    job.report("load", 0, 1, str(config.model))
+    source = source_of(config.model)
+    model = load_model(config.model, config.device, config.dtype)
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # one product per expert, so that each expert's inputs can be seen
+    structure = find_structure(model).only(config.components)
+    if not structure.blocks:
+        raise OwledError(f"{config.model} has no component {' or '.join(config.components)} that can be pruned")
+    batches_sha256 = hash_batches(job.batches)
+    name = fingerprint(config, source.sha256, batches_sha256)
+    check_space(config.output, 2 * sum(p.numel() * p.element_size() for p in model.parameters()))
+    job.timings["load_s"] = time.monotonic() - start
+    try:
+        state = PruneState(config.state or config.output.parent / f".{config.output.name}.pruning", name)
+        plan = _plan(job, state, model, structure)
+        _prune_blocks(job, state, model, structure, plan)
+        _recover(job, state, model, structure)
+    except OSError as err:
+        raise OwledError(
+            f"cannot write the state of the run: {err}; free the disk and run the same command again"
+        ) from err
+    _measure(job, model, "pruned")
+    job.report("write", 0, 1, str(config.output))
+    _write(job, model, source, structure, plan, provenance or [], batches_sha256)
+    state.remove()
+    if job.progress is not None:
+        job.progress(PruneProgress("write", 1, 1, str(config.output)))
+    return config.output
+
+
+def check_calibration(batches: Sequence[Batch]) -> None:
+    """Raise OwledError on an empty, one-sample or NaN calibration."""
+    import torch
+
+    sequences = 0
+    for batch in batches:
+        for key, value in batch.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+                raise OwledError(f"the calibration holds NaN or infinities in {key}: check where its frames come from")
+        ids = batch.get("input_ids")
+        if not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.numel() == 0:
+            raise OwledError("every calibration batch needs input_ids (B, T) with at least one token")
+        sequences += ids.shape[0]
+    if sequences < MIN_SEQUENCES:
+        raise OwledError(
+            f"the calibration holds {sequences} sample(s); statistics of fewer than {MIN_SEQUENCES} mean nothing"
+        )
+
+
+def _plan(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> Plan:
+    from owled_ros.pruning.plan import Plan, make_plan
+
+    start = time.monotonic()
+    saved = state.read("plan")
+    if saved is None:
+        _measure(job, model, "dense")
+        plan = make_plan(
+            model,
+            structure,
+            job.batches,
+            job.config,
+            lambda done, total, detail: job.report("plan", done, total, detail),
+        )
+        state.write("plan", {"plan": plan.to_json(), "quality": job.quality})
+    else:
+        logger.info("going on with the plan found in %s", state.directory)
+        plan, job.quality = Plan(**saved["plan"]), saved["quality"]
+    job.timings["plan_s"] = time.monotonic() - start
+    return plan
+
+
+def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Structure, plan: Plan) -> None:
+    from owled_ros.pruning.blocks import Rule, advance, prune_block
+    from owled_ros.pruning.gradients import dense_gradients
+    from owled_ros.pruning.passes import find_segments, record
+
+    config = job.config
+    start = time.monotonic()
+    gradients = dense_gradients(model, structure, job.batches) if config.score == "pruner-zero" else None
+    group = None if config.pattern == "unstructured" else (int(config.pattern[0]), int(config.pattern[2]))
+    rule = Rule(config.score, group, config.damping)
+    segments = find_segments(model, structure.blocks, _most_telling(job.batches))
+    total, done = len(structure.blocks), 0
+    for index, segment in enumerate(segments):
+        chunks = record(model, segments, index, job.batches)
+        for block in segment.blocks:
+            if state.load_block(done, block):
+                advance(block, chunks)
+            else:
+                prune_block(block, chunks, plan.zeros, rule, config.statistics, gradients)
+                state.save_block(done, block)
+            for chunk in chunks:
+                chunk.arguments.pop(block.name)
+            done += 1
+            job.report("prune", done, total, block.name)
+    job.timings["prune_s"] = time.monotonic() - start
+
+
+def _most_telling(batches: Sequence[Batch]) -> list[Batch]:
+    """Pick one batch of every set of inputs (text only, with picture), so that every component runs."""
+    kinds: dict[tuple[str, ...], Batch] = {}
+    for batch in batches:
+        kinds.setdefault(tuple(sorted(batch)), batch)
+    return list(kinds.values())
+
+
+def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> None:
+    if job.config.recovery_steps == 0:
+        return
+    from owled_ros.models.load import load_model
+    from owled_ros.pruning.recovery import recover
+
+    start = time.monotonic()
+    _measure(job, model, "before_recovery")
+    dense = load_model(job.config.model, job.config.device, job.config.dtype)
+    settings = (job.config.recovery_steps, job.config.seed)
+    recover(
+        model,
+        dense,
+        structure,
+        job.batches,
+        *settings,
+        lambda done, total, loss: job.report("recover", done, total, f"loss {loss:.3f}"),
+    )
+    job.timings["recover_s"] = time.monotonic() - start
+
+
+def _measure(job: _Job, model: nn.Module, name: str) -> None:
+    """Measure the loss on the held-out batches, if any."""
+    if job.held_out:
+        from owled_ros.pruning.quality import measure
+
+        found = measure(model, job.held_out)
+        if not math.isfinite(found.loss):
+            raise OwledError(f"the loss of the {name} model on the held-out batches is NaN")
+        job.quality[name] = {"loss": found.loss, "perplexity": found.perplexity, "tokens": found.tokens}
+        job.report("measure", 1, 1, f"{name}: perplexity {found.perplexity:.2f}")
+
+
+def _write(
+    job: _Job,
+    model: nn.Module,
+    source: ModelSource,
+    structure: Structure,
+    plan: Plan,
+    provenance: list[dict[str, Any]],
+    sha256: str,
+) -> None:
+    import torch
+
+    from owled_ros.pruning.artifact import versions, write_artifact
+
+    config = job.config
+    job.timings["peak_memory_bytes"] = float(peak_memory_bytes())
+    settings = {
+        key: value for key, value in asdict(config).items() if key not in ("model", "output", "state", "threads")
+    }
+    blocks = _block_entries(structure, plan)
+    parameters = sum(block["parameters"] for block in blocks)
+    manifest = {
+        "format": "owled",
+        "format_version": 1,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "base": {
+            "name": source.path.name,
+            "sha256": source.sha256,
+            "architecture": type(model).__name__,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        },
+        "method": {
+            **{
+                key: settings[key]
+                for key in ("score", "allocation", "statistics", "pattern", "lod_threshold", "owl_lambda", "seed")
+            },
+            "settings": _plain(settings),
+        },
+        "sparsity": sum(block["zeros"] for block in blocks) / parameters,
+        "blocks": blocks,
+        "skipped": structure.skipped,
+        "calibration": provenance,
+        "calibration_sha256": sha256,
+        "quality": job.quality,
+        "timings": {key: round(value, 3) for key, value in job.timings.items()},
+        "versions": versions(),
+    }
+    dtype = getattr(torch, source.dtype if config.dtype == "float32" else config.dtype)
+    write_artifact(model, source, config.output, manifest, dtype)
+
+
+def _block_entries(structure: Structure, plan: Plan) -> list[dict[str, Any]]:
+    entries = []
+    for block in structure.blocks:
+        zeros = sum(int((matrix.weight() == 0).sum()) for matrix in block.matrices)
+        kinds: dict[str, tuple[int, int]] = {}
+        for matrix in block.matrices:
+            have, size = kinds.get(matrix.kind, (0, 0))
+            kinds[matrix.kind] = (have + plan.zeros[matrix.name], size + matrix.size)
+        entries.append(
+            {
+                "name": block.name,
+                "component": block.component,
+                "parameters": block.size,
+                "zeros": zeros,
+                "sparsity": zeros / block.size,
+                "lod_percent": plan.lod.get(block.name),
+                "matrices": {kind: have / size for kind, (have, size) in kinds.items()},
+            }
+        )
+    return entries
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn tuples and mappings into what JSON gives back, so that a manifest reads as it was written."""
+    return {
+        key: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory of this process so far [bytes]."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,206 @@
+"""`owled.json`, the manifest of an artifact: read it, check every file against it, name the artifact. Needs pydantic.
+
+Format 1: see docs/artifact.md. Nothing in an artifact is executed or unpickled, and no path leaves its directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from owled_ros.errors import OwledError
+from owled_ros.files import sha256_file, write_atomic
+
+MANIFEST_NAME = "owled.json"
+FORMAT_VERSION = 1
+ID_LENGTH = 12
+REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".ckpt", ".h5", ".msgpack"}
+LATER_SECTIONS = ("packed", "gate")  # added after pruning; no part of the artifact's identity
+UNIDENTIFIED = ("self_sha256", "timings", "quality", "created", "versions", *LATER_SECTIONS)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Section):
+    """One file of the artifact, by its name inside the directory."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class BaseModelEntry(_Section):
+    """The model that was pruned: `sha256` covers its weight files, `parameters` counts all its weights."""
+
+    name: str
+    sha256: str
+    architecture: str
+    parameters: int
+
+
+class MethodEntry(_Section):
+    """How it was pruned; `settings` holds every value of the configuration."""
+
+    score: str
+    allocation: str
+    statistics: str
+    pattern: str
+    lod_threshold: float
+    owl_lambda: float
+    seed: int
+    settings: dict[str, Any]
+
+
+class BlockEntry(_Section):
+    """One block: prunable parameters, zeros among them, its share, its LOD [%], and the share per matrix kind."""
+
+    name: str
+    component: str
+    parameters: int
+    zeros: int
+    sparsity: float = Field(ge=0, le=1)
+    lod_percent: float | None
+    matrices: dict[str, float]
+
+
+class Manifest(_Section):
+    """The whole of `owled.json`."""
+
+    format: Literal["owled"]
+    format_version: int
+    created: str
+    base: BaseModelEntry
+    method: MethodEntry
+    sparsity: float = Field(ge=0, le=1)  # zeros over prunable parameters
+    blocks: list[BlockEntry]
+    skipped: dict[str, str]  # layers left dense, and why
+    calibration: list[dict[str, Any]]
+    calibration_sha256: str
+    quality: dict[str, Any]
+    timings: dict[str, float]  # [s] by stage, and peak memory [bytes]
+    versions: dict[str, str]
+    files: dict[str, FileEntry]
+    packed: dict[str, Any] | None = None
+    gate: dict[str, Any] | None = None
+    self_sha256: str = ""
+
+
+def is_artifact(path: Path) -> bool:
+    """Tell whether a directory carries a manifest."""
+    return (path / MANIFEST_NAME).is_file()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check the manifest of an artifact directory; the files it lists are not touched (see `verify`).
+
+    Raises:
+        OwledError: missing, unreadable, of an unknown format version, or edited by hand.
+    """
+    file = path / MANIFEST_NAME
+    if file.is_symlink() or not file.is_file():
+        raise OwledError(f"{path} is not an artifact: it has no {MANIFEST_NAME}")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as err:
+        raise OwledError(f"{file} cannot be read as JSON ({err}): the artifact is damaged, prune again") from err
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise OwledError(
+            f"{file} has format version {version!r}, this release reads {FORMAT_VERSION}: use a matching release"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as err:
+        raise OwledError(f"{file} is not a valid manifest: {err.errors()[0]['loc']}: {err.errors()[0]['msg']}") from err
+    if manifest.self_sha256 != _self_hash(content):
+        raise OwledError(
+            f"{file} was changed after it was written: its own hash does not fit. Prune again or restore the file"
+        )
+    return manifest
+
+
+def write_manifest(path: Path, manifest: Manifest) -> Manifest:
+    """Write a manifest with its own hash in one step; returns what was written."""
+    content = manifest.model_dump(mode="json")
+    content["self_sha256"] = _self_hash(content)
+    write_atomic(path / MANIFEST_NAME, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return Manifest.model_validate(content)
+
+
+def add_section(path: Path, name: str, content: dict[str, Any]) -> Manifest:
+    """Add or replace a later section ("packed" or "gate") of a finished artifact's manifest, in one step."""
+    if name not in LATER_SECTIONS:
+        raise OwledError(f"section {name!r} cannot be added to a manifest; known: {', '.join(LATER_SECTIONS)}")
+    return write_manifest(path, read_manifest(path).model_copy(update={name: content}))
+
+
+def verify(path: Path) -> Manifest:
+    """Check every file of an artifact against its manifest and return the manifest.
+
+    Raises:
+        OwledError: a missing, changed, unlisted, linked or refused file, or a name that leaves the directory.
+    """
+    manifest = read_manifest(path)
+    for child in path.rglob("*"):
+        name = child.relative_to(path).as_posix()
+        if child.is_symlink():
+            raise OwledError(
+                f"{path} holds a symbolic link ({name}): artifacts must be plain files, copy it with links followed"
+            )
+        if child.suffix in REFUSED_SUFFIXES:
+            raise OwledError(f"{path} holds {name}: files that can carry code are refused, remove it")
+        if child.suffix == ".safetensors" and name not in manifest.files:
+            raise OwledError(f"{path} holds {name}, which its manifest does not list: remove it or prune again")
+    for name, entry in _all_files(manifest).items():
+        _check_file(path, name, entry)
+    return manifest
+
+
+def artifact_id(manifest: Manifest) -> str:
+    """Name an artifact by what it is: the same model, method and calibration give the same 12 hex digits."""
+    content = manifest.model_dump(mode="json")
+    for key in UNIDENTIFIED:
+        content.pop(key, None)
+    return hashlib.sha256(_canonical(content)).hexdigest()[:ID_LENGTH]
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Hash and measure one file."""
+    return FileEntry(sha256=sha256_file(path), bytes=path.stat().st_size)
+
+
+def _all_files(manifest: Manifest) -> dict[str, FileEntry]:
+    files = dict(manifest.files)
+    packed = manifest.packed
+    if packed is not None:
+        try:
+            files[str(packed["file"])] = FileEntry(sha256=packed["sha256"], bytes=packed["bytes"])
+        except (KeyError, ValidationError) as err:
+            raise OwledError(
+                "the manifest's packed section lacks file, sha256 or bytes: pack the artifact again"
+            ) from err
+    return files
+
+
+def _check_file(path: Path, name: str, entry: FileEntry) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+        raise OwledError(f"the manifest of {path} names {name!r}, which lies outside the artifact: refused")
+    file = path / pure
+    if not file.is_file():
+        raise OwledError(f"{path} lacks {name}: the artifact is incomplete, copy it again")
+    if file.stat().st_size != entry.bytes or sha256_file(file) != entry.sha256:
+        raise OwledError(f"{file} does not match its hash in the manifest: the artifact is damaged, copy it again")
+
+
+def _self_hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical({**content, "self_sha256": ""})).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

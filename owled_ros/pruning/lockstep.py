@@ -1,0 +1,119 @@
+"""Run one block on many chunks in step, so that every layer can be pruned on all its inputs before it multiplies.
+
+Needs torch. Each chunk runs the block's own forward in a thread of its own, one thread at a time and in fixed order,
+and halts in front of each stop; when all have halted there, the stop is handled once with all inputs. So one forward
+pass gives fused, sequential statistics, whatever the shapes of the chunks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+StopHandler = Callable[[nn.Module, list[tuple[int, Arguments]]], None]  # the stop; (job, its arguments) in job order
+
+
+@dataclass
+class _Worker:
+    thread: threading.Thread
+    go: threading.Event
+    halted: threading.Event
+    stop: nn.Module | None = None  # where it waits
+    arguments: Arguments = ((), {})
+    finished: bool = False
+    abandoned: bool = False
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _Abandoned(BaseException):
+    """Ends the threads of the other chunks after one has failed."""
+
+
+def run_in_step(jobs: Sequence[Callable[[], Any]], stops: Sequence[nn.Module], handle: StopHandler) -> list[Any]:
+    """Run the jobs without gradients and return their results; `handle` sees each stop with the inputs of all jobs there.
+
+    A job that reaches a stop which was already handled goes straight on. Errors of a job are raised here.
+    """
+    workers: list[_Worker] = []
+    by_thread: dict[int, _Worker] = {}
+    handled: set[nn.Module] = set()
+
+    def halt(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        worker = by_thread.get(threading.get_ident())
+        if worker is None or module in handled:
+            return
+        worker.stop, worker.arguments = module, (args, kwargs)
+        worker.halted.set()
+        worker.go.wait()
+        worker.go.clear()
+        if worker.abandoned:
+            raise _Abandoned
+
+    hooks = [module.register_forward_pre_hook(halt, with_kwargs=True) for module in stops]
+    try:
+        for job in jobs:
+            workers.append(_start(job, by_thread))
+        while running := [index for index, worker in enumerate(workers) if not worker.finished]:
+            for index in running:
+                if workers[index].stop is None or workers[index].stop in handled:
+                    _resume(workers[index])
+            waiting = [index for index in running if not workers[index].finished]
+            if waiting:
+                stop = workers[waiting[0]].stop
+                here = [index for index in waiting if workers[index].stop is stop]
+                assert stop is not None
+                handle(stop, [(index, workers[index].arguments) for index in here])
+                handled.add(stop)
+        return [worker.result for worker in workers]
+    finally:
+        for hook in hooks:
+            hook.remove()
+        _abandon(workers)
+
+
+def _start(job: Callable[[], Any], by_thread: dict[int, _Worker]) -> _Worker:
+    def body() -> None:
+        by_thread[threading.get_ident()] = worker
+        worker.go.wait()
+        worker.go.clear()
+        try:
+            if not worker.abandoned:
+                with torch.no_grad():
+                    worker.result = job()
+        except _Abandoned:
+            pass
+        except BaseException as error:  # handed to the caller's thread by _resume
+            worker.error = error
+        finally:
+            worker.finished = True
+            worker.halted.set()
+
+    worker = _Worker(threading.Thread(target=body, daemon=True), threading.Event(), threading.Event())
+    worker.thread.start()
+    return worker
+
+
+def _resume(worker: _Worker) -> None:
+    """Let a worker run to its next halt or its end."""
+    worker.stop, worker.arguments = None, ((), {})
+    worker.halted.clear()
+    worker.go.set()
+    worker.halted.wait()
+    if worker.error is not None:
+        raise worker.error
+
+
+def _abandon(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        if not worker.finished:
+            worker.abandoned = True
+            worker.halted.clear()
+            worker.go.set()
+        worker.thread.join()

@@ -1,0 +1,155 @@
+"""The plan of a pruning run: how many weights of each matrix become zero, and why. Needs torch and a loaded model."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from owled_ros.models.components import Block, Structure
+from owled_ros.pruning import allocation
+from owled_ros.pruning.blocks import StatisticsHooks
+from owled_ros.pruning.config import Batch, PruneConfig
+from owled_ros.pruning.learned import LearnSettings, learn
+from owled_ros.pruning.outliers import outlier_percent, outlier_scores
+from owled_ros.pruning.passes import forward_body, to_device
+from owled_ros.pruning.statistics import InputStatistics
+
+LEARN_SEQUENCES = 32  # sequences whose norms rank the weights while an allocation is learned
+Report = Callable[[int, int, str], None]  # done, total, detail
+
+
+@dataclass
+class Plan:
+    """Sparsity and number of zeros per matrix name, LOD per block name [%] (empty where none was measured)."""
+
+    sparsity: dict[str, float]
+    zeros: dict[str, int]
+    lod: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_plan(
+    model: nn.Module, structure: Structure, batches: Sequence[Batch], config: PruneConfig, report: Report
+) -> Plan:
+    """Decide the zeros of every matrix: `config.allocation` over blocks, exact to one weight per pool."""
+    pools = budget_pools(structure, config)
+    lod: dict[str, float] = {}
+    if config.allocation in ("owl", "owl-reference"):
+        sequences = None if config.allocation == "owl-reference" else config.lod_samples
+        seen = dense_statistics(model, structure, first_sequences(batches, sequences))
+        lod = block_outliers(structure, seen, config.lod_threshold)
+    if config.allocation == "owl-reference":
+        return _reference_plan(structure, config, lod)
+    per_block = _block_plan(structure, config, pools, lod)
+    sparsity = {matrix.name: per_block[block.name] for block in structure.blocks for matrix in block.matrices}
+    if config.allocation == "learned":
+        seen = dense_statistics(model, structure, first_sequences(batches, LEARN_SEQUENCES))
+        settings = LearnSettings(steps=config.learn_steps, seed=config.seed)
+        sparsity = learn(
+            model, structure, seen, batches, per_block, pools, settings,
+            lambda step, loss: report(step, config.learn_steps, f"loss {loss:.3f}"),
+        )  # fmt: skip
+    return Plan(sparsity, count_zeros(structure, sparsity, pools), lod)
+
+
+def budget_pools(structure: Structure, config: PruneConfig) -> list[tuple[tuple[str, ...], float]]:
+    """Return (components, sparsity): each budgeted component alone, the others together."""
+    present = list(structure.component_sizes())
+    pools = [((name,), config.budgets[name]) for name in present if name in config.budgets]
+    rest = tuple(name for name in present if name not in config.budgets)
+    return [*pools, (rest, config.sparsity)] if rest else pools
+
+
+def count_zeros(
+    structure: Structure, sparsity: Mapping[str, float], pools: Sequence[tuple[tuple[str, ...], float]]
+) -> dict[str, int]:
+    """Round the sparsities to whole zeros so that every pool meets its target to one weight."""
+    zeros: dict[str, int] = {}
+    for members, target in pools:
+        matrices = [matrix for block in structure.blocks if block.component in members for matrix in block.matrices]
+        sizes = np.array([matrix.size for matrix in matrices], np.int64)
+        counts = allocation.zero_counts(np.array([sparsity[matrix.name] for matrix in matrices]), sizes, target)
+        zeros.update({matrix.name: int(count) for matrix, count in zip(matrices, counts, strict=True)})
+    return zeros
+
+
+def dense_statistics(model: nn.Module, structure: Structure, batches: Sequence[Batch]) -> dict[str, InputStatistics]:
+    """Run the model as it is and return the squared input norms of every matrix."""
+    parameter = next(model.parameters())
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        hooks = [stack.enter_context(StatisticsHooks(block, with_hessian=False)) for block in structure.blocks]
+        for batch in batches:
+            forward_body(model, to_device(batch, parameter.device, parameter.dtype))
+    seen = {name: found for hook in hooks for name, found in hook.results().items()}
+    for name, found in seen.items():
+        found.check(name)
+    return seen
+
+
+def block_outliers(structure: Structure, seen: Mapping[str, InputStatistics], threshold: float) -> dict[str, float]:
+    """Return the LOD of every block [%]."""
+
+    def scores(block: Block) -> Iterator[torch.Tensor]:
+        for matrix in block.matrices:
+            yield outlier_scores(matrix.weight(), seen[matrix.name].squares_per_sequence())
+
+    return {block.name: outlier_percent(scores(block), threshold) for block in structure.blocks}
+
+
+def first_sequences(batches: Sequence[Batch], sequences: int | None) -> list[Batch]:
+    """Take whole batches, spread evenly over all of them, until `sequences` are reached (None: all)."""
+    if sequences is None:
+        return list(batches)
+    per_batch = max(max(_sequence_count(batch) for batch in batches), 1)
+    wanted = min(math.ceil(sequences / per_batch), len(batches))
+    return [batches[index * len(batches) // wanted] for index in range(wanted)]
+
+
+def _sequence_count(batch: Batch) -> int:
+    return max((value.shape[0] for key, value in batch.items() if key == "input_ids"), default=1)
+
+
+def _block_plan(
+    structure: Structure, config: PruneConfig, pools: Sequence[tuple[tuple[str, ...], float]], lod: Mapping[str, float]
+) -> dict[str, float]:
+    plan: dict[str, float] = {}
+    for members, target in pools:
+        blocks = [block for block in structure.blocks if block.component in members]
+        sizes = np.array([block.size for block in blocks], float)
+        if config.allocation == "owl":
+            values = allocation.owl(np.array([lod[block.name] for block in blocks]), sizes, target, config.owl_lambda)
+        elif config.allocation in ("block0", "learned"):
+            values = allocation.protect_first(_firsts(blocks), sizes, target)
+        else:
+            values = allocation.uniform(sizes, target)
+        plan.update({block.name: float(value) for block, value in zip(blocks, values, strict=True)})
+    return plan
+
+
+def _firsts(blocks: Sequence[Block]) -> np.ndarray:
+    """Mark the first block of every component, unless it is the only one."""
+    names = [block.component for block in blocks]
+    return np.array([names.index(name) == place and names.count(name) > 1 for place, name in enumerate(names)])
+
+
+def _reference_plan(structure: Structure, config: PruneConfig, lod: Mapping[str, float]) -> Plan:
+    """OWL as its reference code does it: plain mean over blocks, int(K * S_l) zeros in every row."""
+    values = allocation.owl_reference(
+        np.array([lod[block.name] for block in structure.blocks]), config.sparsity, config.owl_lambda
+    )
+    sparsity: dict[str, float] = {}
+    zeros: dict[str, int] = {}
+    for block, value in zip(structure.blocks, values, strict=True):
+        for matrix in block.matrices:
+            sparsity[matrix.name] = float(value)
+            zeros[matrix.name] = int(matrix.columns * float(value)) * matrix.rows
+    return Plan(sparsity, zeros, dict(lod))

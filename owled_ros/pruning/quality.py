@@ -1,0 +1,69 @@
+"""How well a model predicts held-out tokens. Needs torch and a loaded model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from owled_ros.errors import OwledError
+from owled_ros.pruning.config import Batch
+from owled_ros.pruning.passes import LABEL_KEYS, takes_argument, to_device
+
+IGNORED = -100  # the label of tokens that are not scored, as everywhere in transformers
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Mean negative log-likelihood per scored token [nat], and how many tokens were scored."""
+
+    loss: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))
+
+
+def measure(model: nn.Module, batches: Iterable[Batch]) -> Quality:
+    """Score every labelled token of the batches; without labels every token but the first is one."""
+    parameter = next(model.parameters())
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            moved = to_device(batch, parameter.device, parameter.dtype)
+            loss, count = token_loss(model, moved)
+            total += float(loss)
+            tokens += count
+    if tokens == 0:
+        raise OwledError("no token to score: the batches hold no labels and no second token")
+    return Quality(total / tokens, tokens)
+
+
+def token_loss(model: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, int]:
+    """Return the summed loss of a batch on the model's device, differentiable, and the number of scored tokens."""
+    labels = targets(batch)  # (B, T)
+    inputs = {key: value for key, value in batch.items() if key not in LABEL_KEYS}
+    if takes_argument(model, "use_cache"):
+        inputs["use_cache"] = False
+    logits = model(**inputs).logits  # (B, T, V)
+    aligned = labels[:, 1:].flatten()  # (B T')
+    wanted = aligned != IGNORED
+    flat = logits[:, :-1].flatten(0, 1)[wanted].float()
+    return nn.functional.cross_entropy(flat, aligned[wanted], reduction="sum"), int(wanted.sum())
+
+
+def targets(batch: dict[str, Any]) -> torch.Tensor:
+    """Return the labels (B, T); without any, the input ids with padding ignored."""
+    labels = batch.get("labels")
+    if labels is None:
+        if "input_ids" not in batch:
+            raise OwledError("a batch needs labels or input_ids to measure the loss")
+        labels = batch["input_ids"].clone()
+        if isinstance(mask := batch.get("attention_mask"), torch.Tensor) and mask.shape == labels.shape:
+            labels[mask == 0] = IGNORED
+    return labels

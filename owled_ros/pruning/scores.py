@@ -1,0 +1,57 @@
+"""Scores that rank the weights of one matrix, and masks made from them. Needs torch.
+
+A mask is True where a weight is pruned. Ties are broken by the lower column, so the same score always gives the same
+mask. Letters: R outputs, K inputs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from owled_ros.errors import OwledError
+
+
+def magnitude(weight: torch.Tensor) -> torch.Tensor:
+    """Score by |W|."""
+    return weight.abs().float()
+
+
+def wanda(weight: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+    """Score by |W_ij| * ||X_j||_2 (Wanda, arXiv 2306.11695 eq. 1); `squares` (K,) holds the squared norms."""
+    return weight.abs().float() * squares.float().sqrt()
+
+
+def pruner_zero(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Score by the metric Pruner-Zero found: |W| |W| minmax(|G|) (arXiv 2406.02924 section 4.3); G is (R, K)."""
+    steep = gradient.abs().float()
+    low, high = steep.min(), steep.max()
+    scaled = (steep - low) / (high - low) if high > low else torch.ones_like(steep)
+    return weight.float().square() * scaled
+
+
+def mask_rows(score: torch.Tensor, zeros: int) -> torch.Tensor:
+    """Mask the `zeros` lowest scores in total, spread evenly over the rows: counts of two rows differ by at most one."""
+    rows, columns = score.shape
+    if not 0 <= zeros <= score.numel():
+        raise OwledError(f"cannot prune {zeros} of {score.numel()} weights")
+    mask = torch.zeros(rows, columns, dtype=torch.bool, device=score.device)  # (R, K)
+    base, rest = divmod(zeros, rows)
+    order = score.sort(dim=1, stable=True).indices  # (R, K)
+    mask.scatter_(1, order[:, :base], True)
+    if rest:
+        # Row r gets one more where floor((r + 1) * rest / rows) steps up: evenly spread, no row order preferred.
+        steps = torch.arange(rows + 1, device=score.device) * rest // rows
+        extra = (steps[1:] > steps[:-1]).nonzero().flatten()
+        mask[extra, order[extra, base]] = True
+    return mask
+
+
+def mask_groups(score: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
+    """Mask the `zeros` lowest scores of every `group` neighbouring inputs (N:M sparsity)."""
+    rows, columns = score.shape
+    if columns % group:
+        raise OwledError(f"pattern {zeros}:{group} needs a multiple of {group} inputs, this matrix has {columns}")
+    grouped = score.reshape(rows, columns // group, group)
+    order = grouped.sort(dim=2, stable=True).indices[..., :zeros]
+    mask = torch.zeros_like(grouped, dtype=torch.bool).scatter_(2, order, True)
+    return mask.reshape(rows, columns)
