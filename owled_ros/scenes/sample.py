@@ -34,6 +34,7 @@ from owled_ros.scenes.stage import Car, Stage, TrafficLight, half_extent
 TRAINING_SEEDS = 10_000_000  # first seed of the training pictures
 EVALUATION_SEEDS = 1_000_000  # evaluation seeds lie below
 ROAD_LENGTH = 170.0  # [m]
+STANDING_SHARE, CREEPING_SHARE = 0.08, 0.07
 LIGHT_SHARES = {Light.NONE: 0.45, Light.RED: 0.22, Light.YELLOW: 0.12, Light.GREEN: 0.21}
 
 
@@ -183,7 +184,10 @@ def _perturbed_ego(rng: np.random.Generator, stage: Stage, camera_s: float) -> P
 
 
 def _draw_speed(rng: np.random.Generator, stage: Stage, camera_s: float) -> float:
-    if rng.random() < 0.25:
+    choice = rng.random()
+    if choice < STANDING_SHARE + CREEPING_SHARE:
+        return 0.0 if choice < STANDING_SHARE else float(rng.uniform(0, 1.5))
+    if choice < STANDING_SHARE + CREEPING_SHARE + 0.18:
         return float(rng.uniform(0, 15))
     bumper = camera_s + CAMERA_TO_BUMPER
     most = min(float(rng.uniform(4, 14)), desired_speed(stage) * float(rng.uniform(0.6, 1.15)))
@@ -197,7 +201,7 @@ def _draw_speed(rng: np.random.Generator, stage: Stage, camera_s: float) -> floa
     for place in standing:
         if place > bumper:
             most = min(most, float(rng.uniform(0.35, 1.1)) * math.sqrt(4.4 * max(place - bumper - 0.5, 0.0)))
-    return most if most > 0.4 or rng.random() < 0.3 else 0.0
+    return most
 
 
 def _yaw_rate(rng: np.random.Generator, stage: Stage) -> float:
