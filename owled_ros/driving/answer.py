@@ -196,10 +196,12 @@ _MANOEUVRES = tuple(value for value in Manoeuvre if value)
 _COLOURS = (Light.RED, Light.YELLOW, Light.GREEN)
 _ACTION = re.compile(
     rf"(?P<manoeuvre>{_words_of(_MANOEUVRES)}), acceleration (?P<acceleration>[+-]?\d{{1,2}}(?:\.\d{{1,3}})?) m/s2, "
-    r"steering (?P<steering>[+-]?\d(?:\.\d{1,4})?) rad"
+    r"steering (?P<steering>[+-]?\d(?:\.\d{1,4})?) rad",
+    re.ASCII,
 )
 _SCENE = re.compile(
     rf"(?P<n_cars>\d{{1,2}}) cars?(?:: (?P<cars>{_list_of(CAR_KINDS)}))?; "
     rf"(?P<n_pedestrians>\d{{1,2}}) pedestrians?(?:: (?P<pedestrians>{_list_of(PEDESTRIAN_KINDS)}))?; "
-    rf"(?:no traffic light|traffic light (?P<light>{_words_of(_COLOURS)}) (?P<light_distance>\d{{1,2}}) m)"
+    rf"(?:no traffic light|traffic light (?P<light>{_words_of(_COLOURS)}) (?P<light_distance>\d{{1,2}}) m)",
+    re.ASCII,
 )

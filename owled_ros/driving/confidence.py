@@ -37,20 +37,26 @@ class Calibration:
 
 
 def fit_calibration(raw: np.ndarray, good: np.ndarray, steps: int = 200) -> tuple[float, float]:
-    """Fit slope and offset by Newton's method on the log-likelihood; raw (N,) in [0, 1], good (N,) bool."""
+    """Fit slope >= 0 and offset by Newton's method on the log-likelihood; raw (N,) in [0, 1], good (N,) bool."""
     features = np.stack([np.array([_logit(float(value)) for value in raw]), np.ones(len(raw))], axis=1)  # (N, 2)
     targets = np.where(
         good, (good.sum() + 1.0) / (good.sum() + 2.0), 1.0 / ((~good).sum() + 2.0)
     )  # Platt's smoothed targets
     weights = np.array([1.0, 0.0])
+    loss = _log_loss(features, targets, weights)
     for _ in range(steps):
         probability = 1.0 / (1.0 + np.exp(-np.clip(features @ weights, -30, 30)))
-        gradient = features.T @ (probability - targets) + 1e-3 * weights
-        curvature = (features * (probability * (1 - probability))[:, None]).T @ features + 1e-3 * np.eye(2)
+        gradient = features.T @ (probability - targets)
+        curvature = (features * (probability * (1 - probability))[:, None]).T @ features + 1e-6 * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
+        while np.abs(step).max() > 1e-8 and _log_loss(features, targets, weights - step) > loss:
+            step = step / 2
         weights = weights - step
-        if np.abs(step).max() < 1e-8:
+        loss = _log_loss(features, targets, weights)
+        if np.abs(step).max() <= 1e-8:
             break
+    if weights[0] < 0:  # the score says nothing: every answer gets the share of good ones
+        return 0.0, _logit(float(targets.mean()))
     return float(weights[0]), float(weights[1])
 
 
@@ -73,6 +79,11 @@ def number_neighbours(vocabulary: Mapping[str, int]) -> dict[int, np.ndarray]:
         for value, index in members:
             neighbours[index] = ids[np.abs(values - value) <= width + 1e-9]
     return neighbours
+
+
+def _log_loss(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+    score = features @ weights
+    return float((np.logaddexp(0.0, score) - targets * score).sum())
 
 
 def _logit(probability: float) -> float:

@@ -91,18 +91,18 @@ class Prediction:
     model: ModelIdentity
 
 
-def judge_action(generation: Generation, confidence_floor: float = 0.0) -> ActionAnswer:
-    """Turn text into an action, or into the reason why it must not be used."""
+def judge_action(generation: Generation) -> ActionAnswer:
+    """Turn text into an action, or into the reason why it must not be used; then the confidence in an action is 0."""
+    none = replace(generation, confidence=0.0)
     if not generation.complete:
-        return ActionAnswer(generation, None, Reason.INCOMPLETE, "token limit reached before the end of the answer")
+        return ActionAnswer(none, None, Reason.INCOMPLETE, "token limit reached before the end of the answer")
     try:
         action = parse_action(generation.text)
     except AnswerError as error:
-        return ActionAnswer(generation, None, Reason.UNPARSED, str(error))
+        return ActionAnswer(none, None, Reason.UNPARSED, str(error))
     if action is None:
-        return ActionAnswer(generation, None, Reason.DECLINED, DECLINED_DETAIL)
-    answer = ActionAnswer(generation, action, Reason.VALID)
-    return withhold_below(answer, confidence_floor)
+        return ActionAnswer(none, None, Reason.DECLINED, DECLINED_DETAIL)
+    return ActionAnswer(generation, action, Reason.VALID)
 
 
 def withhold_below(answer: ActionAnswer, confidence_floor: float) -> ActionAnswer:

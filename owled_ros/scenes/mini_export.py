@@ -14,7 +14,7 @@ import numpy as np
 
 from owled_ros.driving.confidence import Calibration, fit_calibration
 from owled_ros.driving.frame import EgoState
-from owled_ros.driving.prediction import Generation, judge_action
+from owled_ros.driving.prediction import ActionAnswer, judge_action
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.mini_answer import answer_pictures
 from owled_ros.scenes.mini_model import IMAGE_SIDE, build_profile, save_model
@@ -59,19 +59,23 @@ def calibrate(model: Any, count: int) -> Calibration:
     egos = [scene.ego for scene in scenes] + [EgoState(0, float(5 + index % 10)) for index in range(len(strangers))]
     answers = [action for action, _ in answer_pictures(model, pictures, egos, scene=False)]
     start = Calibration()
-    raw = np.array([answer.confidence for answer in answers])
+    judged = [judge_action(answer) for answer in answers]
+    acted = np.array([answer.valid for answer in judged])
+    raw = np.array([answer.generation.confidence for answer in judged])
     good = np.array(
-        [_is_good(answer, scene, start) for answer, scene in zip(answers, scenes, strict=False)]
+        [_is_good(answer, scene, start) for answer, scene in zip(judged, scenes, strict=False)]
         + [False] * len(strangers)
     )
-    slope, offset = fit_calibration(raw, good)
+    if not good.any():
+        return replace(start, floor=1.0)
+    slope, offset = fit_calibration(raw[acted], good[acted])
     fitted = replace(start, slope=slope, offset=offset)
-    floor = float(np.quantile([fitted.apply(value) for value in raw[good]], 1 - TARGET_RECALL)) if good.any() else 1.0
+    floor = float(np.quantile([fitted.apply(value) for value in raw[good]], 1 - TARGET_RECALL))
     return replace(fitted, floor=round(floor, 3))
 
 
-def _is_good(answer: Generation, scene: Snapshot, tolerance: Calibration) -> bool:
-    action = judge_action(answer).action
+def _is_good(answer: ActionAnswer, scene: Snapshot, tolerance: Calibration) -> bool:
+    action = answer.action
     if action is None:
         return False
     close = abs(action.acceleration - scene.action.acceleration) <= tolerance.acceleration_tolerance

@@ -1,0 +1,74 @@
+"""`owled evaluate-scenes`: the bundled model on rendered scenes that it never saw."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+ROWS = (  # metric, unit, digits
+    ("E_car", "cars", 3),
+    ("E_ped", "people", 3),
+    ("Acc_TL", "share", 3),
+    ("D_TL_m", "m", 2),
+    ("acceleration_mae_mps2", "m/s2", 3),
+    ("steering_mae_rad", "rad", 4),
+    ("manoeuvre_accuracy", "share", 3),
+    ("good_action_share", "share", 3),
+    ("valid_share", "share", 3),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("evaluate-scenes")(evaluate_scenes)
+
+
+def evaluate_scenes(
+    model: str = typer.Argument(
+        "mini", help="Model directory or artifact of the bundled architecture; 'mini' is the bundled one."
+    ),
+    scenes: int = typer.Option(500, min=1, help="How many scenes."),
+    first_seed: int = typer.Option(0, min=0, help="Seed of the first scene; training seeds are refused."),
+    out: Path | None = typer.Option(None, help="Write all metrics to this JSON file."),
+) -> None:
+    """Score a model of the bundled architecture on unseen rendered scenes.
+
+    Beside it stand the best constant answer, a blank picture and the picture of another scene: a model that does not
+    look at the camera shows here.
+    """
+    from rich.console import Console
+
+    from owled_ros.evaluation.rendered import summarise_conditions
+    from owled_ros.files import write_json
+    from owled_ros.models.driving_model import resolve_model
+    from owled_ros.models.load import load_model
+
+    directory = resolve_model(model)
+    results = summarise_conditions(load_model(directory), directory, scenes, first_seed)
+    if out is not None:
+        write_json(out, json.loads(json.dumps(results)))
+    Console().print(scene_table(results, scenes))
+
+
+def scene_table(results: dict[str, dict[str, Any]], scenes: int) -> Any:
+    """Lay the metrics out, a column per condition."""
+    from rich.table import Table
+
+    table = Table("metric", *results, title=f"{scenes} unseen rendered scenes")
+    for name, unit, digits in ROWS:
+        table.add_row(f"{name} [{unit}]", *(_shown(result["means"][name], digits) for result in results.values()))
+    for colour in ("none", "red", "yellow", "green"):
+        recalls = (result["traffic_light_recall"].get(colour) for result in results.values())
+        table.add_row(f"light recall {colour} [share]", *(_shown(recall, 3) for recall in recalls))
+    for name in ("parse_share", "scene_parse_share", "withheld_share"):
+        table.add_row(f"{name} [share]", *(_shown(result["answers"][name], 3) for result in results.values()))
+    return table
+
+
+def _shown(value: Any, digits: int) -> str:
+    if isinstance(value, dict):
+        value = value.get("recall")
+    return "-" if value is None else f"{value:.{digits}f}"

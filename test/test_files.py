@@ -1,0 +1,46 @@
+"""Files and directories appear whole or not at all."""
+
+import pytest
+
+from owled_ros.files import ASIDE, replace_directory, sha256_file, sweep_asides, tree_bytes, write_atomic, write_json
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    write_atomic(path, "one")
+    write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [child.name for child in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_not_a_number_is_refused_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(path, {"a": float("nan")})
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_a_failing_writer_leaves_the_old_directory(tmp_path):
+    target = tmp_path / "model"
+    with replace_directory(target) as aside:
+        (aside / "w").write_text("old")
+    with pytest.raises(RuntimeError), replace_directory(target) as aside:
+        (aside / "w").write_text("half")
+        raise RuntimeError
+    assert (target / "w").read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_killed_writers_left_is_swept(tmp_path):
+    (tmp_path / f".model{ASIDE}1-ff").mkdir()
+    (tmp_path / "model").mkdir()
+    assert len(sweep_asides(tmp_path)) == 1
+    assert [child.name for child in tmp_path.iterdir()] == ["model"]
+
+
+def test_hash_and_size(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert sha256_file(tmp_path / "x").startswith("ba7816bf8f01cfea")
+    assert tree_bytes(tmp_path) == 3
