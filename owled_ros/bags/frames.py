@@ -7,7 +7,7 @@ look-ahead, so memory does not grow with the bag: what is held is `lookahead_s` 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -53,6 +53,7 @@ class ReadStatistics:
     without_ego: int = 0  # no ego state near the picture's stamp
     undecodable: int = 0  # damaged pictures, or of an unknown encoding
     disordered: int = 0  # behind the look-ahead, or a stamp twice
+    left_out: int = 0  # not asked for (`only`)
     repaired_stamps: int = 0
     bad_ego: int = 0  # NaN or infinite motion
     sizes: set[tuple[int, int]] = field(default_factory=set)  # (width, height) [px]
@@ -89,7 +90,7 @@ def read_samples(
     path: Path,
     options: ReadOptions | None = None,
     statistics: ReadStatistics | None = None,
-    only: Collection[int] | None = None,
+    only: Container[int] | None = None,
 ) -> Iterator[Sample]:
     """Yield frames with the expert's action and the true scene where the bag carries them; fills `statistics`.
 
@@ -104,7 +105,7 @@ def read_samples(
         yield from _Aligner(bag, topics, options, statistics, only).samples()
     finally:
         statistics.notes = list(bag.notes)
-    if not statistics.frames:
+    if not statistics.frames and not statistics.left_out:
         raise OwledError(_why_empty(bag, topics, options, statistics))
 
 
@@ -141,7 +142,7 @@ class _Aligner:
         topics: TopicChoice,
         options: ReadOptions,
         statistics: ReadStatistics,
-        only: Collection[int] | None,
+        only: Container[int] | None,
     ) -> None:
         self._bag, self._topics, self._options, self._statistics = bag, topics, options, statistics
         self._only = only
@@ -227,6 +228,7 @@ class _Aligner:
             statistics.without_ego += 1
             return None
         if self._only is not None and held.index not in self._only:
+            statistics.left_out += 1
             return None
         try:
             message = self._decode(held.connection, held.data)

@@ -1,1 +1,1 @@
-"""Metrics, offline evaluation of bags, results and reports."""
+"""From recorded drives and models to a verdict: truth, metrics, results, comparison, report."""

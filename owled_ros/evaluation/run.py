@@ -1,0 +1,195 @@
+"""Many bags, several models, several processes: parts in parallel, then one result per model. Needs evaluation.part.
+
+A part is one model on one bag. Parts run in processes of their own when there is more than one; a process that dies
+costs only its part, which is tried once more and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import multiprocessing
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from owled_ros.bags.storage import find_bag, list_topics
+from owled_ros.bags.topics import choose_topics
+from owled_ros.driving.engine import Engine
+from owled_ros.errors import OwledError
+from owled_ros.evaluation.part import PartOptions, evaluate_part
+from owled_ros.progress import track
+
+ATTEMPTS = 2
+PARTS_NAME = "parts"
+LOADER = "owled_ros.models.driving_model:load_engine"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """How a process loads a model; `loader` is "module:function" and called with the path and the other values."""
+
+    path: str
+    name: str
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 1
+    runtime: str = "auto"
+    loader: str = LOADER
+
+    def load(self) -> Engine:
+        """Load the engine."""
+        module, function = self.loader.split(":")
+        engine: Engine = getattr(importlib.import_module(module), function)(
+            self.path or None, device=self.device, dtype=self.dtype, threads=self.threads, runtime=self.runtime
+        )
+        return engine
+
+
+@dataclass(frozen=True)
+class Job:
+    """One part to evaluate."""
+
+    spec: EngineSpec
+    bag: Path
+    bag_name: str
+    file: Path
+    options: PartOptions
+
+
+def plan_jobs(
+    bags: Sequence[Path], specs: Sequence[EngineSpec], options: PartOptions, out: Path
+) -> dict[str, list[Job]]:
+    """Name every part; returns the jobs per model name. Raises OwledError for bags that do not exist."""
+    names = unique_names([bag.name for bag in bags])
+    return {
+        spec.name: [
+            Job(spec, bag, name, out / spec.name / PARTS_NAME / f"{name}.jsonl", options)
+            for bag, name in zip(bags, names, strict=True)
+        ]
+        for spec in specs
+    }
+
+
+def run_jobs(jobs: Sequence[Job], processes: int = 1) -> dict[Path, str]:
+    """Evaluate all parts; returns file -> error of those that failed. Jobs of one model should stand together."""
+    total = sum(count_pictures(job) for job in jobs)
+    failures: dict[Path, str] = {}
+    frames = _run_here(jobs, failures) if processes <= 1 else _run_in_processes(jobs, processes, failures)
+    for _ in track(frames, "evaluating frames", total or None):
+        pass
+    return failures
+
+
+def count_pictures(job: Job) -> int:
+    """Return how many pictures a job will look at, as far as the bag's index knows; 0 when it cannot be read."""
+    try:
+        bag = find_bag(job.bag)
+        topics = choose_topics(bag, job.options.read.image_topic, job.options.read.ego_topic)
+    except OwledError:
+        return 0  # the job itself will say why
+    pictures = sum(topic.count for topic in list_topics(bag) if topic.name == topics.image)
+    return -(-pictures // job.options.stride)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Make names usable as file names and different from each other."""
+    result: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^\w.-]", "_", name) or "unnamed"
+        number, candidate = 2, plain
+        while candidate in result:
+            candidate, number = f"{plain}-{number}", number + 1
+        result.append(candidate)
+    return result
+
+
+def _run_here(jobs: Sequence[Job], failures: dict[Path, str]) -> Iterator[None]:
+    loaded: dict[EngineSpec, Engine] = {}
+    try:
+        for job in jobs:
+            if job.spec not in loaded:
+                _close(loaded)
+                loaded[job.spec] = job.spec.load()
+            yield from _attempt(job, loaded[job.spec], failures)
+    finally:
+        _close(loaded)
+
+
+def _close(loaded: dict[EngineSpec, Engine]) -> None:
+    for engine in loaded.values():
+        engine.close()
+    loaded.clear()
+
+
+def _attempt(job: Job, engine: Engine, failures: dict[Path, str]) -> Iterator[None]:
+    try:
+        yield from evaluate_part(engine, job.bag, job.bag_name, job.file, job.options)
+    except OwledError as error:
+        logger.error("%s: %s", job.bag_name, error)
+        failures[job.file] = str(error)
+
+
+_worker: dict[str, Any] = {}  # of a worker process: its counter and its loaded engine
+
+
+def _start_worker(counter: Any) -> None:
+    _worker.update(counter=counter, spec=None, engine=None)
+
+
+def _work(job: Job) -> str:
+    if _worker["spec"] != job.spec:
+        if _worker["engine"] is not None:
+            _worker["engine"].close()
+        _worker.update(engine=job.spec.load(), spec=job.spec)
+    failures: dict[Path, str] = {}
+    for _ in _attempt(job, _worker["engine"], failures):
+        with _worker["counter"].get_lock():
+            _worker["counter"].value += 1
+    return failures.get(job.file, "")
+
+
+def _run_in_processes(jobs: Sequence[Job], processes: int, failures: dict[Path, str]) -> Iterator[None]:
+    """Run jobs in spawned processes; when one dies, those that were under way are tried again."""
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    reported = 0
+    left = {job.file: job for job in jobs}
+    attempts = dict.fromkeys(left, 0)
+    while left:
+        broken = False
+        with ProcessPoolExecutor(processes, context, _start_worker, (counter,)) as pool:
+            running: dict[Future[str], Job] = {pool.submit(_work, job): job for job in left.values()}
+            while running:
+                finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    job = running.pop(future)
+                    try:
+                        error = future.result()
+                    except BrokenProcessPool:
+                        broken = True
+                        continue
+                    del left[job.file]
+                    if error:
+                        failures[job.file] = error
+                now = counter.value
+                yield from (None for _ in range(now - reported))
+                reported = max(now, reported)
+        if broken:
+            _forget_hopeless(left, attempts, failures)
+            logger.warning("a process died; %d parts are tried again", len(left))
+            time.sleep(0.1)
+
+
+def _forget_hopeless(left: dict[Path, Job], attempts: dict[Path, int], failures: dict[Path, str]) -> None:
+    for file in list(left):
+        attempts[file] += 1
+        if attempts[file] >= ATTEMPTS + len(attempts):  # others may have died beside it
+            failures[file] = "the process that evaluated it died again and again; look for lack of memory"
+            del left[file]
