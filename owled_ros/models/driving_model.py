@@ -15,12 +15,12 @@ from owled_ros.files import sha256_file, tree_bytes
 from owled_ros.models.manifest import artifact_id, is_artifact, read_manifest
 
 if TYPE_CHECKING:
-    from owled_ros.models.engine import VlmEngine
+    from owled_ros.models.engine import TextRunner, VlmEngine
 
 logger = logging.getLogger(__name__)
 BUNDLED = "mini"
 SHORT_HASH = 12  # hex digits
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def bundled_model() -> Path:
@@ -43,14 +43,14 @@ def resolve_model(path: str | Path | None) -> Path:
 
 
 def load_engine(
-    path: str | Path | None, *, device: str = "cpu", dtype: str = "float32", threads: int = 1, runtime: str = "auto"
+    path: str | Path | None, *, device: str = "cpu", dtype: str = "auto", threads: int = 1, runtime: str = "auto"
 ) -> VlmEngine:
     """Load a model and its processor from local files and make it ready to drive.
 
     Args:
         path: Hugging Face image-text-to-text directory or owled artifact; None for the bundled model.
         device: "cpu" or a CUDA device.
-        dtype: one of DTYPES, for the torch parts.
+        dtype: one of DTYPES, for the torch parts; "auto" is bfloat16 where the hardware multiplies it, float32 elsewhere.
         threads: CPU threads of this process for inference.
         runtime: "torch", "sparse" (needs a packed artifact) or "auto" (sparse on the CPU where packed).
 
@@ -66,6 +66,7 @@ def load_engine(
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     profile = read_profile(directory)
+    dtype = _fast_dtype(device) if dtype == "auto" else dtype
     model = load_model(directory, device=device, dtype=dtype)
     if not is_vision_language(model.config):
         raise OwledError(
@@ -84,11 +85,20 @@ def load_engine(
 def identify(directory: Path) -> ModelIdentity:
     """Name a model by its directory and a hash over its weights and profile; an artifact also by its manifest."""
     digest = hashlib.sha256()
-    for file in sorted(directory.glob("*.safetensors")) + [directory / PROFILE_NAME]:
+    weights = sorted(directory.glob("*.safetensors")) + sorted(directory.glob("*.owled"))
+    for file in [*weights, directory / PROFILE_NAME]:
         if file.is_file():
             digest.update(sha256_file(file).encode())
     pruned_id = artifact_id(read_manifest(directory)) if is_artifact(directory) else ""
     return ModelIdentity(f"{directory.resolve().name}@{digest.hexdigest()[:SHORT_HASH]}", pruned_id)
+
+
+def _fast_dtype(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
 def _check_arguments(dtype: str, threads: int, runtime: str) -> None:
@@ -102,10 +112,11 @@ def _check_arguments(dtype: str, threads: int, runtime: str) -> None:
 
 def _make_runner(
     directory: Path, model: Any, device: str, dtype: str, threads: int, runtime: str
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[TextRunner, dict[str, Any]]:
     import torch
 
     from owled_ros.models.runners import TorchRunner
+    from owled_ros.sparse.pack import PACKED_NAME
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     facts = {
@@ -115,7 +126,17 @@ def _make_runner(
         "parameters": parameters,
         "disk_bytes": tree_bytes(directory),
     }
-    return TorchRunner(model, device, getattr(torch, dtype)), {**facts, "kernel": "torch", "runtime": "torch"}
+    packed = directory / PACKED_NAME
+    if runtime == "sparse" and not (packed.is_file() and device == "cpu"):
+        raise OwledError(f"runtime 'sparse' needs {packed} and device cpu; make the file with `owled pack {directory}`")
+    if runtime == "torch" or device != "cpu" or not packed.is_file():
+        return TorchRunner(model, device, getattr(torch, dtype)), {**facts, "runtime": "torch", "kernel": "torch"}
+    from owled_ros.models.sparse_runner import SparseRunner
+
+    runner = SparseRunner(model, packed, getattr(torch, dtype), threads)
+    zeros = 1.0 - runner.facts.nonzeros / max(runner.facts.weights, 1)
+    sizes = {"step_bytes": runner.facts.step_bytes, "zeros": round(zeros, 4)}
+    return runner, {**facts, "runtime": "sparse", "kernel": runner.facts.kernel, **sizes}
 
 
 def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
