@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from owled_ros.errors import OwledError
 from owled_ros.files import sha256_file
 from owled_ros.models.manifest import is_artifact, verify
@@ -19,7 +21,7 @@ from owled_ros.models.manifest import is_artifact, verify
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError)
+LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError, SafetensorError)
 logger = logging.getLogger(__name__)
 
 
