@@ -1,0 +1,215 @@
+// AVX2 and FMA: one byte of the mask picks a shuffle that spreads eight packed values.
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace owled {
+namespace {
+
+#define OWLED_LANES 8
+#define OWLED_TILE_ROWS 4
+#define OWLED_TILE_PANELS 1
+#include "ops.inl"
+#include "tiles_f32.inl"
+
+// For every byte of a mask: where each of eight places finds its value; 0x80 makes a zero.
+struct SpreadTable {
+  uint64_t bytes[256];
+  constexpr SpreadTable() : bytes() {
+    for (int mask = 0; mask < 256; ++mask) {
+      uint64_t pattern = 0;
+      uint64_t next = 0;
+      for (int bit = 0; bit < 8; ++bit) {
+        const bool kept = (mask >> bit & 1) != 0;
+        pattern |= (kept ? next : uint64_t{0x80}) << (8 * bit);
+        next += kept ? 1 : 0;
+      }
+      bytes[mask] = pattern;
+    }
+  }
+};
+constexpr SpreadTable kSpread;
+
+inline __m128i load_eight(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
+
+// 16 int8 weights as int16; moves the stream on.
+template <bool kSparse>
+inline __attribute__((always_inline)) __m256i next_words(const uint8_t** values, uint32_t mask) {
+  if (!kSparse) {
+    const __m256i w = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(*values)));
+    *values += 16;
+    return w;
+  }
+  const uint32_t first = mask & 0xff, second = mask >> 8 & 0xff;
+  const __m128i low = _mm_shuffle_epi8(load_eight(*values), load_eight(&kSpread.bytes[first]));
+  *values += _mm_popcnt_u32(first);
+  const __m128i high = _mm_shuffle_epi8(load_eight(*values), load_eight(&kSpread.bytes[second]));
+  *values += _mm_popcnt_u32(second);
+  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi64(low, high));
+}
+
+// 8 bf16 weights as float32; moves the stream on.
+template <bool kSparse>
+inline __attribute__((always_inline)) __m256 next_floats(const uint16_t** values, uint32_t mask) {
+  __m128i w = _mm_loadu_si128(reinterpret_cast<const __m128i*>(*values));
+  if (kSparse) {
+    // A byte pattern p becomes the pair (2p, 2p + 1); 0x80 must keep its top bit.
+    const __m128i pattern = load_eight(&kSpread.bytes[mask & 0xff]);
+    const __m128i twice = _mm_or_si128(_mm_add_epi8(pattern, pattern), _mm_and_si128(pattern, _mm_set1_epi8(-128)));
+    w = _mm_shuffle_epi8(w, _mm_unpacklo_epi8(twice, _mm_or_si128(twice, _mm_set1_epi8(1))));
+    *values += _mm_popcnt_u32(mask & 0xff);
+  } else {
+    *values += 8;
+  }
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(w), 16));
+}
+
+inline float sum_eight(__m256 v) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+// fixed: int16 [K], 32767 is the largest entry; a sum of 128 products with int8 stays inside 32 bits.
+void prepare(Activation* a, int columns, bool int8) {
+  if (!int8 || a->fixed_ready) return;
+  __m256 top = _mm256_setzero_ps();
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  for (int i = 0; i < columns; i += 8) top = _mm256_max_ps(top, _mm256_andnot_ps(sign, _mm256_loadu_ps(a->x + i)));
+  alignas(32) float lanes[8];
+  _mm256_store_ps(lanes, top);
+  float largest = 0;
+  for (float lane : lanes) largest = lane > largest ? lane : largest;
+  a->step = largest / 32767.0f;
+  const __m256 scale = _mm256_set1_ps(largest > 0 ? 32767.0f / largest : 0.0f);
+  for (int i = 0; i < columns; i += 16) {
+    const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a->x + i), scale));
+    const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a->x + i + 8), scale));
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(a->fixed + 2 * i), words);
+  }
+  a->fixed_ready = true;
+}
+
+// One chunk (64 columns) of one row.
+template <bool kSparse>
+inline __attribute__((always_inline)) __m256i dot_chunk_int8(
+  const uint8_t** values, uint64_t mask, const uint8_t* fixed, __m256i dot) {
+  const __m256i* x = reinterpret_cast<const __m256i*>(fixed);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m256i w = next_words<kSparse>(values, static_cast<uint32_t>(mask >> (16 * i)));
+    dot = _mm256_add_epi32(dot, _mm256_madd_epi16(w, _mm256_loadu_si256(x + i)));
+  }
+  return dot;
+}
+
+template <bool kSparse>
+void gemv_int8(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  for (int b = begin; b < end; ++b) {
+    const uint64_t* mask = m.mask + static_cast<size_t>(b) * m.chunks * kBlockRows;
+    const uint8_t* values = m.values + m.block_offset[b];
+    const uint16_t* scales = m.scales + static_cast<size_t>(b) * m.groups() * kBlockRows;
+    __m256 sums[kBlockRows];
+    for (auto& sum : sums) sum = _mm256_setzero_ps();
+    for (int chunk = 0; chunk < m.chunks; chunk += 2, scales += kBlockRows) {
+      const bool pair = chunk + 1 < m.chunks;
+      const uint8_t* fixed = a.fixed + static_cast<size_t>(chunk) * kChunk * 2;
+      _mm_prefetch(reinterpret_cast<const char*>(values) + 1024, _MM_HINT_T0);
+      for (int r = 0; r < kBlockRows; ++r) {
+        __m256i dot = _mm256_setzero_si256();
+        dot = dot_chunk_int8<kSparse>(&values, kSparse ? *mask++ : 0, fixed, dot);
+        if (pair) dot = dot_chunk_int8<kSparse>(&values, kSparse ? *mask++ : 0, fixed + 2 * kChunk, dot);
+        sums[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_set1_ps(bf16_to_float(scales[r])), sums[r]);
+      }
+    }
+    for (int r = 0; r < kBlockRows; ++r) y[b * kBlockRows + r] = sum_eight(sums[r]) * a.step;
+  }
+}
+
+template <bool kSparse>
+void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  for (int b = begin; b < end; ++b) {
+    const uint64_t* mask = m.mask + static_cast<size_t>(b) * m.chunks * kBlockRows;
+    const uint16_t* values = reinterpret_cast<const uint16_t*>(m.values + m.block_offset[b]);
+    __m256 sums[kBlockRows];
+    for (auto& sum : sums) sum = _mm256_setzero_ps();
+    for (int chunk = 0; chunk < m.chunks; chunk += 2) {
+      const int width = chunk + 1 < m.chunks ? 2 : 1;
+      for (int r = 0; r < kBlockRows; ++r)
+        for (int c = 0; c < width; ++c) {
+          const uint64_t bits = kSparse ? *mask++ : 0;
+          const float* x = a.x + static_cast<size_t>(chunk + c) * kChunk;
+          for (int i = 0; i < 8; ++i) {
+            const __m256 w = next_floats<kSparse>(&values, static_cast<uint32_t>(bits >> (8 * i)));
+            sums[r] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x + 8 * i), sums[r]);
+          }
+        }
+    }
+    for (int r = 0; r < kBlockRows; ++r) y[b * kBlockRows + r] = sum_eight(sums[r]);
+  }
+}
+
+void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  switch (m.format) {
+    case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
+    case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
+    case Format::kSparseBf16: return gemv_bf16<true>(m, a, y, begin, end);
+    default: return gemv_bf16<false>(m, a, y, begin, end);
+  }
+}
+
+template <bool kSparse>
+void unpack_int8(const Matrix& m, int block, float* out) {
+  const int columns = m.padded_columns();
+  const uint64_t* mask = m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows;
+  const uint8_t* values = m.values + m.block_offset[block];
+  const uint16_t* scales = m.scales + static_cast<size_t>(block) * m.groups() * kBlockRows;
+  for (int chunk = 0; chunk < m.chunks; chunk += 2, scales += kBlockRows)
+    for (int r = 0; r < kBlockRows; ++r)
+      for (int c = chunk; c < chunk + 2 && c < m.chunks; ++c) {
+        const uint64_t bits = kSparse ? *mask++ : 0;
+        const __m256 scale = _mm256_set1_ps(bf16_to_float(scales[r]));
+        for (int i = 0; i < 4; ++i) {
+          const __m256i w = next_words<kSparse>(&values, static_cast<uint32_t>(bits >> (16 * i)));
+          const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(w)));
+          const __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(w, 1)));
+          _mm256_storeu_ps(out + r * columns + c * kChunk + 16 * i, _mm256_mul_ps(low, scale));
+          _mm256_storeu_ps(out + r * columns + c * kChunk + 16 * i + 8, _mm256_mul_ps(high, scale));
+        }
+      }
+}
+
+template <bool kSparse>
+void unpack_bf16(const Matrix& m, int block, float* out) {
+  const int columns = m.padded_columns();
+  const uint64_t* mask = m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows;
+  const uint16_t* values = reinterpret_cast<const uint16_t*>(m.values + m.block_offset[block]);
+  for (int chunk = 0; chunk < m.chunks; chunk += 2)
+    for (int r = 0; r < kBlockRows; ++r)
+      for (int c = chunk; c < chunk + 2 && c < m.chunks; ++c) {
+        const uint64_t bits = kSparse ? *mask++ : 0;
+        for (int i = 0; i < 8; ++i) {
+          const __m256 w = next_floats<kSparse>(&values, static_cast<uint32_t>(bits >> (8 * i)));
+          _mm256_storeu_ps(out + r * columns + c * kChunk + 8 * i, w);
+        }
+      }
+}
+
+void unpack_block(const Matrix& m, int block, float* out) {
+  switch (m.format) {
+    case Format::kSparseInt8: return unpack_int8<true>(m, block, out);
+    case Format::kDenseInt8: return unpack_int8<false>(m, block, out);
+    case Format::kSparseBf16: return unpack_bf16<true>(m, block, out);
+    default: return unpack_bf16<false>(m, block, out);
+  }
+}
+
+}  // namespace
+
+const Kernels kAvx2Kernels = {
+  "avx2", prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
+  rms_norm, rms_scale, swiglu, attend, log_sum_exp,
+};
+
+}  // namespace owled

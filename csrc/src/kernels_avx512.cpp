@@ -1,0 +1,93 @@
+// AVX-512 with VBMI2 and VNNI but without BF16 (Ice Lake): bf16 weights are widened to float32.
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace owled {
+namespace {
+
+#define OWLED_LANES 16
+#define OWLED_TILE_ROWS 8
+#define OWLED_TILE_PANELS 3
+#include "ops.inl"
+#include "tiles_f32.inl"
+#include "avx512_int8.inl"
+
+// halves: per 32 columns the 16 even ones, then the 16 odd ones, as float32.
+void prepare_bf16(Activation* a, int columns) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  float* out = reinterpret_cast<float*>(a->halves);
+  for (int i = 0; i < columns; i += 32) {
+    const __m512 low = _mm512_loadu_ps(a->x + i), high = _mm512_loadu_ps(a->x + i + 16);
+    _mm512_storeu_ps(out + i, _mm512_permutex2var_ps(low, even, high));
+    _mm512_storeu_ps(out + i + 16, _mm512_permutex2var_ps(low, odd, high));
+  }
+}
+
+void prepare(Activation* a, int columns, bool int8) {
+  if (int8 && !a->fixed_ready) {
+    prepare_int8(a, columns);
+    a->fixed_ready = true;
+  } else if (!int8 && !a->halves_ready) {
+    prepare_bf16(a, columns);
+    a->halves_ready = true;
+  }
+}
+
+template <bool kSparse, int kWidth>
+inline __attribute__((always_inline)) void add_group_bf16(
+  const uint64_t** mask, const uint16_t** values, const float* x, __m512* sums) {
+  const __m512i top = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  const uint16_t* v = *values;
+  _mm_prefetch(reinterpret_cast<const char*>(v) + 1024, _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(v) + 1088, _MM_HINT_T0);
+#pragma GCC unroll 8
+  for (int r = 0; r < kBlockRows; ++r)
+    for (int h = 0; h < 2 * kWidth; ++h) {
+      __m512i w = load_apart(v);
+      if (kSparse) {
+        const uint32_t bits = static_cast<uint32_t>((*mask)[r * kWidth + h / 2] >> (32 * (h % 2)));
+        w = expand_words(w, bits);
+        v += _mm_popcnt_u32(bits);
+      } else {
+        v += 32;
+      }
+      sums[r] = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), _mm512_loadu_ps(x + 32 * h), sums[r]);
+      sums[r] = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(w, top)), _mm512_loadu_ps(x + 32 * h + 16), sums[r]);
+    }
+  *values = v;
+  *mask += kBlockRows * kWidth;
+}
+
+template <bool kSparse>
+void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  for (int b = begin; b < end; ++b) {
+    const uint64_t* mask = m.mask + static_cast<size_t>(b) * m.chunks * kBlockRows;
+    const uint16_t* values = reinterpret_cast<const uint16_t*>(m.values + m.block_offset[b]);
+    __m512 sums[kBlockRows];
+    for (auto& sum : sums) sum = _mm512_setzero_ps();
+    const float* x = reinterpret_cast<const float*>(a.halves);
+    for (int g = 0; g < m.chunks / 2; ++g, x += kGroup) add_group_bf16<kSparse, 2>(&mask, &values, x, sums);
+    if (m.chunks % 2 != 0) add_group_bf16<kSparse, 1>(&mask, &values, x, sums);
+    _mm256_storeu_ps(y + b * kBlockRows, sum_rows(sums));
+  }
+}
+
+void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  switch (m.format) {
+    case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
+    case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
+    case Format::kSparseBf16: return gemv_bf16<true>(m, a, y, begin, end);
+    default: return gemv_bf16<false>(m, a, y, begin, end);
+  }
+}
+
+}  // namespace
+
+const Kernels kAvx512Kernels = {
+  "avx512", prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
+  rms_norm, rms_scale, swiglu, attend, log_sum_exp,
+};
+
+}  // namespace owled

@@ -1,0 +1,109 @@
+// Packed model files: opens one, proves that every offset and every bit mask stays inside it, and hands out views.
+//
+// Needs nothing from the kernels; docs/packed_format.md describes the bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace owled {
+
+// What went wrong, as an owled_status and a sentence; caught at the C interface (api.cpp).
+struct Error {
+  int status;
+  std::string message;
+};
+
+// Kernels are compiled with other instruction sets than the rest: what they share must never be shared by the linker.
+#define OWLED_INLINE inline __attribute__((always_inline))
+
+constexpr int kBlockRows = 8;     // rows that share one stream of values
+constexpr int kGroup = 128;       // columns that share one scale per row
+constexpr int kChunk = 64;        // columns of one mask word
+
+enum class Format : uint32_t {
+  kVector = 0,                    // float32, for norms, biases and rotary frequencies
+  kDenseBf16 = 1,
+  kDenseInt8 = 2,
+  kSparseBf16 = 3,
+  kSparseInt8 = 4,
+};
+
+enum class Role : uint32_t {
+  kOther = 0, kEmbedding = 1, kHead = 2, kFinalNorm = 3, kRotary = 4,
+  kQuery = 16, kKey = 17, kValue = 18, kOutput = 19, kGate = 20, kUp = 21, kDown = 22,
+  kAttentionNorm = 32, kMlpNorm = 33, kQueryNorm = 34, kKeyNorm = 35,
+};
+
+// A view of one matrix (or vector: rows = 1) inside the file.
+struct Matrix {
+  std::string name;
+  Role role = Role::kOther;
+  int layer = -1;
+  Format format = Format::kVector;
+  int rows = 0, columns = 0;
+  int blocks = 0;                 // of 8 rows
+  int chunks = 0;                 // of 64 columns; two make a group, an odd last one is a group of its own
+  uint64_t nonzeros = 0;
+  uint64_t bytes = 0;             // of all its sections
+  const uint64_t* mask = nullptr;         // [block][group][row][chunk of the group]
+  const uint8_t* values = nullptr;        // the kept values in the order of the mask
+  const uint64_t* block_offset = nullptr; // [blocks + 1] bytes into values
+  const uint16_t* scales = nullptr;       // bf16 [block][group][row], int8 formats
+  const float* correction = nullptr;      // [8 * blocks], sum of scale * value per row, int8 formats
+  const float* bias = nullptr;            // [8 * blocks] or null
+  const float* vector = nullptr;          // [columns], kVector
+
+  OWLED_INLINE bool sparse() const { return format == Format::kSparseBf16 || format == Format::kSparseInt8; }
+  OWLED_INLINE bool int8() const { return format == Format::kDenseInt8 || format == Format::kSparseInt8; }
+  OWLED_INLINE int groups() const { return (chunks + 1) / 2; }
+  OWLED_INLINE int padded_rows() const { return blocks * kBlockRows; }
+  OWLED_INLINE int padded_columns() const { return chunks * kChunk; }
+};
+
+// Sizes of the decoder, zero when the file holds single matrices only.
+struct DecoderShape {
+  int hidden = 0, intermediate = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, vocabulary = 0;
+  int max_positions = 0, window = 0;
+  float norm_epsilon = 0, rotary_scale = 1;
+};
+
+class PackedFile {
+ public:
+  // Maps or copies the file. Throws Error.
+  PackedFile(const std::string& path, bool copy, bool verify);
+  // Reads from bytes that stay alive as long as this object.
+  PackedFile(const void* bytes, size_t size, bool verify);
+  ~PackedFile();
+  PackedFile(const PackedFile&) = delete;
+  PackedFile& operator=(const PackedFile&) = delete;
+
+  const DecoderShape& shape() const { return shape_; }
+  const std::vector<Matrix>& matrices() const { return matrices_; }
+  size_t size() const { return size_; }
+  // The tensor of that role, null when there is none.
+  const Matrix* find(Role role, int layer) const;
+
+ private:
+  void parse(bool verify);
+  void release();
+
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+  size_t mapped_bytes_ = 0;       // 0: the bytes belong to somebody else
+  DecoderShape shape_;
+  std::vector<Matrix> matrices_;
+  std::map<std::pair<uint32_t, int>, size_t> index_;   // role and layer to the place in matrices_
+};
+
+static OWLED_INLINE float bf16_to_float(uint16_t bits) {
+  union { uint32_t u; float f; } c;
+  c.u = static_cast<uint32_t>(bits) << 16;
+  return c.f;
+}
+
+}  // namespace owled

@@ -1,0 +1,237 @@
+"""Pack the decoder of a Hugging Face directory, a state dict or loose matrices into one file. Needs numpy; torch for weights.
+
+The file is written aside and renamed; nothing of the source is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from owled_ros.errors import OwledError
+from owled_ros.files import fsync_path
+from owled_ros.sparse import architecture
+from owled_ros.sparse.format import Format, PackedTensor, Role, Shape, Writer
+from owled_ros.sparse.quantise import pack_matrix, pack_vector
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+PACKED_NAME = "packed.owled"
+Fetch = Callable[[str], np.ndarray]  # tensor by name, float32
+
+
+@dataclass(frozen=True)
+class PackFacts:
+    """What was written."""
+
+    path: Path
+    file_bytes: int
+    dense_bf16_bytes: int  # the same tensors as dense bf16, embeddings included
+    weights: int  # entries of all matrices, zeros included
+    nonzeros: int  # entries kept; values that round to zero are left out too
+    precision: str
+    formats: Mapping[str, int]  # matrices per format
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint: names, tensors by name, and the language model's config."""
+
+    names: frozenset[str]
+    fetch: Fetch
+    config: Mapping[str, Any]
+
+
+def pack_model(
+    source: Path | str | Mapping[str, torch.Tensor],
+    out_file: Path,
+    precision: str = "int8",
+    *,
+    config: Mapping[str, Any] | None = None,
+    extra: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None = None,
+    dense_below: float | None = None,
+    meta: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackFacts:
+    """Pack the language model of a checkpoint.
+
+    Args:
+        source: Hugging Face directory (an artifact is one) with config.json and safetensors, or a state dict.
+        out_file: Where the packed model goes.
+        precision: "int8" (scale per row and 128 columns) or "bf16".
+        config: Content of config.json, for a state dict.
+        extra: Further matrices by name with their biases, for `SparseLinear`.
+        dense_below: Share of zeros below which a matrix is stored dense; None: the measured break-even.
+        meta: JSON kept in the file.
+        progress: Called with (matrices done, matrices in all).
+
+    Raises:
+        OwledError: Not a model of the LLaMA family, tensors missing, NaN in the weights, or nowhere to write.
+    """
+    checkpoint = _directory_source(Path(source)) if isinstance(source, (str, Path)) else _state_source(source, config)
+    shape = architecture.shape_of(checkpoint.config)
+    total = shape.layers * len(architecture.MATRICES) + 2 + len(extra or {})
+    tensors = _decoder_tensors(checkpoint, shape, precision, dense_below)
+    loose = _loose_tensors(extra or {}, precision, dense_below)
+    return _write(out_file, shape, (*(tensors,), loose), precision, meta or {}, progress, total)
+
+
+def pack_matrices(
+    matrices: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
+    out_file: Path,
+    precision: str = "int8",
+    dense_below: float | None = None,
+) -> PackFacts:
+    """Pack single matrices (weight, bias or None) by name, without a decoder."""
+    loose = _loose_tensors(matrices, precision, dense_below)
+    return _write(out_file, None, (loose,), precision, {}, None, len(matrices))
+
+
+def _write(
+    out_file: Path,
+    shape: Shape | None,
+    parts: tuple[Iterator[PackedTensor], ...],
+    precision: str,
+    meta: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None,
+    total: int,
+) -> PackFacts:
+    aside = out_file.with_name(f".{out_file.name}.aside-{os.getpid()}")
+    weights = nonzeros = dense_bytes = done = 0
+    formats: dict[str, int] = {}
+    try:
+        with open(aside, "w+b") as stream:
+            writer = Writer(stream)
+            for part in parts:
+                for tensor in part:
+                    writer.add(tensor)
+                    dense_bytes += 2 * tensor.rows * tensor.columns
+                    if tensor.format is Format.VECTOR:
+                        continue
+                    weights += tensor.rows * tensor.columns
+                    nonzeros += tensor.nonzeros
+                    formats[tensor.format.name.lower()] = formats.get(tensor.format.name.lower(), 0) + 1
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+            size = writer.finish(shape, {"precision": precision, **meta})
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, out_file)
+    except OSError as err:
+        aside.unlink(missing_ok=True)
+        raise OwledError(f"{out_file}: cannot write the packed model: {err}") from err
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    fsync_path(out_file.parent)
+    logger.info("packed %d matrices into %s (%.1f MB)", done, out_file.name, size / 1e6)
+    return PackFacts(out_file, size, dense_bytes, weights, nonzeros, precision, formats)
+
+
+def _decoder_tensors(source: Source, shape: Shape, precision: str, dense_below: float | None) -> Iterator[PackedTensor]:
+    prefix = architecture.find_prefix(source.names)
+    head = architecture.find_head(source.names)
+    tied = bool(source.config.get("tie_word_embeddings"))
+
+    def matrix(name: str, role: Role, layer: int, rows: int, columns: int, below: float | None) -> PackedTensor:
+        weight = source.fetch(f"{name}.weight")
+        if weight.shape != (rows, columns):
+            raise OwledError(f"{name}: shape {weight.shape}, the config says ({rows}, {columns})")
+        bias = source.fetch(f"{name}.bias") if f"{name}.bias" in source.names else None
+        return pack_matrix(name, role, layer, weight, bias, precision, below)
+
+    yield matrix(f"{prefix}embed_tokens", Role.EMBEDDING, -1, shape.vocabulary, shape.hidden, 2.0)
+    if head is not None and not tied:
+        yield matrix(head.removesuffix(".weight"), Role.HEAD, -1, shape.vocabulary, shape.hidden, dense_below)
+    yield pack_vector(f"{prefix}norm", Role.FINAL_NORM, -1, source.fetch(f"{prefix}norm.weight"))
+    yield pack_vector("rotary", Role.ROTARY, -1, architecture.rotary_frequencies(source.config, shape))
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    sizes = {
+        Role.QUERY: (queries, shape.hidden),
+        Role.KEY: (keys, shape.hidden),
+        Role.VALUE: (keys, shape.hidden),
+        Role.OUTPUT: (shape.hidden, queries),
+        Role.GATE: (shape.intermediate, shape.hidden),
+        Role.UP: (shape.intermediate, shape.hidden),
+        Role.DOWN: (shape.hidden, shape.intermediate),
+    }
+    for layer in range(shape.layers):
+        base = f"{prefix}layers.{layer}."
+        for role, name in architecture.NORMS.items():
+            yield pack_vector(base + name, role, layer, source.fetch(f"{base}{name}.weight"))
+        for role, name in architecture.HEAD_NORMS.items():
+            if f"{base}{name}.weight" in source.names:
+                yield pack_vector(base + name, role, layer, source.fetch(f"{base}{name}.weight"))
+        for role, name in architecture.MATRICES.items():
+            yield matrix(base + name, role, layer, *sizes[role], dense_below)
+
+
+def _loose_tensors(
+    matrices: Mapping[str, tuple[np.ndarray, np.ndarray | None]], precision: str, dense_below: float | None
+) -> Iterator[PackedTensor]:
+    for name, (weight, bias) in matrices.items():
+        yield pack_matrix(name, Role.OTHER, -1, weight, bias, precision, dense_below)
+
+
+def _state_source(state: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None) -> Source:
+    if config is None:
+        raise OwledError("a state dict is packed with its config; pass config=model.config.to_dict()")
+
+    def fetch(name: str) -> np.ndarray:
+        if name not in state:
+            raise OwledError(f"the checkpoint lacks {name}")
+        return state[name].detach().to("cpu").float().numpy()
+
+    return Source(frozenset(state), fetch, architecture.text_config(config))
+
+
+def _directory_source(directory: Path) -> Source:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    config_file = directory / "config.json"
+    if not config_file.is_file():
+        raise OwledError(f"{directory}: no config.json; expected a Hugging Face directory or an artifact")
+    places: dict[str, Path] = {}
+    for shard in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(shard, framework="pt") as reader:
+                places.update(dict.fromkeys(reader.keys(), shard))
+        except (SafetensorError, OSError) as err:
+            raise OwledError(f"{shard}: not readable as safetensors: {err}") from err
+    if not places:
+        raise OwledError(f"{directory}: no *.safetensors in it; other weight formats are not read")
+
+    def fetch(name: str) -> np.ndarray:
+        if name not in places:
+            raise OwledError(f"{directory}: the checkpoint lacks {name}")
+        with safe_open(places[name], framework="pt") as reader:
+            return reader.get_tensor(name).to(torch.float32).numpy()
+
+    try:
+        config = json.loads(config_file.read_text())
+    except ValueError as err:
+        raise OwledError(f"{config_file}: not readable as JSON: {err}") from err
+    text = dict(architecture.text_config(config))
+    text.setdefault("tie_word_embeddings", config.get("tie_word_embeddings", False))
+    return Source(frozenset(places), fetch, _with_defaults(text))
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what a config.json leaves out because it equals its class's default."""
+    from transformers import CONFIG_MAPPING
+
+    family = str(config.get("model_type", ""))
+    if family not in architecture.FAMILIES:
+        return config
+    return {**CONFIG_MAPPING[family]().to_dict(), **config}
