@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from typing import Any
 
 from owled_ros.driving.answer import (
@@ -17,9 +20,14 @@ from owled_ros.driving.answer import (
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.prediction import Generation, ModelIdentity, judge_action, judge_scene
 
+DEADLY = 99  # number of the picture that kills a "dying" driver
+
 
 class FakeDriver:
-    """Accelerates by the red of the picture; `kind` "blind" ignores it, "mute" says nothing useful, "dying" kills its process."""
+    """Accelerates by the red of the picture.
+
+    Kinds: "seeing", "blind" (ignores the picture), "mute" (nobody understands it), "slow", "dying".
+    """
 
     def __init__(self, kind: str = "seeing") -> None:
         self.kind = kind
@@ -29,13 +37,17 @@ class FakeDriver:
 
     def see(self, frame: Frame) -> Frame:
         self.asked += 1
+        if self.kind == "dying" and frame.image[0, 0, 0] == DEADLY:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "slow":
+            time.sleep(0.02)
         return frame
 
     def act(self, prefix: Frame) -> Any:
         if self.kind == "mute":
             return judge_action(Generation("well, hm", True, 0.1, 3, 0.0))
         red = float(prefix.image[..., 0].mean()) if self.kind == "seeing" else 4.0
-        action = Action((red % 10) / 10, 0.02, Manoeuvre.CRUISE)
+        action = Action((red % 10 - 5) * ACCELERATION_STEP, 0.02, Manoeuvre.CRUISE)
         return judge_action(Generation(format_action(action), True, 0.9, 12, 0.0))
 
     def describe(self, prefix: Frame, cancelled: Any = None) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_drives import EGO_PERIOD, START, make_bag
 
@@ -74,6 +74,7 @@ def test_quotas_fill_up_from_the_large_groups():
     assert fair_quotas([1, 1], 10) == [1, 1]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 200))
 def test_quotas_add_up_and_fit(sizes, count):
     quotas = fair_quotas(sizes, count)

@@ -162,7 +162,9 @@ def timing(records: Sequence[Record], deadline_s: float | None) -> dict[str, flo
         for share in PERCENTILES
     }
     table["decoding_tokens_per_s"] = tokens / seconds if seconds else None
-    table["deadline_misses"] = None if deadline_s is None else int((latency > deadline_s * 1e3).sum())
+    if deadline_s is not None and len(latency):
+        table["deadline_misses"] = int((latency > deadline_s * 1e3).sum())
+        table["deadline_miss_share"] = float((latency > deadline_s * 1e3).mean())
     return table
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 import logging
 import multiprocessing
+import queue
 import re
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,40 +156,46 @@ def _work(job: Job) -> str:
 
 
 def _run_in_processes(jobs: Sequence[Job], processes: int, failures: dict[Path, str]) -> Iterator[None]:
-    """Run jobs in spawned processes; when one dies, those that were under way are tried again."""
+    """Run jobs in spawned processes, each fed by a thread of its own; yields once per evaluated frame."""
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
     reported = 0
-    left = {job.file: job for job in jobs}
-    attempts = dict.fromkeys(left, 0)
-    while left:
-        broken = False
-        with ProcessPoolExecutor(processes, context, _start_worker, (counter,)) as pool:
-            running: dict[Future[str], Job] = {pool.submit(_work, job): job for job in left.values()}
-            while running:
-                finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    job = running.pop(future)
-                    try:
-                        error = future.result()
-                    except BrokenProcessPool:
-                        broken = True
-                        continue
-                    del left[job.file]
-                    if error:
-                        failures[job.file] = error
-                now = counter.value
-                yield from (None for _ in range(now - reported))
-                reported = max(now, reported)
-        if broken:
-            _forget_hopeless(left, attempts, failures)
-            logger.warning("a process died; %d parts are tried again", len(left))
-            time.sleep(0.1)
+    with ThreadPoolExecutor(processes) as threads:
+        feeders = [threads.submit(_feed, waiting, context, counter, failures) for _ in range(min(processes, len(jobs)))]
+        while True:
+            unfinished = wait(feeders, timeout=0.5).not_done
+            now = counter.value
+            yield from (None for _ in range(now - reported))
+            reported = max(now, reported)
+            if not unfinished:
+                break
+        for feeder in feeders:
+            feeder.result()  # raises what a feeder raised
 
 
-def _forget_hopeless(left: dict[Path, Job], attempts: dict[Path, int], failures: dict[Path, str]) -> None:
-    for file in list(left):
-        attempts[file] += 1
-        if attempts[file] >= ATTEMPTS + len(attempts):  # others may have died beside it
-            failures[file] = "the process that evaluated it died again and again; look for lack of memory"
-            del left[file]
+def _feed(waiting: queue.SimpleQueue[Job], context: Any, counter: Any, failures: dict[Path, str]) -> None:
+    """Give jobs to one process; a process that dies is replaced and its job tried once more."""
+    pool = ProcessPoolExecutor(1, context, _start_worker, (counter,))
+    try:
+        while not waiting.empty():
+            try:
+                job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    error = pool.submit(_work, job).result()
+                except BrokenProcessPool:
+                    logger.warning("%s: the process died, attempt %d of %d", job.bag_name, attempt, ATTEMPTS)
+                    pool.shutdown()
+                    pool = ProcessPoolExecutor(1, context, _start_worker, (counter,))
+                    error = f"the process that evaluated it died {ATTEMPTS} times; look for lack of memory"
+                    continue
+                break
+            if error:
+                failures[job.file] = error
+    finally:
+        pool.shutdown(cancel_futures=True)

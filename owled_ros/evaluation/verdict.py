@@ -63,8 +63,10 @@ def judge(metrics: Mapping[str, Any], scenario: Scenario) -> list[Judgement]:
         beaten = ours is not None and theirs is not None and ours < theirs
         judgements.append(Judgement(f"must_beat {name}", theirs if theirs is not None else "unknown", ours, beaten))
     if conditions.require_disjoint_calibration:
-        shared = metrics.get("calibration", {}).get("shared_frames")
-        judgements.append(Judgement("require_disjoint_calibration", True, shared, not shared))
+        shared = _value_at(metrics, ("calibration", "shared_drives"))
+        judgements.append(Judgement("calibration_drives_in_evaluation", 0, shared, not shared))
+    failed = _value_at(metrics, ("coverage", "failed_bags")) or 0
+    judgements.append(Judgement("bags_that_failed", 0, failed, not failed))
     return judgements
 
 

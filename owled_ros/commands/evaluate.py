@@ -1,0 +1,191 @@
+"""`owled evaluate`, `compare`, `report`, `evaluate-drivingqa`: from bags and models to verdicts. Needs evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from owled_ros.evaluation.result import ResultFile
+    from owled_ros.evaluation.run import EngineSpec
+    from owled_ros.evaluation.scenario import Scenario
+
+SHOWN = (  # metric, heading
+    ("acceleration_filled_mae_mps2", "acc. MAE [m/s2]"),
+    ("steering_mae_rad", "steer. MAE [rad]"),
+    ("path_ade_m", "ADE [m]"),
+    ("E_car", "E_car"),
+    ("E_ped", "E_ped"),
+    ("Acc_TL", "Acc_TL"),
+    ("valid_share", "valid"),
+)
+Models = Annotated[
+    list[str], typer.Option("--model", "-m", help="Model directory or artifact, or 'mini' (bundled); may be repeated.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(evaluate)
+    app.command()(compare)
+    app.command()(report)
+
+
+def evaluate(
+    bags: Annotated[list[Path], typer.Argument(help="rosbag2 directories, .mcap or .db3 files.")],
+    model: Models = ["mini"],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Directory of the results; an interrupted run goes on there.")] = Path(
+        "evaluation"
+    ),
+    scenario: Annotated[
+        Path | None, typer.Option(help="Conditions as yaml with units in the key names (docs/evaluation.md).")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Bags evaluated at the same time, one process each.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Take every n-th picture; 1 sees all of them.")] = 1,
+    image_topic: Annotated[str, typer.Option(help="Camera, where the bag has several.")] = "",
+    ego_topic: Annotated[str, typer.Option(help="Ego motion, where the bag has several.")] = "",
+    device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads per process.")] = 1,
+    runtime: Annotated[str, typer.Option(help="torch, sparse or auto.")] = "auto",
+    camera_test: Annotated[int, typer.Option(min=0, help="Pictures per bag shown blank and shuffled; 0: none.")] = 24,
+    write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
+    ray: Annotated[str, typer.Option(help="Address of a Ray cluster ('auto', 'local'): bags go to its machines.")] = "",
+) -> None:
+    """Drive models through recorded bags, every frame, and say whether they are good enough.
+
+    Writes OUT/<model>/result.jsonl (the form of driving_log_replayer_v2) and OUT/report.html. Exits with 0 when every
+    model meets every condition. Beside the models stand the constant, the hold-as-it-is and the previous answer.
+
+    Example:  owled evaluate drive1/ drive2/ -m mini -m artifacts/mini-50 --scenario town.yaml --processes 2
+    """
+    from owled_ros.evaluation.evaluate import Request
+    from owled_ros.evaluation.evaluate import evaluate as run
+    from owled_ros.evaluation.scenario import read_scenario
+
+    wanted = _with_topics(read_scenario(scenario), image_topic, ego_topic)
+    specs = _specs(model, device, dtype, threads, runtime)
+    request = Request(bags, specs, out, wanted, processes, every, camera_test)
+    if ray:
+        from owled_ros.evaluation.fleet import evaluate_on_fleet
+
+        results = evaluate_on_fleet(request, ray)
+    else:
+        results = run(request)
+    _show(results)
+    if write_report:
+        from owled_ros.evaluation.report import write_html
+
+        _say(f"report: {write_html(results, out / 'report.html')}")
+    if not all(result.success for result in results):
+        raise typer.Exit(1)
+
+
+def compare(
+    results: Annotated[list[Path], typer.Argument(help="result.jsonl files or the directories that hold them.")],
+    json_file: Annotated[str, typer.Option("--json", help="Write every difference to this file.")] = "",
+) -> None:
+    """Rank results and say which differences are more than chance.
+
+    Every result is compared with the first one on the frames that both saw; intervals are 95 % bootstrap by clip.
+    """
+    from rich.table import Table
+
+    from owled_ros.evaluation.compare import paired_difference
+    from owled_ros.evaluation.evaluate import scenario_of
+    from owled_ros.evaluation.result import read_result
+    from owled_ros.files import write_json
+
+    read = [read_result(path) for path in results]
+    _show(sorted(read, key=_rank))
+    differences = {}
+    for other in read[1:]:
+        scenario = scenario_of(read[0])
+        name = f"{_name(other)} against {_name(read[0])}"
+        found = paired_difference(read[0].records, other.records, scenario.vehicle_parameters(), scenario.tolerance())
+        differences[name] = found
+        table = Table("metric", _name(read[0]), _name(other), "difference", "95 %", "frames", "verdict", title=name)
+        for metric, entry in found.items():
+            if entry["frames"]:
+                interval = entry["interval_95"]
+                shown = f"{interval[0]:+.3g} … {interval[1]:+.3g}" if interval else "-"
+                table.add_row(
+                    metric, _number(entry["a"]), _number(entry["b"]), _number(entry["difference"]), shown,
+                    str(entry["frames"]), entry["verdict"],
+                )  # fmt: skip
+        _print(table)
+    if json_file:
+        write_json(Path(json_file), differences)
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(help="result.jsonl files or the directories that hold them.")],
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about one or several results: verdict, tables, plots, worst pictures."""
+    from owled_ros.evaluation.report import write_html
+    from owled_ros.evaluation.result import read_result
+
+    _say(f"report: {write_html([read_result(path) for path in results], out)}")
+
+
+def _specs(models: list[str], device: str, dtype: str, threads: int, runtime: str) -> list[EngineSpec]:
+    from owled_ros.evaluation.run import EngineSpec, unique_names
+    from owled_ros.models.driving_model import resolve_model
+
+    paths = [str(resolve_model(path)) for path in models]  # fails early
+    names = unique_names([Path(path).name for path in paths])
+    return [EngineSpec(path, name, device, dtype, threads, runtime) for path, name in zip(paths, names, strict=True)]
+
+
+def _with_topics(scenario: Scenario, image_topic: str, ego_topic: str) -> Scenario:
+    changes = {key: value for key, value in (("image_topic", image_topic), ("ego_topic", ego_topic)) if value}
+    return scenario.model_copy(update={"reading": scenario.reading.model_copy(update=changes)})
+
+
+def _show(results: list[ResultFile]) -> None:
+    from rich.table import Table
+
+    table = Table("model", *(heading for _, heading in SHOWN), "p50/p99 [ms]", "frames", "verdict")
+    for result in results:
+        metrics = result.metrics
+        timing = metrics.get("timing", {})
+        latency = f"{_number(timing.get('action_latency_p50_ms'))}/{_number(timing.get('action_latency_p99_ms'))}"
+        values = [_number(metrics.get("means", {}).get(name)) for name, _ in SHOWN]
+        verdict = "[green]passed[/]" if result.success else "[red]failed[/]"
+        table.add_row(_name(result), *values, latency, str(metrics.get("frames", 0)), verdict)
+    if results:
+        for name, means in results[0].metrics.get("baselines", {}).items():
+            values = [_number(means.get(metric)) for metric, _ in SHOWN]
+            table.add_row(f"[dim]{name}[/]", *values, "", "", "")
+    _print(table)
+    for result in results:
+        _say(f"{_name(result)}: {result.summary}")
+        _say(f"  {result.path}")
+
+
+def _rank(result: ResultFile) -> tuple[bool, float]:
+    value = result.metrics.get("means", {}).get("acceleration_filled_mae_mps2")
+    return not result.success, float("inf") if value is None else value
+
+
+def _name(result: ResultFile) -> str:
+    return str(result.condition.get("Model", {}).get("name") or result.path.parent.name)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _print(what: Any) -> None:
+    from rich.console import Console
+
+    Console().print(what)
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
