@@ -1,0 +1,160 @@
+"""Between messages and what the package works with; named by direction. Needs the message packages."""
+
+from __future__ import annotations
+
+import array
+import json
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import CompressedImage, Image
+
+from owled_ros.driving.answer import ObjectKind, Scene
+from owled_ros.driving.answer import SceneObject as Seen
+from owled_ros.driving.frame import NANOSECONDS, EgoState
+from owled_ros.driving.prediction import Reason, SceneAnswer
+from owled_ros.driving.vehicle import VehicleParameters, controls_of
+from owled_ros.msg import PredictedAction, SceneDescription, SceneObject
+from owled_ros.nodes.ladder import Outcome
+
+JPEG_QUALITY = 85
+UNTRUSTED = (Reason.LOW_CONFIDENCE, Reason.DECLINED)  # what is said about such a picture is not to be used either
+
+
+def stamp_to_time(stamp: int) -> Time:
+    """Convert nanoseconds."""
+    return Time(sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS)
+
+
+def odometry_to_ego(message: Odometry) -> EgoState:
+    """Take speed and yaw rate from the twist, which is in the vehicle's frame (child_frame_id)."""
+    stamp = message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
+    twist = message.twist.twist
+    return EgoState(stamp, twist.linear.x, twist.angular.z)
+
+
+def ego_to_odometry(ego: EgoState, pose: tuple[float, float, float], frame_id: str, child_frame_id: str) -> Odometry:
+    """Convert; pose is (x [m], y [m], yaw [rad]) in `frame_id`."""
+    message = Odometry(child_frame_id=child_frame_id)
+    message.header.stamp, message.header.frame_id = stamp_to_time(ego.stamp), frame_id
+    message.pose.pose.position.x, message.pose.pose.position.y = pose[0], pose[1]
+    message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(pose[2] / 2), math.cos(pose[2] / 2)
+    message.twist.twist.linear.x, message.twist.twist.angular.z = ego.speed, ego.yaw_rate
+    return message
+
+
+def outcome_to_action(outcome: Outcome, vehicle: VehicleParameters, frame_id: str) -> PredictedAction:
+    """Convert a valid outcome; raises ValueError for any other, so that no guess can be published."""
+    if not outcome.valid or outcome.answer is None or outcome.answer.action is None:
+        raise ValueError(f"no action: {outcome.reason.name}")
+    action = outcome.answer.action
+    controls = controls_of(action.acceleration, action.steering_tire_angle, vehicle)
+    message = PredictedAction(
+        valid=True,
+        reason=int(outcome.reason),
+        throttle=controls.throttle,
+        brake=controls.brake,
+        steering=controls.steering,
+        acceleration=action.acceleration,
+        steering_tire_angle=action.steering_tire_angle,
+        manoeuvre=int(action.manoeuvre),
+        confidence=outcome.answer.generation.confidence,
+        frame_age=outcome.frame_age_s,
+        latency_ms=outcome.latency_ms,
+        text=outcome.answer.generation.text,
+        model_id=outcome.identity.model_id,
+        artifact_id=outcome.identity.artifact_id,
+    )
+    message.header.stamp, message.header.frame_id = stamp_to_time(outcome.stamp), frame_id
+    return message
+
+
+def scene_to_message(
+    outcome: Outcome, answer: SceneAnswer, frame_age_s: float, latency_ms: float
+) -> SceneDescription:
+    """Convert a description; it is not valid when the model does not trust the picture it describes."""
+    reason, detail = answer.reason, answer.detail
+    if answer.valid and outcome.reason in UNTRUSTED:
+        reason, detail = outcome.reason, outcome.detail
+    scene = answer.scene if reason is Reason.VALID and answer.scene is not None else Scene()
+    message = SceneDescription(
+        valid=reason is Reason.VALID,
+        reason=int(reason),
+        reason_text=detail,
+        text=answer.generation.text,
+        cars=[_object(SceneObject.CLASS_CAR, item) for item in scene.cars],
+        pedestrians=[_object(SceneObject.CLASS_PEDESTRIAN, item) for item in scene.pedestrians],
+        traffic_light=int(scene.light) if reason is Reason.VALID else SceneDescription.LIGHT_UNKNOWN,
+        light_distance=math.nan if scene.light_distance is None else float(scene.light_distance),
+        confidence=0.0 if outcome.answer is None else outcome.answer.generation.confidence,
+        frame_age=frame_age_s,
+        latency_ms=latency_ms,
+        complete=answer.generation.complete,
+        model_id=outcome.identity.model_id,
+        artifact_id=outcome.identity.artifact_id,
+    )
+    message.header.stamp, message.header.frame_id = stamp_to_time(outcome.stamp), outcome.frame_id
+    return message
+
+
+def outcome_to_json(outcome: Outcome, **more: Any) -> str:
+    """Write what became of a picture, with the raw text, as one line of JSON."""
+    answer = outcome.answer
+    return json.dumps(
+        {
+            "kind": "action",
+            "stamp": outcome.stamp,
+            "reason": outcome.reason.name,
+            "detail": outcome.detail,
+            "text": "" if answer is None else answer.generation.text,
+            "confidence": None if answer is None else round(answer.generation.confidence, 4),
+            "frame_age_s": round(outcome.frame_age_s, 4),
+            "latency_ms": round(outcome.latency_ms, 2),
+            "decode_ms": round(outcome.decode_ms, 2),
+            "inference_ms": round(outcome.inference_ms, 2),
+            "model_id": outcome.identity.model_id,
+            "artifact_id": outcome.identity.artifact_id,
+            **more,
+        }
+    )
+
+
+def scene_to_json(outcome: Outcome, answer: SceneAnswer) -> str:
+    """Write a description as one line of JSON."""
+    return json.dumps(
+        {
+            "kind": "scene",
+            "stamp": outcome.stamp,
+            "reason": answer.reason.name,
+            "detail": answer.detail,
+            "text": answer.generation.text,
+            "seconds": round(answer.generation.seconds, 4),
+        }
+    )
+
+
+def picture_to_image(picture: np.ndarray, stamp: int, frame_id: str) -> Image:
+    """Convert (H, W, 3) uint8 RGB; array.array is what rclpy takes over without looking at every byte."""
+    height, width = picture.shape[:2]
+    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    message.header.stamp, message.header.frame_id = stamp_to_time(stamp), frame_id
+    message.data = array.array("B", picture.tobytes())
+    return message
+
+
+def picture_to_compressed(picture: np.ndarray, stamp: int, frame_id: str) -> CompressedImage:
+    """Convert (H, W, 3) uint8 RGB to JPEG."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    message = CompressedImage(format="jpeg")
+    message.header.stamp, message.header.frame_id = stamp_to_time(stamp), frame_id
+    message.data = array.array("B", data.tobytes())
+    return message
+
+
+def _object(object_class: int, item: Seen) -> SceneObject:
+    kind = item.kind if isinstance(item.kind, ObjectKind) else ObjectKind.UNKNOWN
+    return SceneObject(object_class=object_class, kind=int(kind), distance=float(item.distance))

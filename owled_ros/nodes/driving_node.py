@@ -1,0 +1,337 @@
+"""driving_node: camera and odometry in, predicted action and scene description out; a managed node. Needs rclpy.
+
+Callbacks only store; the inference thread (nodes.worker) climbs the ladder (nodes.ladder) for the newest picture and calls
+back here to publish. docs/node.md has the topics, parameters and what is said when something is wrong.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from owled_ros.driving.frame import NANOSECONDS
+from owled_ros.driving.overlay import Overlay, draw_overlay
+from owled_ros.driving.prediction import SceneAnswer
+from owled_ros.errors import OwledError
+from owled_ros.msg import Float64Stamped, PredictedAction, SceneDescription
+from owled_ros.nodes import conversions, parameters, topics
+from owled_ros.nodes.diagnostics import Diagnostics, Level
+from owled_ros.nodes.health import report_inference, report_output
+from owled_ros.nodes.images import make_decoder, stamp_of
+from owled_ros.nodes.inputs import InputWatch, judge_input, watch
+from owled_ros.nodes.ladder import Arrival, Ladder, Limits, Outcome
+from owled_ros.nodes.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
+from owled_ros.nodes.model_services import ModelServices
+from owled_ros.nodes.process import StopRequest
+from owled_ros.nodes.spinning import spin_node
+from owled_ros.nodes.worker import Worker
+
+PARAMETER_FILE = "driving_node.param.yaml"
+SENSOR = ReliabilityPolicy.BEST_EFFORT
+EGO_DEPTH = 50
+LOG_PERIOD_S = 5.0
+SCENE_MEMORY_S = 2.0  # how long the overlay shows a description
+STOP_S = 0.5
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+Transition = Callable[["DrivingNode", LifecycleState], TransitionCallbackReturn]
+
+
+def transition(change: Transition) -> Transition:
+    """Keep the words of what breaks a transition; rclpy would swallow them."""
+
+    @functools.wraps(change)
+    def guarded(node: DrivingNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return change(node, state)
+        except Exception as error:
+            node.get_logger().error(f"{change.__name__}: {type(error).__name__}: {error}")
+            node.diagnostics.report("model", Level.ERROR, f"{change.__name__}: {type(error).__name__}: {error}")
+            return TransitionCallbackReturn.ERROR
+
+    return guarded
+
+
+class DrivingNode(LifecycleNode):
+    """The node; `load` makes the engine, `stop` tells that the process was asked to end."""
+
+    def __init__(self, load: Loader, stop: StopRequest) -> None:
+        super().__init__("driving_node")
+        self._load, self._stop = load, stop
+        self._worker: Worker | None = None
+        self._active = False
+        self._outputs: dict[str, Publisher] = {}
+        self._watches: list[InputWatch] = []
+        self._services_offered: ModelServices | None = None
+        self._outcome: Outcome | None = None
+        self._scene: tuple[SceneAnswer, float] | None = None
+        self._valid_at: float | None = None
+        self._logged: tuple[str, float] = ("", 0.0)
+        parameters.declare(self, parameters.ENTRIES)
+        self.settings = parameters.read_settings(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.diagnostics = Diagnostics(self)
+        self.diagnostics.report("model", Level.WARN, "not loaded: the node is not configured")
+        self._timer = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # Lifecycle
+
+    @transition
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model; a failure leaves the node unconfigured, says why, and can be tried again."""
+        settings = self.settings
+        choice = ModelChoice(settings.model_path, settings.device, settings.dtype, settings.threads, settings.runtime)
+        shown = settings.model_path or "the bundled model"
+        self.get_logger().info(f"loading {shown} on {settings.device}")
+        self.diagnostics.report("model", Level.WARN, f"loading {shown}")
+        job = LoadJob(lambda: load_and_warm(choice, self._load, None, None))
+        while not job.finished.wait(0.05):
+            if self._stop():
+                return FAILURE
+        if job.engine is None:
+            self.diagnostics.report("model", Level.ERROR, f"cannot load {shown}: {job.problem}", path=settings.model_path)
+            self.get_logger().error(f"cannot load {shown}: {job.problem}")
+            return FAILURE
+        decode, decoder = make_decoder(settings.image_decoder)
+        ladder = Ladder(decode, lambda: self.get_clock().now().nanoseconds)
+        ladder.engine = job.engine
+        self._worker = Worker(ladder, self._limits, self._description, self._on_outcome, self._on_scene)
+        self._worker.start()
+        self._services_offered = ModelServices(self, self._worker, self._load, lambda: self.settings, self._report_model)
+        self._report_model(Level.OK, "loaded")
+        self.get_logger().info(f"loaded {job.engine.identity.model_id}; images: {decoder}")
+        return SUCCESS
+
+    @transition
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Publish and subscribe."""
+        self._outcome = self._valid_at = self._scene = None
+        self._advertise()
+        self._subscribe()
+        self._active = True
+        for item in self._watches:
+            self.get_logger().info(f"{item.part} <- {item.topic} ({item.type_name})")
+        return super().on_activate(state)
+
+    @transition
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Neither hear nor say anything; the model stays loaded."""
+        self._silence()
+        return super().on_deactivate(state)
+
+    @transition
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model."""
+        return SUCCESS if self._release(STOP_S * 20) else FAILURE
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything."""
+        self.close()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Return to unconfigured."""
+        self.close()
+        return SUCCESS
+
+    def start(self) -> int | None:
+        """Configure and activate where autostart is set; returns an exit code only when the process shall end."""
+        if not self.settings.autostart or self._stop():
+            return None
+        if self.trigger_configure() is SUCCESS and self.trigger_activate() is SUCCESS:
+            return None
+        if self._stop():
+            return 0
+        self.get_logger().error("autostart failed; repair the cause and request the configure transition")
+        return 1 if self.settings.exit_on_failure else None
+
+    def close(self) -> None:
+        """Stop everything that would outlive the node."""
+        self._silence()
+        self._release(STOP_S)
+
+    # Inputs: store, nothing else
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._watches[0].heard()
+        if self._worker is not None and self._active:
+            stamp = stamp_of(message)
+            self._worker.slot.put(Arrival(message, stamp, time.monotonic(), message.header.frame_id))
+
+    def _on_odometry(self, message: Odometry) -> None:
+        self._watches[1].heard()
+        if self._worker is not None:
+            self._worker.ladder.hear(conversions.odometry_to_ego(message))
+
+    def _on_parameters(self, values: list[Parameter]) -> SetParametersResult:
+        try:
+            self.settings = parameters.changed(self.settings, values)
+        except OwledError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    # Outputs: called by the inference thread
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        settings, worker = self.settings, self._worker
+        if not self._active or worker is None:
+            return
+        if outcome.valid:
+            message = conversions.outcome_to_action(outcome, settings.vehicle, settings.output_frame_id)
+            self._outputs[topics.ACTION.name].publish(message)
+            self._valid_at = time.monotonic()
+            spent = Float64Stamped(stamp=message.header.stamp, data=outcome.latency_ms)
+            self._outputs[topics.PROCESSING_TIME.name].publish(spent)
+        text = conversions.outcome_to_json(outcome, received=worker.slot.received, dropped=worker.slot.dropped)
+        self._outputs[topics.DEBUG_ANSWER.name].publish(String(data=text))
+        self._outcome = outcome
+        self._log(outcome)
+        report_inference(self.diagnostics, worker, outcome)
+        report_output(self.diagnostics, outcome, self._valid_at, settings.input_timeout_s)
+        self._show(outcome)
+
+    def _on_scene(self, outcome: Outcome, answer: SceneAnswer) -> None:
+        if not self._active:
+            return
+        age = (self.get_clock().now().nanoseconds - outcome.stamp) / NANOSECONDS
+        latency_ms = outcome.latency_ms + answer.generation.seconds * 1e3
+        message = conversions.scene_to_message(outcome, answer, age, latency_ms)
+        self._outputs[topics.SCENE.name].publish(message)
+        self._outputs[topics.DEBUG_ANSWER.name].publish(String(data=conversions.scene_to_json(outcome, answer)))
+        self._scene = (answer, time.monotonic())
+
+    def _show(self, outcome: Outcome) -> None:
+        """Draw the overlay for those who look."""
+        raw, compressed = self._outputs[topics.DEBUG_IMAGE.name], self._outputs[topics.DEBUG_COMPRESSED.name]
+        wanted, packed = raw.get_subscription_count() > 0, compressed.get_subscription_count() > 0
+        if outcome.frame is None or not (wanted or packed):
+            return
+        picture, width = outcome.frame.image, self.settings.debug_image_width_px
+        if picture.shape[1] > width:
+            size = (width, max(round(picture.shape[0] * width / picture.shape[1]), 2))
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        fresh = self._scene is not None and time.monotonic() - self._scene[1] < SCENE_MEMORY_S
+        overlay = Overlay(
+            answer=outcome.answer,
+            scene=self._scene[0] if fresh and self._scene is not None else None,
+            ego=outcome.frame.ego,
+            title=f"{outcome.identity.model_id}  {outcome.latency_ms:.0f} ms",
+            note="" if outcome.valid else outcome.detail,
+        )
+        drawn = draw_overlay(picture, overlay, self.settings.view, self.settings.vehicle)
+        if wanted:
+            raw.publish(conversions.picture_to_image(drawn, outcome.stamp, outcome.frame_id))
+        if packed:
+            compressed.publish(conversions.picture_to_compressed(drawn, outcome.stamp, outcome.frame_id))
+
+    def _log(self, outcome: Outcome) -> None:
+        """Log a reason when it is new, and every LOG_PERIOD_S while it lasts."""
+        reason, now = outcome.reason.name, time.monotonic()
+        if reason == self._logged[0] and (outcome.valid or now - self._logged[1] < LOG_PERIOD_S):
+            return
+        self._logged = (reason, now)
+        if outcome.valid:
+            self.get_logger().info("publishing actions")
+        else:
+            self.get_logger().warning(f"no action: {reason}: {outcome.detail}")
+
+    # Making and unmaking
+
+    def _advertise(self) -> None:
+        def publisher(topic: topics.Topic, kind: Any, depth: int = 1, sensor: bool = False) -> None:
+            quality = QoSProfile(depth=depth, reliability=SENSOR if sensor else ReliabilityPolicy.RELIABLE)
+            options = QoSOverridingOptions.with_default_policies()
+            self._outputs[topic.name] = self.create_publisher(kind, topic.name, quality, qos_overriding_options=options)
+
+        publisher(topics.ACTION, PredictedAction)
+        publisher(topics.SCENE, SceneDescription)
+        publisher(topics.DEBUG_IMAGE, Image, sensor=True)
+        publisher(topics.DEBUG_COMPRESSED, CompressedImage, sensor=True)
+        publisher(topics.DEBUG_ANSWER, String, depth=10)
+        publisher(topics.PROCESSING_TIME, Float64Stamped)
+
+    def _subscribe(self) -> None:
+        def subscription(part: str, topic: topics.Topic, kind: Any, heard: Callable[[Any], None], depth: int) -> InputWatch:
+            quality = QoSProfile(depth=depth, reliability=SENSOR)
+            options = QoSOverridingOptions.with_default_policies()
+            made = self.create_subscription(kind, topic.name, heard, quality, qos_overriding_options=options)
+            return watch(part, topic.type.replace("/", "/msg/"), made)
+
+        compressed = self.settings.image_transport == "compressed"
+        camera, kind = (topics.COMPRESSED, CompressedImage) if compressed else (topics.IMAGE, Image)
+        self._watches = [
+            subscription("image", camera, kind, self._on_image, 1),
+            subscription("odometry", topics.ODOMETRY, Odometry, self._on_odometry, EGO_DEPTH),
+        ]
+
+    def _silence(self) -> None:
+        self._active = False
+        for item in self._watches:
+            self.destroy_subscription(item.subscription)
+            self.diagnostics.forget(item.part)
+        outputs, self._watches, self._outputs = self._outputs, [], {}
+        for publisher in outputs.values():
+            self.destroy_publisher(publisher)
+        self.diagnostics.forget("output")
+        if self._worker is not None:
+            self._worker.slot.clear()
+
+    def _release(self, timeout: float) -> bool:
+        worker, self._worker = self._worker, None
+        if self._services_offered is not None:
+            self._services_offered.close()
+            self._services_offered = None
+        if worker is None or worker.stop(timeout):
+            return True
+        self.get_logger().warning(f"the model is still busy after {timeout:g} s")
+        return False
+
+    # Saying how it is
+
+    def _report(self) -> None:
+        """Look at the inputs and publish every status, once a second."""
+        for item in self._watches:
+            level, words = judge_input(self, item, self.settings.input_timeout_s)
+            self.diagnostics.report(item.part, level, words, topic=item.topic, messages=item.count)
+            if level is Level.ERROR:
+                self.get_logger().warning(words, throttle_duration_sec=LOG_PERIOD_S)
+        if self._worker is not None:
+            report_inference(self.diagnostics, self._worker, self._outcome)
+            if self._active:
+                report_output(self.diagnostics, self._outcome, self._valid_at, self.settings.input_timeout_s)
+        self.diagnostics.publish()
+
+    def _report_model(self, level: Level, words: str) -> None:
+        engine = None if self._worker is None else self._worker.ladder.engine
+        if engine is None:
+            return
+        facts = {str(key): value for key, value in engine.facts.items()}
+        identity = {"model_id": engine.identity.model_id, "artifact_id": engine.identity.artifact_id}
+        self.diagnostics.report("model", level, words, **identity, **facts)
+
+    def _limits(self) -> Limits:
+        settings = self.settings
+        return Limits(settings.max_frame_age_s, settings.max_ego_gap_s, settings.deadline_s, settings.confidence_floor)
+
+    def _description(self) -> tuple[float, float]:
+        return self.settings.description_rate_hz, self.settings.description_patience_s
+
+
+def main(load: Loader = load_default) -> int:
+    """Run the node; returns the exit code."""
+    return spin_node(lambda stop: DrivingNode(load, stop), DrivingNode.start, PARAMETER_FILE)

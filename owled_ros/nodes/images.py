@@ -1,0 +1,56 @@
+"""Image messages as pictures: our own decoder, and a sound cv_bridge for encodings that it does not know. Needs cv2.
+
+cv_bridge is tried in a child process first (a build against another NumPy can crash, or return wrong pixels silently), and
+never gets padded rows: some versions shear them (see docs/node.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from owled_ros.bags.images import ENCODINGS, decode_image
+from owled_ros.doctor.findings import Level
+from owled_ros.doctor.images import check_cv_bridge
+from owled_ros.driving.frame import NANOSECONDS, check_image
+from owled_ros.errors import OwledError
+
+Decoder = Callable[[Any], np.ndarray]
+
+
+def make_decoder(choice: str) -> tuple[Decoder, str]:
+    """Return the decoder and its name; choice "auto" looks for a sound cv_bridge once, "own" does not."""
+    if choice == "auto":
+        finding = check_cv_bridge()
+        if finding.level is Level.OK and _importable():
+            return decode_with_bridge, "own, cv_bridge for unusual encodings"
+    return decode_image, "own"
+
+
+def decode_with_bridge(message: Any) -> np.ndarray:
+    """Decode what our decoder knows with it, everything else with cv_bridge; (H, W, 3) uint8 RGB."""
+    if hasattr(message, "format") or message.encoding in ENCODINGS:
+        return decode_image(message)
+    from cv_bridge import CvBridge, CvBridgeError
+
+    try:
+        picture = np.asarray(CvBridge().imgmsg_to_cv2(message, "rgb8"))
+    except (CvBridgeError, TypeError, ValueError, KeyError) as error:
+        raise OwledError(f"cv_bridge cannot decode {message.encoding!r} ({error}); expected a colour or grey picture") from error
+    check_image(picture)
+    return picture
+
+
+def stamp_of(message: Any) -> int:
+    """Return the stamp of a message with a header [ns]."""
+    return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)
+
+
+def _importable() -> bool:
+    try:
+        import cv_bridge  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,132 @@
+"""Load a model beside the running one: memory looked at before, warmed up and tried on a picture after. Needs psutil, no ROS."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psutil
+
+from owled_ros.driving.engine import Engine
+from owled_ros.driving.frame import EgoState, Frame
+from owled_ros.driving.prediction import Reason
+from owled_ros.errors import OwledError
+
+MEGABYTE = 1e6
+BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
+STORED_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+WARM_UP_RUNS = 2
+NOT_ANSWERS = (Reason.UNPARSED, Reason.INCOMPLETE)
+
+
+class Loader(Protocol):
+    """What loads a model: owled_ros.models.driving_model.load_engine, or a stand-in in tests."""
+
+    def __call__(self, path: str, *, device: str, dtype: str, threads: int, runtime: str) -> Engine:
+        """Load a model directory."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model, and how it runs."""
+
+    path: str
+    device: str
+    dtype: str
+    threads: int
+    runtime: str
+
+
+class LoadJob:
+    """A load in its own thread; `done` is called there with the engine or the words of the failure."""
+
+    def __init__(self, work: Callable[[], Engine], done: Callable[[Engine | None, str], None] | None = None) -> None:
+        self.engine: Engine | None = None
+        self.problem = ""
+        self.finished = threading.Event()
+        self._work, self._done = work, done
+        threading.Thread(target=self._run, name="loading", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.engine = self._work()
+        except OwledError as error:
+            self.problem = str(error)
+        except Exception as error:  # a damaged model can raise anything; its words are what the user needs
+            self.problem = f"{type(error).__name__}: {error}"
+        self.finished.set()
+        if self._done is not None:
+            self._done(self.engine, self.problem)
+
+
+def load_default(path: str, *, device: str, dtype: str, threads: int, runtime: str) -> Engine:
+    """Load with the package's own loader; torch is imported here."""
+    from owled_ros.models.driving_model import load_engine
+
+    return load_engine(path, device=device, dtype=dtype, threads=threads, runtime=runtime)
+
+
+def load_and_warm(choice: ModelChoice, load: Loader, frame: Frame | None, memory_reserve_mb: float | None) -> Engine:
+    """Load a model and run it once; with a real picture its answer must parse. Raises what the loader raises.
+
+    `memory_reserve_mb` is given when another model stays loaded beside this one: memory is checked first.
+    """
+    if memory_reserve_mb is not None:
+        check_memory(choice, memory_reserve_mb)
+    engine = load(
+        choice.path, device=choice.device, dtype=choice.dtype, threads=choice.threads, runtime=choice.runtime
+    )
+    try:
+        _warm_up(engine, frame)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def check_memory(choice: ModelChoice, reserve_mb: float) -> None:
+    """Raise OwledError when the model would not fit beside the running one."""
+    path = Path(choice.path).expanduser()
+    needed = weight_bytes(path, choice.dtype) / MEGABYTE if path.is_dir() else 0.0
+    free = free_bytes(choice.device) / MEGABYTE
+    if needed + reserve_mb > free:
+        raise OwledError(
+            f"{path} needs about {needed:.0f} MB beside the running model and {reserve_mb:.0f} MB stay in reserve, but only "
+            f"{free:.0f} MB are free on {choice.device}; deactivate and clean up the node first, or lower memory_reserve_mb"
+        )
+
+
+def weight_bytes(directory: Path, dtype: str) -> float:
+    """Estimate the size [bytes] of a model's weights in memory from the headers of its safetensors files."""
+    total = 0.0
+    for file in directory.glob("*.safetensors"):
+        with open(file, "rb") as stream:
+            head = stream.read(8)
+            if len(head) < 8:
+                continue
+            text = stream.read(min(struct.unpack("<Q", head)[0], 1 << 20))
+        stored = max((size for name, size in STORED_BYTES.items() if f'"{name}"'.encode() in text), default=4)
+        total += file.stat().st_size * BYTES_OF.get(dtype, 4) / min(stored, 4)
+    return total
+
+
+def free_bytes(device: str) -> float:
+    """Return the free memory of a device [bytes]."""
+    if device.startswith("cuda"):
+        import torch
+
+        return float(torch.cuda.mem_get_info(torch.device(device))[0])
+    return float(psutil.virtual_memory().available)
+
+
+def _warm_up(engine: Engine, frame: Frame | None) -> None:
+    tried = frame or Frame(np.full((360, 640, 3), 127, np.uint8), 0, EgoState(0, 5.0))
+    for _ in range(WARM_UP_RUNS):
+        answer = engine.act(engine.see(tried))
+    if frame is not None and answer.reason in NOT_ANSWERS:
+        raise OwledError(f"the model loads, but on the newest picture its answer is of no use: {answer.detail}; choose a driving model")

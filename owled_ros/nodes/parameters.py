@@ -1,0 +1,192 @@
+"""The parameters of driving_node: declared once, without defaults; values come from config/driving_node.param.yaml. Needs rclpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterUninitializedException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from owled_ros.driving.overlay import PinholeView
+from owled_ros.driving.vehicle import VehicleParameters
+from owled_ros.errors import OwledError
+
+KINDS = {
+    "bool": Parameter.Type.BOOL,
+    "int": Parameter.Type.INTEGER,
+    "float": Parameter.Type.DOUBLE,
+    "str": Parameter.Type.STRING,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter; the name with dots as underscores is the attribute of the settings."""
+
+    name: str
+    kind: str  # a key of KINDS
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class DrivingSettings:
+    """The values of one moment; see ENTRIES for what each means."""
+
+    autostart: bool
+    exit_on_failure: bool
+    model_path: str
+    model_root: str
+    artifact_store: str
+    device: str
+    dtype: str
+    runtime: str
+    threads: int
+    memory_reserve_mb: float
+    image_transport: str
+    image_decoder: str
+    output_frame_id: str
+    description_rate_hz: float
+    description_patience_s: float
+    confidence_floor: float
+    max_frame_age_s: float
+    max_ego_gap_s: float
+    deadline_s: float
+    input_timeout_s: float
+    debug_image_width_px: int
+    vehicle_wheel_base_m: float
+    vehicle_max_steering_tire_angle_rad: float
+    vehicle_max_acceleration_mps2: float
+    vehicle_max_deceleration_mps2: float
+    camera_horizontal_fov_rad: float
+    camera_height_m: float
+    camera_pitch_rad: float
+    camera_forward_m: float
+
+    @property
+    def vehicle(self) -> VehicleParameters:
+        """Geometry and limits of the vehicle."""
+        return VehicleParameters(
+            self.vehicle_wheel_base_m,
+            self.vehicle_max_steering_tire_angle_rad,
+            self.vehicle_max_acceleration_mps2,
+            self.vehicle_max_deceleration_mps2,
+        )
+
+    @property
+    def view(self) -> PinholeView:
+        """Where the camera looks from; only the overlay needs it."""
+        return PinholeView(
+            self.camera_horizontal_fov_rad, self.camera_height_m, self.camera_pitch_rad, self.camera_forward_m
+        )
+
+
+ENTRIES = (
+    Entry("autostart", "bool", "Configure and activate at start.", read_only=True),
+    Entry("exit_on_failure", "bool", "End the process with code 1 when autostart fails.", read_only=True),
+    Entry("model_path", "str", "Model directory or artifact; empty: the bundled model.", read_only=True),
+    Entry("model_root", "str", "~/load_model accepts only directories below this one; empty: any.", read_only=True),
+    Entry("artifact_store", "str", "Store that ~/load_model takes its current artifact from when asked for no path.", read_only=True),
+    Entry("device", "str", "Torch device: cpu, cuda, cuda:1.", read_only=True),
+    Entry("dtype", "str", "Number type of the torch parts.", choices=("float32", "bfloat16", "float16"), read_only=True),
+    Entry("runtime", "str", "How the model runs.", choices=("auto", "torch", "sparse"), read_only=True),
+    Entry("threads", "int", "CPU threads for inference.", 1, 256, read_only=True),
+    Entry("memory_reserve_mb", "float", "Memory that stays free beside two models in ~/load_model [MB].", 0.0, 1e6),
+    Entry("image_transport", "str", "Which image topic is read.", choices=("raw", "compressed"), read_only=True),
+    Entry("image_decoder", "str", "auto: a sound cv_bridge for unusual encodings, own: never.", choices=("auto", "own"), read_only=True),
+    Entry("output_frame_id", "str", "frame_id of actions (the vehicle's base frame)."),
+    Entry("description_rate_hz", "float", "Upper rate of scene descriptions [Hz]; 0: none.", 0.0, 100.0),
+    Entry("description_patience_s", "float", "A description or answer that yielded to newer frames this long [s] is finished once.", 0.0, 3600.0),
+    Entry("confidence_floor", "float", "Actions below this confidence are withheld; -1: the floor recommended by the model.", -1.0, 1.0),
+    Entry("max_frame_age_s", "float", "Pictures older than this [s] on the ROS clock are not used.", 0.001, 3600.0),
+    Entry("max_ego_gap_s", "float", "Odometry farther from the picture's stamp than this [s] is not used.", 0.001, 60.0),
+    Entry("deadline_s", "float", "Actions later than this [s] after the picture's stamp are withheld.", 0.001, 3600.0),
+    Entry("input_timeout_s", "float", "Inputs silent for this long [s] are reported.", 0.05, 3600.0),
+    Entry("debug_image_width_px", "int", "Width of the overlay [px]; smaller pictures stay as they are.", 64, 3840),
+    Entry("vehicle.wheel_base_m", "float", "Wheel base [m].", 0.1, 20.0),
+    Entry("vehicle.max_steering_tire_angle_rad", "float", "Tire angle of full steering [rad].", 0.01, 1.57),
+    Entry("vehicle.max_acceleration_mps2", "float", "Acceleration of full throttle [m/s2].", 0.1, 20.0),
+    Entry("vehicle.max_deceleration_mps2", "float", "Deceleration of full brake [m/s2], positive.", 0.1, 20.0),
+    Entry("camera.horizontal_fov_rad", "float", "Horizontal field of view [rad], for the overlay only.", 0.1, 3.0),
+    Entry("camera.height_m", "float", "Height of the camera above the ground [m], for the overlay only.", 0.1, 10.0),
+    Entry("camera.pitch_rad", "float", "Pitch of the camera [rad], downward positive, for the overlay only.", -0.7, 0.7),
+    Entry("camera.forward_m", "float", "From the rear axle forward to the camera [m], for the overlay only.", -5.0, 10.0),
+)  # fmt: skip
+
+
+def declare(node: Node, entries: Iterable[Entry]) -> None:
+    """Declare parameters with type, range and description; none has a default."""
+    for entry in entries:
+        node.declare_parameter(entry.name, KINDS[entry.kind], descriptor_of(entry))
+
+
+def descriptor_of(entry: Entry) -> ParameterDescriptor:
+    """Describe a parameter for `ros2 param describe`."""
+    descriptor = ParameterDescriptor(description=entry.description, read_only=entry.read_only)
+    if entry.choices:
+        descriptor.additional_constraints = "one of " + ", ".join(entry.choices)
+    if entry.low is not None and entry.high is not None and entry.kind == "float":
+        descriptor.floating_point_range = [FloatingPointRange(from_value=float(entry.low), to_value=float(entry.high))]
+    elif entry.low is not None and entry.high is not None:
+        descriptor.integer_range = [IntegerRange(from_value=int(entry.low), to_value=int(entry.high))]
+    return descriptor
+
+
+def read_values(node: Node, entries: Iterable[Entry]) -> dict[str, Any]:
+    """Read every parameter by attribute name; raises OwledError when the parameter file left one out."""
+    values: dict[str, Any] = {}
+    for entry in entries:
+        try:
+            value = node.get_parameter(entry.name).value
+        except ParameterUninitializedException:
+            value = None
+        if value is None:
+            raise OwledError(
+                f"parameter {entry.name} has no value; start the node with --params-file config/{node.get_name()}.param.yaml "
+                "or add the parameter to your own file"
+            )
+        values[entry.name.replace(".", "_")] = value
+        problem = problem_of(entry, value)
+        if problem:
+            raise OwledError(problem)
+    return values
+
+
+def read_settings(node: Node) -> DrivingSettings:
+    """Read what driving_node needs."""
+    return DrivingSettings(**read_values(node, ENTRIES))
+
+
+def problem_of(entry: Entry, value: object) -> str:
+    """Say what is wrong about a value beyond its type and range; empty when it may be used."""
+    if entry.choices and value not in entry.choices:
+        return f"parameter {entry.name} is {value!r}; expected one of {', '.join(entry.choices)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"parameter {entry.name} is {value}; expected a number"
+    return ""
+
+
+def changed(settings: DrivingSettings, parameters: Iterable[Parameter]) -> DrivingSettings:
+    """Return the settings with new values; raises OwledError for a value that may not be used."""
+    known = {entry.name: entry for entry in ENTRIES}
+    attributes = {field.name for field in fields(settings)}
+    values = {}
+    for parameter in parameters:
+        entry, attribute = known.get(parameter.name), parameter.name.replace(".", "_")
+        if entry is None or attribute not in attributes:
+            continue
+        if entry.read_only:
+            raise OwledError(f"parameter {entry.name} cannot be changed while the node runs; restart it, or use ~/load_model")
+        problem = problem_of(entry, parameter.value)
+        if problem:
+            raise OwledError(problem)
+        values[attribute] = parameter.value
+    return replace(settings, **values)

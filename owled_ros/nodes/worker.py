@@ -1,0 +1,194 @@
+"""The inference thread: newest picture first, action before description, questions and model changes between pictures. Needs no ROS."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from owled_ros.driving.engine import Engine
+from owled_ros.driving.prediction import Generation, ModelIdentity, Reason, SceneAnswer
+from owled_ros.nodes.ladder import Arrival, Ladder, Limits, Outcome, is_out_of_memory
+from owled_ros.nodes.slot import NewestSlot
+
+IDLE_S = 0.05
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Question:
+    """A question about the newest picture; `done` is called once, with the answer or with words why there is none."""
+
+    text: str
+    deadline: float  # [s] monotonic
+    done: Callable[[Generation | None, str, int, ModelIdentity], None]  # answer, why not, stamp [ns], model
+    asked: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Counters:
+    """What the thread has done since it started."""
+
+    answered: int = 0  # pictures that the model answered
+    published: int = 0  # valid actions
+    withheld: int = 0  # pictures without a valid action
+    errors: int = 0  # failed inferences
+    described: int = 0
+    yielded: int = 0  # descriptions given up for a newer picture
+
+
+class Worker:
+    """Owns the engine: after `start` only this thread calls it."""
+
+    def __init__(
+        self,
+        ladder: Ladder,
+        limits: Callable[[], Limits],
+        description: Callable[[], tuple[float, float]],
+        on_outcome: Callable[[Outcome], None],
+        on_scene: Callable[[Outcome, SceneAnswer], None],
+    ) -> None:
+        """Take the ladder, its limits, (rate [Hz], patience [s]) of descriptions, and who hears the results."""
+        self.slot: NewestSlot[Arrival] = NewestSlot()
+        self.counters = Counters()
+        self.ladder = ladder
+        self._limits, self._description = limits, description
+        self._on_outcome, self._on_scene = on_outcome, on_scene
+        self._questions: deque[Question] = deque()
+        self._next_engine: tuple[Engine, Callable[[], None]] | None = None
+        self._last: Outcome | None = None  # of the picture that the engine has seen last
+        self._described: Outcome | None = None
+        self._described_at = -1e9
+        self._due_since: float | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Ask the thread to end and free the engine; False when it is still inside the model after `timeout` [s]."""
+        self._stopping.set()
+        self.slot.wake()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def ask(self, question: Question) -> None:
+        """Queue a question."""
+        self._questions.append(question)
+        self.slot.wake()
+
+    def exchange(self, engine: Engine, done: Callable[[], None]) -> None:
+        """Switch to another engine between two pictures; the old one is closed, then `done` is called."""
+        self._next_engine = (engine, done)
+        self.slot.wake()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            arrival = self.slot.take(IDLE_S if self._busy() else 0.5)
+            try:
+                self._switch()
+                if arrival is not None and not self._stopping.is_set():
+                    self._act(arrival)
+                self._after()
+            except Exception:  # a fault of ours: say it and go on with the next picture
+                logger.exception("the inference thread failed on a picture")
+        for question in self._questions:
+            question.done(None, "the node stops", 0, ModelIdentity(""))
+        if self.ladder.engine is not None:
+            self.ladder.engine.close()
+            self.ladder.engine = None
+
+    def _busy(self) -> bool:
+        return bool(self._questions) or self._due_since is not None
+
+    def _switch(self) -> None:
+        if self._next_engine is None:
+            return
+        (engine, done), self._next_engine = self._next_engine, None
+        old, self.ladder.engine = self.ladder.engine, engine
+        self.ladder.prefix = self._last = None
+        self.ladder.last_error = ""
+        if old is not None:
+            old.close()
+        done()
+
+    def _act(self, arrival: Arrival) -> None:
+        outcome = self.ladder.climb(arrival, self._limits())
+        self.counters.errors += outcome.reason in (Reason.INFERENCE_ERROR, Reason.OUT_OF_MEMORY)
+        self.counters.answered += outcome.answer is not None
+        self.counters.published += outcome.valid
+        self.counters.withheld += not outcome.valid
+        self._last = outcome if self.ladder.prefix is not None else None
+        self._on_outcome(outcome)
+
+    def _after(self) -> None:
+        """Use the time until the next picture."""
+        self._give_up_questions()
+        if self._last is None or self.ladder.prefix is None or self.ladder.engine is None:
+            return
+        if self._questions:
+            self._answer(self._questions[0], self._last)
+        rate, patience = self._description()
+        now = time.monotonic()
+        if rate > 0.0 and now - self._described_at >= 1.0 / rate and self._last is not self._described:
+            self._due_since = self._due_since or now
+            if not self.slot.waiting or now - self._due_since > patience:
+                self._describe(self._last, patience)
+
+    def _describe(self, outcome: Outcome, patience: float) -> None:
+        engine = self.ladder.engine
+        assert engine is not None
+        overdue = time.monotonic() - (self._due_since or 0.0) > patience
+        try:
+            scene = engine.describe(self.ladder.prefix, lambda: self._stopping.is_set() or (self.slot.waiting and not overdue))
+        except Exception as error:  # as in the ladder: the node lives and keeps the words
+            self._broken(error)
+            self._described_at, self._due_since = time.monotonic(), None
+            return
+        if scene is None:
+            self.counters.yielded += 1
+            return
+        self.counters.described += 1
+        self._described_at, self._due_since = time.monotonic(), None
+        self._described = outcome
+        self._on_scene(outcome, scene)
+
+    def _answer(self, question: Question, outcome: Outcome) -> None:
+        engine = self.ladder.engine
+        assert engine is not None
+        overdue = time.monotonic() - question.asked > self._description()[1]
+        if self.slot.waiting and not overdue:
+            return
+
+        def cancelled() -> bool:
+            late = time.monotonic() > question.deadline
+            return self._stopping.is_set() or late or (self.slot.waiting and not overdue)
+
+        try:
+            generation = engine.ask(self.ladder.prefix, question.text, cancelled)
+        except Exception as error:  # as in the ladder
+            self._broken(error)
+            self._questions.popleft()
+            question.done(None, f"the model failed: {type(error).__name__}: {error}", outcome.stamp, engine.identity)
+            return
+        if generation is not None:
+            self._questions.popleft()
+            question.done(generation, "", outcome.stamp, engine.identity)
+
+    def _give_up_questions(self) -> None:
+        for question in [item for item in self._questions if time.monotonic() > item.deadline]:
+            self._questions.remove(question)
+            seen = self.ladder.frame is not None
+            why = "driving left no time for an answer; allow more time" if seen else "no picture has been seen yet"
+            question.done(None, f"no answer within the time limit: {why}", 0, ModelIdentity(""))
+
+    def _broken(self, error: Exception) -> None:
+        self.ladder.prefix = self._last = None
+        self.counters.errors += 1
+        kind = "out of memory, " if is_out_of_memory(error) else ""
+        self.ladder.last_error = f"{kind}{type(error).__name__}: {error}"
