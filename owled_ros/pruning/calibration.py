@@ -200,8 +200,10 @@ def _render(record: Mapping[str, Any], tokenizer: Any, path: Path) -> str:
 
 
 def _dialogue(record: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Make a dialogue of a described scene: the first question carries the description."""
+    """Make a dialogue of a described scene: the first question carries the description, which may stand alone."""
     messages: list[dict[str, str]] = []
+    if "description_and_action" in record and not record.get("qa"):
+        messages.append({"role": "user", "content": str(record["description_and_action"]).strip()})
     for pair in record.get("qa") or []:
         question = str(pair["question"])
         if not messages:

@@ -46,10 +46,18 @@ class PruneConfig:
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
     damping: float = 0.01  # SparseGPT: share of the mean of the Hessian's diagonal added to it
     seed: int = 0
-    dtype: str = "float32"  # of the forward passes; statistics are float32 in any case
+    dtype: str = "auto"  # of the products in forward passes: float32, bfloat16, or auto: bfloat16 where it is fast
     device: str = "cpu"
     threads: int | None = None  # None leaves torch's choice
     state: Path | None = None  # where the resumable state lives; None: beside the output
+
+    @property
+    def group(self) -> tuple[int, int] | None:
+        """(N, M) of an N:M pattern, None for unstructured."""
+        if self.pattern == "unstructured":
+            return None
+        zeros, group = self.pattern.split(":")
+        return int(zeros), int(group)
 
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
@@ -57,7 +65,7 @@ class PruneConfig:
         _one_of("allocation", self.allocation, ALLOCATIONS)
         _one_of("statistics", self.statistics, STATISTICS)
         _one_of("pattern", self.pattern, PATTERNS)
-        _one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
         for component in (*self.components, *self.budgets):
             _one_of("component", component, COMPONENTS)
         if not self.components:
@@ -71,11 +79,11 @@ class PruneConfig:
             raise OwledError(f"the outlier threshold M is {self.lod_threshold}; it must be a positive number")
         if self.learn_steps < 1 or self.recovery_steps < 0 or self.lod_samples < 1 or self.damping <= 0.0:
             raise OwledError("learn_steps, lod_samples and damping must be positive, recovery_steps not negative")
-        if self.pattern != "unstructured":
-            zeros, group = (int(part) for part in self.pattern.split(":"))
-            if not math.isclose(self.sparsity, 1 - zeros / group) or self.budgets:
+        if self.group is not None:
+            share = self.group[0] / self.group[1]
+            if not math.isclose(self.sparsity, share) or self.budgets:
                 raise OwledError(
-                    f"pattern {self.pattern} always zeroes {1 - zeros / group:.0%}: set the sparsity to that, without budgets"
+                    f"pattern {self.pattern} always zeroes {share:.0%}: set the sparsity to that, without budgets"
                 )
             if self.allocation != "uniform":
                 raise OwledError(f"pattern {self.pattern} leaves nothing to allocate: use allocation uniform")

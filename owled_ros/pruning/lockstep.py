@@ -79,13 +79,15 @@ def run_in_step(jobs: Sequence[Callable[[], Any]], stops: Sequence[nn.Module], h
 
 
 def _start(job: Callable[[], Any], by_thread: dict[int, _Worker]) -> _Worker:
+    autocast, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_dtype("cpu")  # per thread: pass them on
+
     def body() -> None:
         by_thread[threading.get_ident()] = worker
         worker.go.wait()
         worker.go.clear()
         try:
             if not worker.abandoned:
-                with torch.no_grad():
+                with torch.no_grad(), torch.autocast("cpu", dtype, enabled=autocast):
                     worker.result = job()
         except _Abandoned:
             pass

@@ -82,6 +82,7 @@ def prune(
     from owled_ros.models.components import find_structure
     from owled_ros.models.load import load_model, source_of
     from owled_ros.pruning.artifact import check_space
+    from owled_ros.pruning.passes import forward_precision
     from owled_ros.pruning.state import PruneState, fingerprint, hash_batches
 
     config.check()
@@ -93,7 +94,8 @@ def prune(
     start = time.monotonic()
     job.report("load", 0, 1, str(config.model))
     source = source_of(config.model)
-    model = load_model(config.model, config.device, config.dtype)
+    weights_dtype = "bfloat16" if source.dtype == "bfloat16" and config.dtype != "float32" else "float32"
+    model = load_model(config.model, config.device, weights_dtype)
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")  # one product per expert, so that each expert's inputs can be seen
     structure = find_structure(model).only(config.components)
@@ -105,14 +107,15 @@ def prune(
     job.timings["load_s"] = time.monotonic() - start
     try:
         state = PruneState(config.state or config.output.parent / f".{config.output.name}.pruning", name)
-        plan = _plan(job, state, model, structure)
-        _prune_blocks(job, state, model, structure, plan)
-        _recover(job, state, model, structure)
+        with forward_precision(config.dtype, config.device):
+            plan = _plan(job, state, model, structure)
+            _prune_blocks(job, state, model, structure, plan)
+            _recover(job, state, model, structure)
+            _measure(job, model, "pruned")
     except OSError as err:
         raise OwledError(
             f"cannot write the state of the run: {err}; free the disk and run the same command again"
         ) from err
-    _measure(job, model, "pruned")
     job.report("write", 0, 1, str(config.output))
     _write(job, model, source, structure, plan, provenance or [], batches_sha256)
     state.remove()
@@ -163,38 +166,11 @@ def _plan(job: _Job, state: PruneState, model: nn.Module, structure: Structure) 
 
 
 def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Structure, plan: Plan) -> None:
-    from owled_ros.pruning.blocks import Rule, advance, prune_block
-    from owled_ros.pruning.gradients import dense_gradients
-    from owled_ros.pruning.passes import find_segments, record
+    from owled_ros.pruning.procedure import prune_blocks
 
-    config = job.config
     start = time.monotonic()
-    gradients = dense_gradients(model, structure, job.batches) if config.score == "pruner-zero" else None
-    group = None if config.pattern == "unstructured" else (int(config.pattern[0]), int(config.pattern[2]))
-    rule = Rule(config.score, group, config.damping)
-    segments = find_segments(model, structure.blocks, _most_telling(job.batches))
-    total, done = len(structure.blocks), 0
-    for index, segment in enumerate(segments):
-        chunks = record(model, segments, index, job.batches)
-        for block in segment.blocks:
-            if state.load_block(done, block):
-                advance(block, chunks)
-            else:
-                prune_block(block, chunks, plan.zeros, rule, config.statistics, gradients)
-                state.save_block(done, block)
-            for chunk in chunks:
-                chunk.arguments.pop(block.name)
-            done += 1
-            job.report("prune", done, total, block.name)
+    prune_blocks(model, structure, job.batches, plan.zeros, job.config, state, lambda done, total, name: job.report("prune", done, total, name))
     job.timings["prune_s"] = time.monotonic() - start
-
-
-def _most_telling(batches: Sequence[Batch]) -> list[Batch]:
-    """Pick one batch of every set of inputs (text only, with picture), so that every component runs."""
-    kinds: dict[tuple[str, ...], Batch] = {}
-    for batch in batches:
-        kinds.setdefault(tuple(sorted(batch)), batch)
-    return list(kinds.values())
 
 
 def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> None:
@@ -205,7 +181,7 @@ def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structur
 
     start = time.monotonic()
     _measure(job, model, "before_recovery")
-    dense = load_model(job.config.model, job.config.device, job.config.dtype)
+    dense = load_model(job.config.model, job.config.device)
     settings = (job.config.recovery_steps, job.config.seed)
     recover(
         model,
@@ -276,8 +252,7 @@ def _write(
         "timings": {key: round(value, 3) for key, value in job.timings.items()},
         "versions": versions(),
     }
-    dtype = getattr(torch, source.dtype if config.dtype == "float32" else config.dtype)
-    write_artifact(model, source, config.output, manifest, dtype)
+    write_artifact(model, source, config.output, manifest, getattr(torch, source.dtype))
 
 
 def _block_entries(structure: Structure, plan: Plan) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ mask. Letters: R outputs, K inputs.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from owled_ros.errors import OwledError
@@ -34,16 +35,17 @@ def mask_rows(score: torch.Tensor, zeros: int) -> torch.Tensor:
     rows, columns = score.shape
     if not 0 <= zeros <= score.numel():
         raise OwledError(f"cannot prune {zeros} of {score.numel()} weights")
-    mask = torch.zeros(rows, columns, dtype=torch.bool, device=score.device)  # (R, K)
+    # Row r gets one more where floor((r + 1) * rest / rows) steps up: evenly spread, no row order preferred.
     base, rest = divmod(zeros, rows)
-    order = score.sort(dim=1, stable=True).indices  # (R, K)
-    mask.scatter_(1, order[:, :base], True)
-    if rest:
-        # Row r gets one more where floor((r + 1) * rest / rows) steps up: evenly spread, no row order preferred.
-        steps = torch.arange(rows + 1, device=score.device) * rest // rows
-        extra = (steps[1:] > steps[:-1]).nonzero().flatten()
-        mask[extra, order[extra, base]] = True
-    return mask
+    steps = torch.arange(rows + 1, device=score.device) * rest // rows
+    counts = base + (steps[1:] - steps[:-1])  # (R,)
+    border = _row_borders(score, base, rest > 0).gather(1, (counts - base)[:, None])  # (R, 1)
+    mask = score < border  # (R, K)
+    ties = score == border
+    missing = counts[:, None] - mask.sum(1, keepdim=True)
+    if bool((ties.sum(1, keepdim=True) > missing).any()):
+        ties &= ties.cumsum(1) <= missing
+    return mask | ties
 
 
 def mask_groups(score: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
@@ -55,3 +57,16 @@ def mask_groups(score: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
     order = grouped.sort(dim=2, stable=True).indices[..., :zeros]
     mask = torch.zeros_like(grouped, dtype=torch.bool).scatter_(2, order, True)
     return mask.reshape(rows, columns)
+
+
+def _row_borders(score: torch.Tensor, base: int, one_more: bool) -> torch.Tensor:
+    """Return the base-th and (base + 1)-th smallest score of each row (R, 2); minus infinity for a count of zero."""
+    rows, columns = score.shape
+    places = [base - 1, min(base, columns - 1)] if one_more else [base - 1, base - 1]
+    if score.device.type == "cpu":  # numpy's vectorised selection is an order of magnitude faster than torch's
+        wanted = sorted({place for place in places if place >= 0})
+        chosen = torch.from_numpy(np.partition(score.numpy(), wanted, axis=1)) if wanted else score
+    else:
+        chosen = score.sort(dim=1).values
+    nothing = torch.full((rows,), -torch.inf, device=score.device)
+    return torch.stack([chosen[:, place] if place >= 0 else nothing for place in places], dim=1)

