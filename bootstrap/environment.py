@@ -41,7 +41,7 @@ def run_environment(layout: Layout, ros: str | None, environ: Mapping[str, str])
         env[REEXEC_GUARD] = "1"
         env["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
     env["LD_LIBRARY_PATH"] = _joined(libraries, env.get("LD_LIBRARY_PATH", ""))
-    for name, value in transport_settings(layout).items():
+    for name, value in {**transport_settings(layout), **_kernels(messages)}.items():
         env.setdefault(name, value)
     return env
 
@@ -52,6 +52,13 @@ def transport_settings(layout: Layout) -> dict[str, str]:
     settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     profile = str(layout.top / "config" / "fastdds.xml")
     return {**settings, **{name: profile for name in PROFILE_VARIABLES}}
+
+
+def _kernels(site_packages: list[Path]) -> dict[str, str]:
+    """Name the sparse kernels that colcon built, because the sources beside which they belong lie elsewhere."""
+    built = [path / "owled_ros" / "sparse" / "libowled_sparse.so" for path in site_packages]
+    library = next((path for path in built if path.is_file()), None)
+    return {"OWLED_SPARSE_LIBRARY": str(library)} if library else {}
 
 
 def _site_packages(layout: Layout, python_version: str) -> list[Path]:

@@ -47,7 +47,9 @@ def check_cpu() -> Finding:
 
 def check_kernel() -> Finding:
     """Which sparse kernel would run here."""
-    name, problem = run_child("from owled_ros.sparse.native import describe; print(describe())")
+    name, problem = run_child(
+        "from owled_ros.sparse.library import kernels; print(kernels()[0], 'of', ', '.join(kernels()))"
+    )
     if problem:
         return Finding(
             "sparse kernel",
