@@ -1,0 +1,59 @@
+"""The parameters of source_node; values come from config/source_node.param.yaml. Needs rclpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.node import Node
+
+from owled_ros.nodes.parameters import Entry, declare, read_values
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What is played, how fast, and what is kept; see ENTRIES."""
+
+    source: str
+    path: str
+    pace: str
+    seed: int
+    routes: int
+    seconds: float
+    rate_hz: float
+    ego_rate_hz: float
+    width_px: int
+    height_px: int
+    video_speed_mps: float
+    action_timeout_s: float
+    answer_timeout_s: float
+    driver: str
+    record: str
+    film: str
+    film_width_px: int
+
+
+ENTRIES = (
+    Entry("source", "str", "What is played.", choices=("world", "bag", "video"), read_only=True),
+    Entry("path", "str", "The bag or the clip.", read_only=True),
+    Entry("pace", "str", "By the wall clock, or the next picture when the last one is answered.", choices=("realtime", "lockstep"), read_only=True),
+    Entry("seed", "int", "Seed of the first route.", 0, 2**31 - 1, read_only=True),
+    Entry("routes", "int", "Routes to drive, one after the other.", 1, 100_000, read_only=True),
+    Entry("seconds", "float", "End after this long [s] of driving; 0: at the end of the source.", 0.0, 1e6, read_only=True),
+    Entry("rate_hz", "float", "Pictures of the world [Hz].", 0.1, 100.0, read_only=True),
+    Entry("ego_rate_hz", "float", "Odometry of the world [Hz].", 1.0, 500.0, read_only=True),
+    Entry("width_px", "int", "Width of the world's pictures [px].", 16, 7680, read_only=True),
+    Entry("height_px", "int", "Height of the world's pictures [px].", 16, 4320, read_only=True),
+    Entry("video_speed_mps", "float", "Speed [m/s] reported beside a clip, which has none.", 0.0, 60.0, read_only=True),
+    Entry("action_timeout_s", "float", "An older action [s] is no longer applied: the vehicle brakes.", 0.01, 10.0, read_only=True),
+    Entry("answer_timeout_s", "float", "Lockstep: how long [s] an answer is waited for.", 0.1, 600.0, read_only=True),
+    Entry("driver", "str", "Full name of the node that drives.", read_only=True),
+    Entry("record", "str", "New bag directory; empty: no recording.", read_only=True),
+    Entry("film", "str", "New directory for the overlay film and picture; empty: none.", read_only=True),
+    Entry("film_width_px", "int", "Width of the film [px].", 160, 3840, read_only=True),
+)  # fmt: skip
+
+
+def read_options(node: Node) -> SourceOptions:
+    """Declare and read the parameters."""
+    declare(node, ENTRIES)
+    return SourceOptions(**read_values(node, ENTRIES))
