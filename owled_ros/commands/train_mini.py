@@ -35,6 +35,7 @@ def train_mini(
     """
     from owled_ros.scenes import mini_train
     from owled_ros.scenes.mini_export import export
+    from owled_ros.sparse.pack import PACKED_NAME, pack_model
 
     config = mini_train.TrainConfig(
         samples=samples,
@@ -47,4 +48,5 @@ def train_mini(
     )
     module = mini_train.load_average(config, out) if export_only else mini_train.train(config, out)
     mini_train.plot_learning(out)
-    export(module.model.float().cpu(), out, calibration_scenes)
+    model = export(module.model.float().cpu(), out, calibration_scenes, mini_train.samples_seen(out))
+    pack_model(model, model / PACKED_NAME)

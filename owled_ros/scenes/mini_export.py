@@ -35,7 +35,7 @@ License: Apache-2.0, like the package.
 """
 
 
-def export(model: Any, directory: Path, calibration_scenes: int, samples: int = 0) -> Path:
+def export(model: Any, directory: Path, calibration_scenes: int, samples: int) -> Path:
     """Write `directory`/model with a calibrated confidence; returns it."""
     model.eval()
     calibration = calibrate(model, calibration_scenes)
@@ -45,7 +45,7 @@ def export(model: Any, directory: Path, calibration_scenes: int, samples: int = 
         model,
         target,
         build_profile(confidence=calibration),
-        CARD.format(parameters=parameters, samples=samples or "rendered"),
+        CARD.format(parameters=parameters, samples=samples),
     )
     return target
 

@@ -20,11 +20,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from owled_ros.driving.answer import PEDESTRIAN_KINDS
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_atomic
 from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.camera import Camera
-from owled_ros.scenes.mini_data import IGNORE, PATCH_CLASSES, Batch, TrainingStream, collate, make_example
+from owled_ros.scenes.mini_data import (
+    IGNORE,
+    PATCH_CLASSES,
+    PATCH_LANE,
+    PATCH_NONE,
+    Batch,
+    TrainingStream,
+    collate,
+    make_example,
+)
 from owled_ros.scenes.mini_model import IMAGE_MEAN, IMAGE_SIDE, IMAGE_STD, WIDTH, build_model
 
 logger = logging.getLogger(__name__)
@@ -33,7 +43,7 @@ FINAL_RATE = 0.02  # of the full learning rate
 AVERAGE = 0.998  # decay of the averaged weights, per step
 CLIP_NORM = 1.0
 PATCH_WEIGHT, DISTANCE_WEIGHT = 0.5, 0.25
-OBJECT_WEIGHT = 4.0  # a patch with an object counts as many without
+OBJECT_WEIGHT, PERSON_WEIGHT = 4.0, 12.0  # a patch with an object or a person counts as many without
 VALIDATION_SCENES = 96
 
 
@@ -67,9 +77,7 @@ class MiniTraining(torch.nn.Module):
         layers = getattr(tower, "vision_model", tower).encoder.layers
         layers[-1].register_forward_hook(self._keep_patches)
         self.register_buffer("soft", torch.from_numpy(tokens.soft_labels()), persistent=False)  # (V, V)
-        self.register_buffer(
-            "patch_weights", torch.tensor([1.0, 1.0] + [OBJECT_WEIGHT] * (PATCH_CLASSES - 2)), persistent=False
-        )
+        self.register_buffer("patch_weights", patch_weights(), persistent=False)
 
     def _keep_patches(self, _module: torch.nn.Module, _inputs: tuple, output: torch.Tensor | tuple) -> None:
         self._patches = output[0] if isinstance(output, tuple) else output
@@ -134,7 +142,7 @@ def train(config: TrainConfig, directory: Path) -> MiniTraining:
     step, seconds = _resume(directory, module, optimizer, average)
     validation = _validation_batch()
     start = last_save = time.monotonic()
-    sums = torch.zeros(2)
+    sums, summed = torch.zeros(2), 0
     for batch in _batches(config, step * config.batch_size):
         if step * config.batch_size >= config.samples:
             break
@@ -152,14 +160,14 @@ def train(config: TrainConfig, directory: Path) -> MiniTraining:
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 average[name].lerp_(parameter, 1 - decay)
-        sums += torch.tensor([answer.item(), patches.item()])
+        sums, summed = sums + torch.tensor([answer.item(), patches.item()]), summed + 1
         now = time.monotonic()
         if step % config.log_every_steps == 0:
             elapsed = seconds + now - start
             entry = {"samples": step * config.batch_size, "seconds": round(elapsed), "rate": round(rate, 6)}
-            answer_loss, patch_loss = (sums / config.log_every_steps).tolist()
+            answer_loss, patch_loss = (sums / summed).tolist()
             _log(directory, {**entry, "answer_loss": round(answer_loss, 4), "patch_loss": round(patch_loss, 4)})
-            sums.zero_()
+            sums, summed = torch.zeros(2), 0
         if now - last_save > config.checkpoint_every_s:
             last_save = now
             _save(directory, module, optimizer, average, step, seconds + now - start, config)
@@ -175,6 +183,14 @@ def train(config: TrainConfig, directory: Path) -> MiniTraining:
     return module
 
 
+def patch_weights() -> torch.Tensor:
+    """Return (classes,) float32: how much a patch counts by what it shows."""
+    weights = torch.full((PATCH_CLASSES,), OBJECT_WEIGHT)
+    weights[[PATCH_NONE, PATCH_LANE]] = 1.0
+    weights[[PATCH_LANE + kind for kind in PEDESTRIAN_KINDS]] = PERSON_WEIGHT
+    return weights
+
+
 def load_average(config: TrainConfig, directory: Path) -> MiniTraining:
     """Return the model with the averaged weights of a run's checkpoint, untrained further."""
     path = directory / "checkpoint" / "average.safetensors"
@@ -183,6 +199,12 @@ def load_average(config: TrainConfig, directory: Path) -> MiniTraining:
     module = MiniTraining(config.seed)
     _use(module, load_file(path))
     return module
+
+
+def samples_seen(directory: Path) -> int:
+    """Return how many pictures a run has seen by its checkpoint."""
+    facts = json.loads((directory / "checkpoint" / "state.json").read_text())
+    return facts["step"] * facts["config"]["batch_size"]
 
 
 def schedule(step: int, config: TrainConfig) -> float:

@@ -11,7 +11,7 @@ from owled_ros.scenes.look import Building, Colour, Look, Tree
 from owled_ros.scenes.road import POLE_AFTER_LINE, Road
 
 CAR_RANGE = 50.0  # [m] from the camera, beyond it nothing is reported
-PEDESTRIAN_RANGE = 40.0
+PEDESTRIAN_RANGE = 32.0  # at 192 pixels a person farther away is four pixels wide at most
 LIGHT_RANGE = 45.0
 LIGHT_NEAREST = 7.5  # nearer, its lamps are above the picture
 FRONT_OVERHANG = 3.7  # [m] from the ego's rear axle to its front bumper
