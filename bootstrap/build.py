@@ -33,7 +33,7 @@ def build_package(layout: Layout, ros: str | None, key: str, env: Mapping[str, s
     write_stamp(layout.build_stamp, INSTALLING, key)
     source = _link_sources(layout)
     command = [
-        _colcon(layout), "--log-base", str(layout.build / "log"), "build", "--base-paths", str(source),
+        *_colcon(layout), "--log-base", str(layout.build / "log"), "build", "--base-paths", str(source),
         "--build-base", str(layout.build), "--install-base", str(layout.install), "--merge-install",
         *(["--symlink-install"] if ros else []), "--event-handlers", "console_direct+", "--cmake-args", "-DBUILD_TESTING=OFF",
         *([] if ros else _wheel_options(layout)),
@@ -73,9 +73,12 @@ def _forget_other_builds(layout: Layout) -> None:
         shutil.rmtree(cache.parent)
 
 
-def _colcon(layout: Layout) -> str:
+def _colcon(layout: Layout) -> list[str]:
+    """Its own script may be missing where the package is seen through the system's path: the module is there still."""
     own = layout.venv / "bin" / "colcon"
-    return str(own) if own.exists() else "colcon"
+    if own.exists() or shutil.which("colcon"):
+        return [str(own) if own.exists() else "colcon"]
+    return [str(layout.venv_python), "-c", "import sys; from colcon_core.command import main; sys.exit(main())"]
 
 
 def _note(line: str) -> str:

@@ -30,10 +30,7 @@ def run_step(title: str, command: Sequence[str], log: Path, env: Mapping[str, st
     words = [""]
     with open(log, "a", encoding="utf-8") as stream:
         stream.write(f"\n$ {' '.join(command)}\n")
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
-            errors="replace", env=dict(env), start_new_session=True,
-        )  # fmt: skip
+        process = _start(title, command, env)
         reader = threading.Thread(target=_read, args=(process, stream, lines, words, note), daemon=True)
         reader.start()
         try:
@@ -55,6 +52,18 @@ def run_step(title: str, command: Sequence[str], log: Path, env: Mapping[str, st
 def say(text: str) -> None:
     """Write a line for the person who waits."""
     print(f"owled: {text}", file=sys.stderr, flush=True)
+
+
+def _start(title: str, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+            errors="replace", env=dict(env), start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise SetupProblem(
+            f"{title}: cannot start {command[0]} ({error.strerror}). Remove .venv and run again."
+        ) from error
 
 
 def _read(process: subprocess.Popen[str], stream, lines: list[str], words: list[str], note: Note) -> None:  # type: ignore[no-untyped-def]
