@@ -1,0 +1,99 @@
+"""The real driving node with a model that does what a control file says; started by the tests as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from owled_ros.driving.engine import never
+from owled_ros.driving.frame import Frame
+from owled_ros.driving.prediction import ActionAnswer, Generation, ModelIdentity, SceneAnswer, judge_action, judge_scene
+from owled_ros.errors import OwledError
+
+CONTROL = "control.json"
+GOOD = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
+SCENE = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
+FAILURES: dict[str, Callable[[], BaseException]] = {
+    "memory": lambda: MemoryError("no room for the picture"),
+    "torch": lambda: RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "fault": lambda: ValueError("weights of layer 7 are NaN"),
+}
+
+
+class FakeEngine:
+    """Answers what `control.json` in its model directory says."""
+
+    facts: Mapping[str, Any] = {"device": "cpu", "kernel": "fake"}
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.identity = ModelIdentity(f"{directory.name}@fake")
+
+    def control(self) -> dict[str, Any]:
+        return json.loads((self.directory / CONTROL).read_text())
+
+    def see(self, frame: Frame) -> Frame:
+        control = self.control()
+        time.sleep(control.get("delay_s", 0.0))
+        if control.get("fail"):
+            raise FAILURES[control["fail"]]()
+        return frame
+
+    def act(self, prefix: Frame) -> ActionAnswer:
+        control = self.control()
+        return judge_action(Generation(control.get("text", GOOD), control.get("complete", True), control.get("confidence", 0.9), 8, 0.0))
+
+    def describe(self, prefix: Frame, cancelled: Callable[[], bool] = never) -> SceneAnswer | None:
+        if not self._wait(self.control().get("scene_delay_s", 0.0), cancelled):
+            return None
+        return judge_scene(Generation(self.control().get("scene", SCENE), True, 0.9, 8, 0.0))
+
+    def ask(self, prefix: Frame, question: str, cancelled: Callable[[], bool] = never) -> Generation | None:
+        if not self._wait(self.control().get("scene_delay_s", 0.0), cancelled):
+            return None
+        return Generation(f"you asked: {question}", True, 0.9, 4, 0.0)
+
+    def close(self) -> None:
+        """Free nothing."""
+
+    @staticmethod
+    def _wait(seconds: float, cancelled: Callable[[], bool]) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if cancelled():
+                return False
+            time.sleep(0.005)
+        return not cancelled()
+
+
+def load_fake(path: str, *, device: str, dtype: str, threads: int, runtime: str) -> FakeEngine:
+    """Load a directory that holds a control file."""
+    directory = Path(path)
+    if not (directory / CONTROL).is_file():
+        raise OwledError(f"model directory {directory} has no {CONTROL}")
+    engine = FakeEngine(directory)
+    time.sleep(engine.control().get("load_s", 0.0))
+    if engine.control().get("load_fails"):
+        raise OSError("safetensors header is damaged")
+    return engine
+
+
+def make_model(directory: Path, **control: Any) -> Path:
+    """Write a model directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    aside = directory / "aside.json"
+    aside.write_text(json.dumps(control))
+    aside.rename(directory / CONTROL)
+    return directory
+
+
+if __name__ == "__main__":
+    from owled_ros.nodes.process import leave, watch_signals
+
+    watch_signals()
+    from owled_ros.nodes.driving_node import main
+
+    leave(main(load_fake))

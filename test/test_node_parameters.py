@@ -1,0 +1,110 @@
+"""Declaration, parameter file and schema of the driving and source nodes are equal; docs/node.md shows the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import jsonschema
+import yaml
+
+from owled_ros.errors import OwledError
+from owled_ros.nodes import parameters, source_options, topics
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
+NODES = [("driving_node", parameters.ENTRIES), ("source_node", source_options.ENTRIES)]
+
+
+def values_of(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "config" / f"{name}.param.yaml").read_text())["/**"]["ros__parameters"]
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "schema" / f"{name}.schema.json").read_text())
+
+
+def described(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def walk(properties: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for key, value in properties.items():
+            if value["type"] == "object":
+                yield from walk(value["properties"], f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    yield from walk(schema_of(name)["definitions"][name]["properties"], "")
+
+
+@pytest.mark.parametrize(("name", "entries"), NODES)
+def test_file_schema_and_declaration_hold_the_same(name: str, entries: tuple[parameters.Entry, ...]) -> None:
+    declared, written, schema = {entry.name: entry for entry in entries}, dict(flat(values_of(name))), dict(described(name))
+    assert list(declared) == list(written) == list(schema)
+    for key, entry in declared.items():
+        row = schema[key]
+        assert row["type"] == KINDS[entry.kind]
+        assert row["description"] == entry.description
+        assert (row.get("minimum"), row.get("maximum")) == (entry.low, entry.high)
+        assert tuple(row.get("enum", ())) == entry.choices
+        assert row["default"] == written[key]
+        assert type(written[key]).__name__ == entry.kind, f"{key}: a float needs its point in YAML"
+
+
+@pytest.mark.parametrize("name", ["driving_node", "source_node"])
+def test_schema_takes_the_file_and_refuses_unknown_names_and_ranges(name: str) -> None:
+    document = {"/**": {"ros__parameters": values_of(name)}}
+    jsonschema.validate(document, schema_of(name))
+    for spoilt in ({"tpyo": 1}, {"threads": 0} if name == "driving_node" else {"routes": 0}):
+        wrong = {"/**": {"ros__parameters": {**values_of(name), **spoilt}}}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema_of(name))
+
+
+def test_units_stand_in_the_names_of_numbers() -> None:
+    units = ("_s", "_hz", "_mb", "_px", "_m", "_rad", "_mps2", "_mps")
+    without = {"threads", "confidence_floor", "seed", "routes", "seconds"}  # counts, shares, and a unit as its name
+    for _, entries in NODES:
+        for entry in entries:
+            if entry.kind in ("int", "float"):
+                assert entry.name.endswith(units) or entry.name in without, entry.name
+                assert entry.low is not None
+                assert entry.high is not None
+
+
+def settings() -> parameters.DrivingSettings:
+    return parameters.DrivingSettings(**{key.replace(".", "_"): value for key, value in flat(values_of("driving_node"))})
+
+
+def test_changes_are_taken_or_refused_with_words() -> None:
+    from rclpy.parameter import Parameter
+
+    changed = parameters.changed(settings(), [Parameter("vehicle.wheel_base_m", value=3.1), Parameter("use_sim_time", value=True)])
+    assert changed.vehicle.wheel_base == 3.1
+    with pytest.raises(OwledError, match="cannot be changed while the node runs"):
+        parameters.changed(settings(), [Parameter("model_path", value="/elsewhere")])
+    with pytest.raises(OwledError, match="expected a number"):
+        parameters.changed(settings(), [Parameter("deadline_s", value=float("nan"))])
+
+
+def test_documentation_lists_every_parameter_and_topic() -> None:
+    text = (ROOT / "docs" / "node.md").read_text()
+    for _, entries in NODES[:1]:
+        for entry in entries:
+            assert f"| `{entry.name}` | {entry.kind} |" in text, entry.name
+            assert entry.description in text, entry.name
+    for topic in topics.DRIVING_TOPICS:
+        assert f"| `{topic.name}` | {topic.type} | {topic.direction} |" in text, topic.name
+        assert topic.meaning in text, topic.name
