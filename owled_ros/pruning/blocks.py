@@ -18,7 +18,7 @@ from owled_ros.models.components import Block, Matrix
 from owled_ros.pruning import scores
 from owled_ros.pruning.lockstep import Arguments, run_in_step
 from owled_ros.pruning.passes import Chunk, run_block
-from owled_ros.pruning.sparsegpt import sparsegpt
+from owled_ros.pruning.sparsegpt import refine, sparsegpt
 from owled_ros.pruning.statistics import InputStatistics, run_experts
 
 logger = logging.getLogger(__name__)
@@ -26,15 +26,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rule:
-    """How the zeros of a matrix are chosen: a score, an (N, M) group or None, and SparseGPT's damping."""
+    """How the zeros of a matrix are chosen: a score, an (N, M) group or None, the Hessian's damping, steps of `refine`."""
 
     score: str
     group: tuple[int, int] | None = None
     damping: float = 0.01
+    refine_steps: int = 0
 
     @property
     def needs_hessian(self) -> bool:
-        return self.score == "sparsegpt"
+        return self.score == "sparsegpt" or self.refine_steps > 0
 
 
 def prune_block(
@@ -125,9 +126,20 @@ def prune_matrix(
         score = "magnitude"
     if score == "sparsegpt":
         assert seen.hessian is not None
-        corrected, _ = sparsegpt(weight, seen.hessian, zeros, rule.group, rule.damping)
-        weight.copy_(corrected)
-        return
+        pruned, mask = sparsegpt(weight, seen.hessian, zeros, rule.group, rule.damping)
+    else:
+        mask = _mask(matrix, score, seen, zeros, rule, gradient)
+        pruned = weight.masked_fill(mask, 0.0)
+    if rule.refine_steps and seen.tokens:
+        assert seen.hessian is not None
+        pruned = refine(weight, pruned, mask, seen.hessian, rule.refine_steps, rule.damping)
+    weight.copy_(pruned)
+
+
+def _mask(
+    matrix: Matrix, score: str, seen: InputStatistics, zeros: int, rule: Rule, gradient: torch.Tensor | None
+) -> torch.Tensor:
+    weight = matrix.weight()
     if score == "magnitude":
         ranking = scores.magnitude(weight)
     elif score == "wanda":
@@ -136,8 +148,7 @@ def prune_matrix(
         if gradient is None:
             raise OwledError(f"no gradient for {matrix.name}: pruner-zero needs the gradients of every matrix")
         ranking = scores.pruner_zero(weight, gradient)
-    mask = scores.mask_groups(ranking, *rule.group) if rule.group else scores.mask_rows(ranking, zeros)
-    weight.masked_fill_(mask, 0.0)
+    return scores.mask_groups(ranking, *rule.group) if rule.group else scores.mask_rows(ranking, zeros)
 
 
 def _prune_fused(

@@ -44,7 +44,8 @@ class PruneConfig:
     lod_samples: int = 8  # sequences that measure the outliers; owl-reference takes all
     learn_steps: int = 40  # steps of the learned allocation
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
-    damping: float = 0.01  # SparseGPT: share of the mean of the Hessian's diagonal added to it
+    refine_steps: int = 0  # conjugate-gradient steps that fit the kept weights to the dense output, mask fixed
+    damping: float = 0.01  # of the Hessian (SparseGPT, refine): share of the mean of the Hessian's diagonal added to it
     seed: int = 0
     dtype: str = "auto"  # of the products in forward passes: float32, bfloat16, or auto: bfloat16 where it is fast
     device: str = "cpu"
@@ -77,8 +78,15 @@ class PruneConfig:
             raise OwledError(f"lambda is {self.owl_lambda}; it must lie in [0, 0.5)")
         if not (math.isfinite(self.lod_threshold) and self.lod_threshold > 0.0):
             raise OwledError(f"the outlier threshold M is {self.lod_threshold}; it must be a positive number")
-        if self.learn_steps < 1 or self.recovery_steps < 0 or self.lod_samples < 1 or self.damping <= 0.0:
-            raise OwledError("learn_steps, lod_samples and damping must be positive, recovery_steps not negative")
+        if (
+            self.learn_steps < 1
+            or min(self.recovery_steps, self.refine_steps) < 0
+            or self.lod_samples < 1
+            or self.damping <= 0.0
+        ):
+            raise OwledError(
+                "learn_steps, lod_samples and damping must be positive, recovery_steps and refine_steps not negative"
+            )
         if self.group is not None:
             share = self.group[0] / self.group[1]
             if not math.isclose(self.sparsity, share) or self.budgets:

@@ -68,7 +68,9 @@ def forward_precision(dtype: str, device: str) -> torch.autocast:
     """Return the context in which the passes of a run multiply: float32, or bfloat16 with float32 sums and weights."""
     kind = device.split(":")[0]
     fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() if kind == "cpu" else True
-    return torch.autocast(kind, torch.bfloat16, enabled=dtype == "bfloat16" or (dtype == "auto" and fast), cache_enabled=False)
+    return torch.autocast(
+        kind, torch.bfloat16, enabled=dtype == "bfloat16" or (dtype == "auto" and fast), cache_enabled=False
+    )
 
 
 def forward_body(model: nn.Module, batch: Mapping[str, Any]) -> None:

@@ -169,7 +169,15 @@ def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Str
     from owled_ros.pruning.procedure import prune_blocks
 
     start = time.monotonic()
-    prune_blocks(model, structure, job.batches, plan.zeros, job.config, state, lambda done, total, name: job.report("prune", done, total, name))
+    prune_blocks(
+        model,
+        structure,
+        job.batches,
+        plan.zeros,
+        job.config,
+        state,
+        lambda done, total, name: job.report("prune", done, total, name),
+    )
     job.timings["prune_s"] = time.monotonic() - start
 
 

@@ -32,7 +32,7 @@ def pruner_zero(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
 
 def mask_rows(score: torch.Tensor, zeros: int) -> torch.Tensor:
     """Mask the `zeros` lowest scores in total, spread evenly over the rows: counts of two rows differ by at most one."""
-    rows, columns = score.shape
+    rows = score.shape[0]
     if not 0 <= zeros <= score.numel():
         raise OwledError(f"cannot prune {zeros} of {score.numel()} weights")
     # Row r gets one more where floor((r + 1) * rest / rows) steps up: evenly spread, no row order preferred.

@@ -1,4 +1,4 @@
-"""SparseGPT for one matrix: choose zeros and correct the kept weights (arXiv 2301.00774, algorithm 1). Needs torch.
+"""SparseGPT for one matrix (arXiv 2301.00774, algorithm 1), and least squares for any fixed mask. Needs torch.
 
 Letters: R outputs, K inputs. The Hessian of the layer's squared error is X^T X up to a factor, (K, K), float32.
 """
@@ -48,6 +48,42 @@ def sparsegpt(
         work[stop:] -= inverse[start:stop, stop:].t() @ errors
     work.masked_fill_(mask, 0.0)
     return work.t().contiguous(), mask.t().contiguous()
+
+
+def refine(
+    weight: torch.Tensor,
+    pruned: torch.Tensor,
+    mask: torch.Tensor,
+    hessian: torch.Tensor,
+    steps: int,
+    damping: float = 0.01,
+) -> torch.Tensor:
+    """Move the kept weights towards the least squares of their fixed mask: the one that reproduces W X best.
+
+    Conjugate gradients on all rows at once, with the diagonal as preconditioner; each row has its own step. SparseGPT's
+    greedy corrections stop well short of this optimum. Costs `steps` products (R, K) x (K, K).
+
+    Args:
+        weight: the dense weight (R, K). pruned: where to start. mask: True stays zero.
+    """
+    damped = hessian.float().clone()  # (K, K)
+    damped.diagonal().add_(damping * damped.diagonal().mean().clamp(min=1e-30))
+    scale = damped.diagonal()
+    free = ~mask
+    current = pruned.float()
+    residual = ((weight.float() - current) @ damped) * free  # (R, K), minus the gradient
+    direction = residual / scale
+    strength = (residual * direction).sum(1, keepdim=True)  # (R, 1)
+    for _ in range(steps):
+        image = (direction @ damped) * free
+        step = strength / (direction * image).sum(1, keepdim=True).clamp(min=1e-30)
+        current = current + step * direction
+        residual = residual - step * image
+        steep = residual / scale
+        following = (residual * steep).sum(1, keepdim=True)
+        direction = steep + following / strength.clamp(min=1e-30) * direction
+        strength = following
+    return current
 
 
 def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:

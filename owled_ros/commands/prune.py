@@ -1,0 +1,318 @@
+"""`owled prune` and `owled sensitivity`: from a model and calibration data to an artifact. Needs pruning and bags."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from owled_ros.errors import OwledError
+from owled_ros.pruning.config import ALLOCATIONS, PATTERNS, SCORES, STATISTICS, PruneConfig, PruneProgress
+
+if TYPE_CHECKING:
+    from owled_ros.pruning.calibration import AnsweredFrame, CalibrationSet
+
+SCENE_SEEDS = 900_000  # rendered scenes that calibrate; evaluation counts up from 0, training starts at ten million
+HELD_OUT_SHARE = 0.2  # of the calibration sources, kept back to measure
+logger = logging.getLogger(__name__)
+
+Model = Annotated[str, typer.Argument(help="Hugging Face directory, .gguf file, or 'mini' (the bundled model).")]
+Bags = Annotated[list[Path], typer.Option("--bag", help="rosbag2 to calibrate on (may be given several times).")]
+DrivingText = Annotated[Path | None, typer.Option(help="jsonl of driving text, see docs/pruning.md.")]
+GeneralText = Annotated[str, typer.Option(help="Text file, or 'python-docs' (comes with Python); '' for none.")]
+Scenes = Annotated[int, typer.Option(min=0, help="Rendered scenes with the expert's answers (no bag needed).")]
+Samples = Annotated[int, typer.Option(min=2, help="Calibration samples in all, shared by the sources given.")]
+Tokens = Annotated[int, typer.Option(min=8, help="Tokens of a text sample.")]
+Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of general text among the samples.")]
+Components = Annotated[
+    list[str], typer.Option("--component", help="vision, projector, language; default vision and language.")
+]
+Seed = Annotated[int, typer.Option(help="Same seed, same artifact.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(prune)
+    app.command()(sensitivity)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What calibrates: bags, driving text, rendered scenes, general text, and how much of it."""
+
+    bags: tuple[Path, ...]
+    driving_text: Path | None
+    general_text: str
+    scenes: int
+    samples: int
+    tokens: int
+    general_share: float
+    seed: int
+    device: str = "cpu"
+
+
+def prune(
+    model: Model,
+    output: Annotated[Path, typer.Argument(help="Directory of the artifact; replaced in one step.")],
+    sparsity: Annotated[float, typer.Option(help="Share of zeros over all pruned matrices, inside (0, 1).")] = 0.6,
+    budget: Annotated[list[str], typer.Option(help="Sparsity of one component, e.g. vision=0.4.")] = [],  # noqa: B006
+    component: Components = [],  # noqa: B006
+    score: Annotated[str, typer.Option(help=" | ".join(SCORES))] = "sparsegpt",
+    allocation: Annotated[str, typer.Option(help=" | ".join(ALLOCATIONS))] = "learned",
+    statistics: Annotated[str, typer.Option(help=" | ".join(STATISTICS))] = "fused",
+    pattern: Annotated[str, typer.Option(help=" | ".join(PATTERNS))] = "unstructured",
+    threshold: Annotated[float, typer.Option("--outlier-threshold", help="OWL's M.")] = 5.0,
+    owl_lambda: Annotated[
+        float, typer.Option("--lambda", help="OWL's lambda: half the range of block sparsities.")
+    ] = 0.08,
+    bag: Bags = [],  # noqa: B006
+    driving_text: DrivingText = None,
+    general_text: GeneralText = "python-docs",
+    scenes: Scenes = 0,
+    samples: Samples = 64,
+    tokens: Tokens = 512,
+    general_share: Share = 0.25,
+    recovery_steps: Annotated[int, typer.Option(min=0, help="Masked distillation after pruning; 0 is off.")] = 0,
+    pack: Annotated[bool, typer.Option(help="Add the packed weights of the sparse runtime.")] = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="cpu, or a CUDA device.")] = "cpu",
+) -> None:
+    """Prune a model with OWLed and write a hashed, reproducible artifact.
+
+    An interrupted run goes on where it was when the same command is given again.
+    """
+    from rich.console import Console
+
+    from owled_ros.models.manifest import read_manifest
+    from owled_ros.pruning.prune import prune as run
+
+    place = _place(model)
+    config = PruneConfig(
+        place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
+        _budgets(budget), threshold, owl_lambda, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
+    )  # fmt: skip
+    config.check()
+    sources = Sources(tuple(bag), driving_text, general_text, scenes, samples, tokens, general_share, seed, device)
+    calibration, held_out = calibration_sets(place, sources)
+    run(config, calibration.batches, calibration.entries(), held_out.batches, _say)
+    if pack:
+        from owled_ros.pruning.packing import pack_artifact
+
+        pack_artifact(output)
+    from owled_ros.commands.inspect import summary
+
+    Console().print(summary(read_manifest(output)))
+
+
+def sensitivity(
+    model: Model,
+    sparsity: Annotated[float, typer.Option(help="Overall sparsity that the proposed budget must reach.")] = 0.6,
+    out: Annotated[Path, typer.Option(help="Directory for sensitivity.json and sensitivity.png.")] = Path(
+        "sensitivity"
+    ),
+    score: Annotated[str, typer.Option(help=" | ".join(SCORES))] = "wanda",
+    bag: Bags = [],  # noqa: B006
+    driving_text: DrivingText = None,
+    general_text: GeneralText = "python-docs",
+    scenes: Scenes = 0,
+    samples: Samples = 32,
+    tokens: Tokens = 256,
+    general_share: Share = 0.25,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Measure what pruning each component alone costs, plot it, and propose a budget."""
+    import torch
+    from rich.console import Console
+
+    from owled_ros.files import write_json
+    from owled_ros.models.components import find_structure
+    from owled_ros.models.load import load_model
+    from owled_ros.pruning.passes import forward_precision
+    from owled_ros.pruning.sensitivity import measure_sensitivity, plot, propose_budget
+
+    place = _place(model)
+    config = PruneConfig(
+        place, out, sparsity, score, "uniform", seed=seed, components=("vision", "projector", "language")
+    )
+    config.check()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    calibration, held_out = calibration_sets(
+        place, Sources(tuple(bag), driving_text, general_text, scenes, samples, tokens, general_share, seed)
+    )
+    loaded = load_model(place)
+    with forward_precision(config.dtype, "cpu"):
+        found = measure_sensitivity(
+            loaded, find_structure(loaded), calibration.batches, held_out.batches, config,
+            report=lambda done, total, detail: logger.info("%d of %d: %s", done, total, detail),
+        )  # fmt: skip
+    budget = propose_budget(found, sparsity)
+    out.mkdir(parents=True, exist_ok=True)
+    losses = {name: {str(level): loss for level, loss in curve.items()} for name, curve in found.losses.items()}
+    write_json(
+        out / "sensitivity.json", {"dense_loss": found.dense, "losses": losses, "sizes": found.sizes, "budget": budget}
+    )
+    plot(found, budget, out / "sensitivity.png")
+    Console().print(_sensitivity_table(found, budget))
+
+
+def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, CalibrationSet]:
+    """Build the calibration and a held-out set from the same kinds of sources, never from the same part of one.
+
+    Raises:
+        OwledError: when no source was given that this model can use.
+    """
+    from owled_ros.models.load import load_processor
+    from owled_ros.pruning.calibration import frame_set, merge
+
+    processor = load_processor(model)
+    kinds = sum((bool(sources.bags), sources.driving_text is not None, sources.scenes > 0))
+    if not kinds and not sources.general_text:
+        raise OwledError("nothing to calibrate on: give --bag, --driving-text, --scenes or --general-text")
+    share = (1 - sources.general_share) if sources.general_text and kinds else 1.0
+    driving = max(round(sources.samples * share / max(kinds, 1)), 1)
+    parts, kept = [], []
+    if sources.bags:
+        halves = _cut(list(_bag_frames(model, sources, driving)))
+        parts.append(frame_set(", ".join(path.name for path in sources.bags), halves[0], processor))
+        kept.append(frame_set("held out", halves[1], processor))
+    if sources.scenes:
+        halves = _cut(list(_scene_frames(model, sources.scenes)))
+        parts.append(frame_set("rendered scenes", halves[0], processor))
+        kept.append(frame_set("held out", halves[1], processor))
+    texts = _text_parts(
+        sources, processor, driving if kinds else 0, sources.samples - (driving * kinds if kinds else 0)
+    )
+    return merge([*parts, *texts[0]]), merge([*kept, *texts[1]])
+
+
+def _text_parts(sources: Sources, processor: Any, driving: int, general: int) -> tuple[list[Any], list[Any]]:
+    from owled_ros.files import sha256_file
+    from owled_ros.pruning.calibration import read_driving_text, read_general_text, text_set
+
+    tokenizer = getattr(processor, "tokenizer", processor)
+    wanted = []
+    if sources.driving_text is not None:
+        texts = read_driving_text(sources.driving_text, tokenizer)
+        wanted.append(("driving_text", sources.driving_text.name, sha256_file(sources.driving_text), texts, driving))
+    if sources.general_text and general > 0 and not _few_words(tokenizer):
+        texts, sha256 = read_general_text(sources.general_text)
+        wanted.append(("general_text", Path(sources.general_text).name, sha256, texts, general))
+    used: list[Any] = []
+    kept: list[Any] = []
+    for kind, name, sha256, texts, samples in wanted:
+        first, last = _cut(texts)
+        used.append(text_set(kind, name, sha256, first, tokenizer, samples, sources.tokens, sources.seed))
+        kept.append(
+            text_set(kind, "held out", sha256, last, tokenizer, max(samples // 4, 1), sources.tokens, sources.seed)
+        )
+    return used, kept
+
+
+def _few_words(tokenizer: Any) -> bool:
+    """Tell a vocabulary that knows driving answers only, such as the bundled model's: general text means nothing to it."""
+    few = len(tokenizer) < 4096
+    if few:
+        logger.info("the model's vocabulary has %d words: no general text", len(tokenizer))
+    return few
+
+
+def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[AnsweredFrame]:
+    """Choose frames that cover speeds, turns and lights; the dense model answers both questions about each."""
+    from owled_ros.bags.selection import read_selected, select_frames
+    from owled_ros.bags.summary import summarise_bag
+    from owled_ros.driving.engine import predict
+    from owled_ros.driving.profile import read_profile
+    from owled_ros.models.driving_model import load_engine
+    from owled_ros.pruning.calibration import AnsweredFrame
+
+    engine, profile = load_engine(model, device=sources.device), read_profile(model)
+    for number, path in enumerate(sources.bags):
+        chosen = select_frames(
+            summarise_bag(path).frames, max(count // 2 // len(sources.bags), 1), sources.seed + number
+        )
+        for sample in read_selected(path, chosen):
+            prediction = predict(engine, sample.frame)
+            ego = profile.ego_sentence(sample.frame.ego)
+            image = _sized(sample.frame.image, profile.image_size)
+            yield AnsweredFrame(image, ego + profile.action_question, prediction.action.generation.text or "unknown")
+            if prediction.scene is not None:
+                yield AnsweredFrame(image, ego + profile.scene_question, prediction.scene.generation.text or "unknown")
+    engine.close()
+
+
+def _scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
+    """Render scenes and answer them as the expert does."""
+    from owled_ros.driving.answer import format_action, format_scene
+    from owled_ros.driving.profile import read_profile
+    from owled_ros.pruning.calibration import AnsweredFrame
+    from owled_ros.scenes.camera import Camera
+    from owled_ros.scenes.sample import sample_snapshot
+
+    profile = read_profile(model)
+    camera = Camera() if profile.image_size is None else Camera().resized(*profile.image_size)
+    for seed in range(SCENE_SEEDS, SCENE_SEEDS + count):
+        snapshot = sample_snapshot(seed, camera)
+        ego = profile.ego_sentence(snapshot.ego)
+        yield AnsweredFrame(snapshot.image, ego + profile.action_question, format_action(snapshot.action))
+        yield AnsweredFrame(snapshot.image, ego + profile.scene_question, format_scene(snapshot.scene))
+
+
+def _sized(image: Any, size: tuple[int, int] | None) -> Any:
+    if size is None or image.shape[1::-1] == size:
+        return image
+    import cv2
+
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _cut(items: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Give the first part to the calibration and the end to the held-out set; a single item serves both."""
+    edge = len(items) - round(len(items) * HELD_OUT_SHARE)
+    return items[:edge], items[edge:] or items
+
+
+def _place(model: str) -> Path:
+    from owled_ros.models.driving_model import BUNDLED, bundled_model
+
+    return bundled_model() if model == BUNDLED else Path(model).expanduser()
+
+
+def _budgets(given: list[str]) -> dict[str, float]:
+    budgets = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            budgets[name] = float(value)
+        except ValueError as err:
+            raise OwledError(f"budget {item!r} is not of the form vision=0.4") from err
+    return budgets
+
+
+def _say(progress: PruneProgress) -> None:
+    logger.info("%s %d of %d %s", progress.stage, progress.done, progress.total, progress.detail)
+
+
+def _sensitivity_table(found: Any, budget: dict[str, float]) -> Any:
+    from rich.table import Table
+
+    levels = sorted(next(iter(found.losses.values())))
+    table = Table(
+        "component",
+        "weights",
+        *(f"{level:.0%}" for level in levels),
+        "budget",
+        title=f"held-out loss, dense {found.dense:.4f}",
+    )
+    for name, losses in found.losses.items():
+        table.add_row(
+            name, f"{found.sizes[name]:,}", *(f"{losses[level]:.4f}" for level in levels), f"{budget[name]:.1%}"
+        )
+    return table

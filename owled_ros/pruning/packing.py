@@ -1,0 +1,28 @@
+"""Add the packed weights of the sparse runtime to an artifact. Needs owled_ros.sparse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from owled_ros.errors import OwledError
+from owled_ros.models.manifest import Manifest, add_section, file_entry, verify
+
+
+def pack_artifact(artifact: Path, precision: str = "int8") -> Manifest:
+    """Pack a verified artifact's language model beside its weights and list the file in the manifest.
+
+    Raises:
+        OwledError: when the architecture cannot be packed; the artifact then stays as it was.
+    """
+    from owled_ros.sparse.pack import PACKED_NAME, pack_model
+
+    verify(artifact)
+    packed = artifact / PACKED_NAME
+    try:
+        facts = pack_model(artifact, packed, precision)
+    except OwledError:
+        packed.unlink(missing_ok=True)
+        raise
+    entry = file_entry(packed)
+    section = {"file": PACKED_NAME, "sha256": entry.sha256, "bytes": entry.bytes, "precision": precision}
+    return add_section(artifact, "packed", {**section, "weights": facts.weights, "nonzeros": facts.nonzeros})
