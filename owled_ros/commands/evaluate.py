@@ -148,18 +148,17 @@ def _with_topics(scenario: Scenario, image_topic: str, ego_topic: str) -> Scenar
 def _show(results: list[ResultFile]) -> None:
     from rich.table import Table
 
-    table = Table("model", *(heading for _, heading in SHOWN), "p50/p99 [ms]", "frames", "verdict")
-    for result in results:
-        metrics = result.metrics
-        timing = metrics.get("timing", {})
-        latency = f"{_number(timing.get('action_latency_p50_ms'))}/{_number(timing.get('action_latency_p99_ms'))}"
-        values = [_number(metrics.get("means", {}).get(name)) for name, _ in SHOWN]
-        verdict = "[green]passed[/]" if result.success else "[red]failed[/]"
-        table.add_row(_name(result), *values, latency, str(metrics.get("frames", 0)), verdict)
-    if results:
-        for name, means in results[0].metrics.get("baselines", {}).items():
-            values = [_number(means.get(metric)) for metric, _ in SHOWN]
-            table.add_row(f"[dim]{name}[/]", *values, "", "", "")
+    baselines = results[0].metrics.get("baselines", {}) if results else {}
+    table = Table("metric", *(_name(result) for result in results), *(f"[dim]{name}[/]" for name in baselines))
+    for metric, heading in SHOWN:
+        values = [_number(result.metrics.get("means", {}).get(metric)) for result in results]
+        table.add_row(heading, *values, *(f"[dim]{_number(means.get(metric))}[/]" for means in baselines.values()))
+    timings = [result.metrics.get("timing", {}) for result in results]
+    for share in (50, 99):
+        values = [_number(timing.get(f"action_latency_p{share}_ms")) for timing in timings]
+        table.add_row(f"action p{share} [ms]", *values)
+    table.add_row("frames", *(str(result.metrics.get("frames", 0)) for result in results))
+    table.add_row("verdict", *("[green]passed[/]" if result.success else "[red]failed[/]" for result in results))
     _print(table)
     for result in results:
         _say(f"{_name(result)}: {result.summary}")

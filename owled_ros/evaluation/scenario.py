@@ -77,7 +77,7 @@ class Conditions(_Strict):
     max_confidence_ece: Share | None = None
     max_action_latency_p99_ms: Limit | None = None
     max_deadline_miss_share: Share | None = None
-    must_beat: list[Literal["constant", "hold", "previous"]] = Field(default_factory=list)
+    must_beat: list[Literal["constant", "hold", "previous"]] = ["constant", "hold"]  # in the acceleration error
     require_disjoint_calibration: bool = True
 
 

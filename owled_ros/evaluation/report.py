@@ -1,0 +1,156 @@
+"""One HTML page about one or several results, with everything inside it: it opens anywhere, without network. Needs jinja2.
+
+What models said is foreign text: the template escapes everything but the plots that are drawn here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from owled_ros.errors import OwledError
+from owled_ros.evaluation.compare import paired_difference
+from owled_ros.evaluation.evaluate import scenario_of
+from owled_ros.evaluation.frame_values import LOWER_IS_BETTER
+from owled_ros.evaluation.pictures import random_records, show, worst_records
+from owled_ros.evaluation.plots import COLOURS, PLOTS, name_of
+from owled_ros.evaluation.result import ResultFile
+from owled_ros.files import write_atomic
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+METRICS = (  # metric, heading, what it says
+    ("acceleration_mae_mps2", "Acceleration error [m/s²]", "mean absolute error of valid answers"),
+    ("acceleration_filled_mae_mps2", "… withheld as 0 [m/s²]", "a withheld answer counts as keeping the speed"),
+    ("steering_mae_rad", "Steering error [rad]", "mean absolute error of the tire angle"),
+    ("E_lon", "E_lon", "normalised pedal error (LLM-Driver)"),
+    ("E_lat", "E_lat", "normalised steering error (LLM-Driver)"),
+    ("good_action_share", "Good actions", "both parts within the tolerance"),
+    ("manoeuvre_accuracy", "Manoeuvre", "the right reason"),
+    ("path_ade_m", "ADE [m]", "mean distance of the driven-out action to the real path at 1, 2, 3 s"),
+    ("path_fde_3s_m", "FDE 3 s [m]", "distance after three seconds"),
+    ("E_car", "E_car", "error in the number of cars (LLM-Driver)"),
+    ("E_ped", "E_ped", "error in the number of pedestrians (LLM-Driver)"),
+    ("Acc_TL", "Acc_TL", "traffic light state right (LLM-Driver)"),
+    ("D_TL_m", "D_TL [m]", "error in the distance to the light (LLM-Driver)"),
+    ("valid_share", "Usable answers", "share of frames with an action"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
+
+
+def write_html(results: Sequence[ResultFile], path: Path) -> Path:
+    """Write the report of some results; returns its path."""
+    import jinja2
+    from markupsafe import Markup
+
+    if not results:
+        raise OwledError("there is no result to report about; give at least one result.jsonl")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    plots = {title: Markup(svg) for title, draw in PLOTS.items() if (svg := draw(results))}
+    html = template.render(
+        title=results[0].condition.get("Scenario", {}).get("name", "evaluation"),
+        models=[_model(number, result) for number, result in enumerate(results)],
+        columns=[name_of(result) for result in results],
+        baselines=list(results[0].metrics.get("baselines", {})),
+        rows=_rows(results),
+        comparisons=_comparisons(results),
+        plots=plots,
+        colours=COLOURS,
+        success=all(result.success for result in results),
+    )
+    write_atomic(path, html)
+    return path
+
+
+def _model(number: int, result: ResultFile) -> dict[str, Any]:
+    scenario = scenario_of(result)
+    worst = worst_records(result.records, scenario.tolerance())
+    random = random_records(result.records)
+    frames = show(result, [*worst, *random], scenario.read_options(), scenario.vehicle_parameters())
+    metrics = result.metrics
+    return {
+        "name": name_of(result),
+        "colour": COLOURS[number % len(COLOURS)],
+        "result": result,
+        "metrics": metrics,
+        "conditions": metrics.get("conditions", []),
+        "coverage": metrics.get("coverage", {}),
+        "answers": metrics.get("answers", {}),
+        "timing": metrics.get("timing", {}),
+        "camera_test": metrics.get("camera_test") or {},
+        "recall": metrics.get("traffic_light_recall", {}),
+        "brake": metrics.get("brake_onset", {}),
+        "comfort": metrics.get("comfort", {}),
+        "facts": metrics.get("model", {}).get("facts", {}),
+        "identity": metrics.get("model", {}),
+        "galleries": [("Worst frames", frames[: len(worst)]), ("Random frames", frames[len(worst) :])],
+        "confidence": metrics.get("confidence", {}),
+        "calibration": metrics.get("calibration", {}),
+    }
+
+
+def _rows(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
+    rows = []
+    for name, heading, meaning in METRICS:
+        values = [result.metrics.get("means", {}).get(name) for result in results]
+        baselines = [means.get(name) for means in results[0].metrics.get("baselines", {}).values()]
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        best = (min if LOWER_IS_BETTER[name] else max)(known)
+        cells = [
+            Cell(number(value), _interval(result, name), len(known) > 1 and value == best)
+            for value, result in zip(values, results, strict=True)
+        ]
+        rows.append({
+            "heading": heading, "meaning": meaning, "lower": LOWER_IS_BETTER[name], "cells": cells,
+            "baselines": [Cell(number(value)) for value in baselines],
+        })  # fmt: skip
+    return rows
+
+
+def _comparisons(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
+    """Compare every further model with the first one on the frames that both saw."""
+    tables = []
+    scenario = scenario_of(results[0])
+    for other in results[1:]:
+        try:
+            found = paired_difference(
+                results[0].records, other.records, scenario.vehicle_parameters(), scenario.tolerance()
+            )
+        except OwledError:
+            continue  # other bags: nothing to compare
+        entries = [
+            {"heading": heading, **found[name], "shown": number(found[name]["difference"]),
+             "interval": _span(found[name]["interval_95"])}
+            for name, heading, _ in METRICS if found[name]["frames"]
+        ]  # fmt: skip
+        tables.append({"name": f"{name_of(other)} against {name_of(results[0])}", "entries": entries})
+    return tables
+
+
+def number(value: Any) -> str:
+    """Write a number with three digits, a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _interval(result: ResultFile, name: str) -> str:
+    return _span(result.metrics.get("intervals_95", {}).get(name))
+
+
+def _span(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.3g} … {interval[1]:.3g}" if interval else ""
