@@ -1,0 +1,181 @@
+"""The gate's rules: a yaml file with limits and units, held against measured numbers. Needs pydantic and PyYAML.
+
+A rule looks up one number of the candidate, and of the model it is compared with where `against` names one. A number that
+could not be measured fails its rule, unless the rule is `optional`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from owled_ros.errors import OwledError
+
+RULES_NAME = "gate.yaml"
+LIMITS = ("min", "max", "max_increase", "max_decrease", "max_ratio")
+RELATIONS = ("agreement.", "paired.")  # numbers that only exist between two models
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Rule(BaseModel):
+    """One condition; exactly one of the limits, or `not_worse`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    metric: str = Field(min_length=1)  # dotted path into the numbers of a model, or of a comparison
+    unit: str  # of the limit, for the reader
+    against: Literal["", "running", "dense"] = ""
+    min: Number | None = None  # the candidate's value is at least this
+    max: Number | None = None  # the candidate's value is at most this
+    max_increase: Number | None = None  # candidate - other is at most this
+    max_decrease: Number | None = None  # other - candidate is at most this
+    max_ratio: Number | None = None  # candidate / other is at most this
+    not_worse: bool = False  # the paired 95 % interval does not say "worse"
+    optional: bool = False  # passes when there is nothing to measure it from
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Rule:
+        given = [name for name in LIMITS if getattr(self, name) is not None]
+        if len(given) + self.not_worse != 1:
+            raise ValueError(f"rule {self.name} needs exactly one of {', '.join(LIMITS)} or not_worse")
+        relative = (
+            self.not_worse
+            or self.metric.startswith(RELATIONS)
+            or bool({"max_increase", "max_decrease", "max_ratio"} & set(given))
+        )
+        if relative and not self.against:
+            raise ValueError(f"rule {self.name} compares: say against running or dense")
+        return self
+
+    @property
+    def limit(self) -> tuple[str, float | None]:
+        """Return the kind of the limit and its value."""
+        if self.not_worse:
+            return "not_worse", None
+        return next((name, getattr(self, name)) for name in LIMITS if getattr(self, name) is not None)
+
+
+class GateRules(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1]
+    rules: list[Rule] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule and what became of it."""
+
+    name: str
+    metric: str
+    unit: str
+    against: str
+    kind: str
+    limit: float | None
+    candidate: float | str | None
+    other: float | None
+    passed: bool
+    skipped: bool = False  # optional and not measurable
+
+    def sentence(self) -> str:
+        """Say in one line what was measured and what was allowed."""
+        other = "" if self.other is None else f", {self.against} {self.other:.4g}"
+        value = f"{self.candidate:.4g}" if isinstance(self.candidate, float | int) else str(self.candidate)
+        limit = "" if self.limit is None else f" {self.limit:g}"
+        return f"{self.name}: {self.metric} {value}{other} [{self.unit}], {self.kind.replace('_', ' ')}{limit}"
+
+
+def packaged_rules() -> Path:
+    """Return config/gate.yaml, from the sources or from the installed share folder."""
+    source = Path(__file__).resolve().parents[2] / "config" / RULES_NAME
+    roots = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    installed = [root / "share" / "owled_ros" / "config" / RULES_NAME for root in (*roots, Path(sys.prefix))]
+    return next((file for file in (source, *installed) if file.is_file()), source)
+
+
+def read_rules(path: Path) -> GateRules:
+    """Read a gate file; raises OwledError that names what is wrong."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OwledError(f"gate file {path} cannot be read ({error}); expected yaml as in config/gate.yaml") from error
+    try:
+        return GateRules.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise OwledError(f"gate file {path} is not valid at {where or 'its top'}: {first['msg']}") from error
+
+
+def apply_rules(
+    rules: GateRules, models: Mapping[str, Mapping[str, Any]], comparisons: Mapping[str, Mapping[str, Any]]
+) -> list[Finding]:
+    """Hold the numbers of "candidate" against every rule, in order.
+
+    Args:
+        models: numbers by role: candidate, running, dense.
+        comparisons: numbers between the candidate and another role: `agreement`, `paired`.
+    """
+    return [_apply(rule, models, comparisons) for rule in rules.rules]
+
+
+def as_json(findings: list[Finding]) -> list[dict[str, Any]]:
+    """Return what the verdict holds."""
+    return [asdict(finding) for finding in findings]
+
+
+def _apply(
+    rule: Rule, models: Mapping[str, Mapping[str, Any]], comparisons: Mapping[str, Mapping[str, Any]]
+) -> Finding:
+    kind, limit = rule.limit
+    if rule.not_worse:
+        verdict = value_at(comparisons.get(rule.against, {}), f"paired.{rule.metric}.verdict")
+        known = verdict in ("better", "same", "worse")
+        return _finding(rule, verdict if known else None, None, verdict in ("better", "same"), known)
+    source = comparisons.get(rule.against, {}) if rule.metric.startswith(RELATIONS) else models.get("candidate", {})
+    value = _number(value_at(source, rule.metric))
+    if kind in ("min", "max"):
+        assert limit is not None
+        fits = value is not None and (value >= limit if kind == "min" else value <= limit)
+        return _finding(rule, value, None, fits, value is not None)
+    other = _number(value_at(models.get(rule.against, {}), rule.metric))
+    if value is None or other is None:
+        return _finding(rule, value, other, False, known=False)
+    return _finding(rule, value, other, _within(kind, limit or 0.0, value, other), known=True)
+
+
+def _within(kind: str, limit: float, value: float, other: float) -> bool:
+    if kind == "max_increase":
+        return value - other <= limit
+    if kind == "max_decrease":
+        return other - value <= limit
+    return value <= limit * other
+
+
+def _finding(rule: Rule, value: float | str | None, other: float | None, passed: bool, known: bool) -> Finding:
+    kind, limit = rule.limit
+    skipped = rule.optional and not known
+    return Finding(
+        rule.name, rule.metric, rule.unit, rule.against, kind, limit, value, other, passed or skipped, skipped
+    )
+
+
+def value_at(content: Any, path: str) -> Any:
+    """Follow a dotted path through mappings; None where it ends early."""
+    for name in path.split("."):
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,182 @@
+"""The work of one recalibration, as it runs in the child process: bags in, a judged artifact in the work directory out.
+
+Needs torch (imported when the bags have been read), and the memory for three models: checked before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from owled_ros.bags.frames import ReadOptions, Sample, fingerprint
+from owled_ros.bags.summary import bag_digest
+from owled_ros.driving.engine import predict
+from owled_ros.driving.profile import DrivingProfile, read_profile
+from owled_ros.errors import OwledError
+from owled_ros.evaluation.offline import truth_from
+from owled_ros.models.driving_model import load_engine, resolve_model
+from owled_ros.models.manifest import add_section, read_manifest
+from owled_ros.pruning.prune import PruneConfig, PruneProgress, prune
+from owled_ros.recalibration.courtesy import available_memory_bytes
+from owled_ros.recalibration.gate import HeldOut, judge_candidate
+from owled_ros.recalibration.gate_rules import read_rules
+from owled_ros.recalibration.material import Material, choose_material, read_chosen
+from owled_ros.recalibration.request import Request
+
+if TYPE_CHECKING:
+    from owled_ros.pruning.calibration import AnsweredFrame
+
+CANDIDATE = "candidate"  # directory below the work directory
+MEMORY_FACTOR = (
+    3.0  # of the dense model in float32: dense, running and candidate in the gate, or statistics while pruning
+)
+EMPTY_ANSWER = "unknown"  # stands for an answer without a single token
+# stages of prune -> stages of Recalibrate.action
+PRUNE_STAGES = {
+    "load": "calibrating",
+    "plan": "calibrating",
+    "prune": "pruning",
+    "recover": "pruning",
+    "measure": "pruning",
+    "write": "writing",
+}
+logger = logging.getLogger(__name__)
+Tell = Callable[[str, int, int, str], None]  # stage, done, total, detail
+
+
+def recalibrate(request: Request, tell: Tell) -> tuple[Path, dict[str, Any]]:
+    """Do the whole work; returns the artifact's directory and the verdict, which also stands in its manifest.
+
+    Raises OwledError; the caller removes the work directory.
+    """
+    request.check()
+    rules = read_rules(request.gate)
+    model = resolve_model(request.model)
+    _check_memory(model)
+    options = ReadOptions(image_topic=request.image_topic, ego_topic=request.ego_topic)
+    material = choose_material(
+        request.bags, options, request.calibration_frames, request.gate_frames, request.gate_share, request.seed,
+        request.cut_single_drive, lambda done: tell("reading", done, len(request.bags), "bags read"),
+    )  # fmt: skip
+    batches, provenance = _calibration(request, material, options, model, tell)
+    config = PruneConfig(
+        model=model, output=request.work / CANDIDATE, sparsity=request.sparsity, score=request.score,
+        allocation=request.allocation, budgets=request.budgets, recovery_steps=request.recovery_steps,
+        seed=request.seed, device=request.device, threads=request.threads, state=request.work / "state",
+    )  # fmt: skip
+    candidate = prune(config, batches, provenance, progress=lambda progress: _tell_prune(progress, tell))
+    del batches
+    if request.pack:
+        _pack(candidate, request.device)
+    running = request.running or model
+    facts = {
+        "gate_file": request.gate.name,
+        "shared_drive": material.shared_drive,
+        "calibration_drives": material.drives(material.calibration),
+        "gate_drives": material.drives(material.gate),
+    }
+    frames = sum(map(len, material.gate))
+    verdict = judge_candidate(
+        {"candidate": candidate, "running": running, "dense": model}, _held_out(material, options), rules, facts,
+        request.device, request.threads, lambda done: tell("gating", done, frames, "held-out frames"),
+    )  # fmt: skip
+    add_section(candidate, "gate", verdict)
+    return candidate, verdict
+
+
+def _calibration(
+    request: Request, material: Material, options: ReadOptions, model: Path, tell: Tell
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Let the dense model answer both questions about every chosen frame, and turn it into batches of its own format."""
+    from owled_ros.models.load import load_processor
+    from owled_ros.pruning.calibration import frame_set
+
+    engine = load_engine(model, device=request.device, threads=request.threads)
+    profile = read_profile(model)
+    total = sum(map(len, material.calibration))
+    frames: list[AnsweredFrame] = []
+    marks: list[str] = []
+    for number, (_, sample) in enumerate(read_chosen(material, material.calibration, options)):
+        prediction = predict(engine, sample.frame)
+        marks.append(fingerprint(sample.frame))
+        questions = [(profile.action_question, prediction.action.generation.text)]
+        if prediction.scene is not None:
+            questions.append((profile.scene_question, prediction.scene.generation.text))
+        frames.extend(_answered(sample, profile, question, answer) for question, answer in questions)
+        tell("calibrating", number + 1, total, "frames answered by the dense model")
+    engine.close()
+    if not frames:
+        raise OwledError("no calibration frame could be read; the pictures chosen from the bags are damaged")
+    names = ", ".join(material.names)
+    found = frame_set(names, frames, load_processor(model))
+    entries = found.entries()
+    entries[0] |= {
+        "bags": [
+            {"name": name, "sha256": bag_digest(bag.path)}
+            for name, bag in zip(material.names, material.bags, strict=True)
+        ],
+        "frame_fingerprints": sorted(marks),
+        "drive_digests": material.drives(material.calibration),
+    }
+    return found.batches, entries
+
+
+def _answered(sample: Sample, profile: DrivingProfile, question: str, answer: str) -> AnsweredFrame:
+    from owled_ros.pruning.calibration import AnsweredFrame
+
+    image = sample.frame.image
+    size = profile.image_size
+    if size is not None and image.shape[1::-1] != size:
+        shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return AnsweredFrame(image, f"{profile.ego_sentence(sample.frame.ego)}{question}", answer or EMPTY_ANSWER)
+
+
+def _held_out(material: Material, options: ReadOptions) -> Iterator[HeldOut]:
+    truths = [truth_from(bag.tracks) for bag in material.bags]
+    for number, sample in read_chosen(material, material.gate, options):
+        yield HeldOut(material.names[number], sample, truths[number](sample))
+
+
+def _tell_prune(progress: PruneProgress, tell: Tell) -> None:
+    tell(
+        PRUNE_STAGES.get(progress.stage, "pruning"),
+        progress.done,
+        progress.total,
+        f"{progress.stage} {progress.detail}".strip(),
+    )
+
+
+def _pack(candidate: Path, device: str) -> None:
+    """Add the packed weights that the sparse runtime drives on; without them torch drives."""
+    from owled_ros.models.manifest import file_entry
+    from owled_ros.sparse.pack import PACKED_NAME, pack_model
+
+    if device != "cpu":
+        return
+    try:
+        facts = pack_model(candidate, candidate / PACKED_NAME)
+    except OwledError as error:
+        logger.warning("not packed for the sparse runtime, torch will run it: %s", error)
+        (candidate / PACKED_NAME).unlink(missing_ok=True)
+        return
+    entry = file_entry(candidate / PACKED_NAME)
+    section = {"file": PACKED_NAME, "sha256": entry.sha256, "bytes": entry.bytes, "precision": facts.precision}
+    add_section(candidate, "packed", {**section, "weights": facts.weights, "nonzeros": facts.nonzeros})
+    read_manifest(candidate)
+
+
+def _check_memory(model: Path) -> None:
+    """Raise OwledError when the machine has not the memory for the job: it would take it from the driving node."""
+    stored = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    needed = int(2 * stored * MEMORY_FACTOR)  # stored in 16 bits, loaded in 32
+    free = available_memory_bytes()
+    if free is not None and free < needed:
+        raise OwledError(
+            f"recalibration needs about {needed / 1e9:.1f} GB of memory beside what runs, {free / 1e9:.1f} GB are available; "
+            "stop something, or recalibrate on another machine with `owled recalibrate`"
+        )
