@@ -1,0 +1,91 @@
+"""Replay a bag through the driving node and judge it: player, node and evaluator; ends when the verdict is written.
+
+    ros2 launch owled_ros replay_eval.launch.py bag:=drive1 result:=result
+Python, because it ends on an event: the evaluator leaves when its verdict is written, and takes the others with it.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler, SetEnvironmentVariable
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+SHARE = FindPackageShare("owled_ros")
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "268435456", "MALLOC_ARENA_MAX": "1"}
+
+
+def config(name):
+    """Return the path of a shipped parameter file."""
+    return PathJoinSubstitution([SHARE, "config", name])
+
+
+def text(name):
+    """Return an argument as a parameter that stays text, whatever it looks like."""
+    return ParameterValue(LaunchConfiguration(name), value_type=str)
+
+
+def generate_launch_description():
+    """Describe the three processes and how they end."""
+    arguments = [
+        DeclareLaunchArgument("bag", description="Bag that is replayed: rosbag2 directory, .mcap or .db3"),
+        DeclareLaunchArgument("result", default_value="replay_result", description="New directory for result.jsonl"),
+        DeclareLaunchArgument(
+            "scenario", default_value="", description="Conditions of the verdict (yaml); empty: the shipped ones"
+        ),
+        DeclareLaunchArgument(
+            "model_path", default_value="", description="Model or artifact that drives; empty: the bundled model"
+        ),
+        DeclareLaunchArgument(
+            "pace",
+            default_value="realtime",
+            description="realtime: as recorded, late frames are missed; lockstep: every frame waits for its answer",
+        ),
+        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+        DeclareLaunchArgument(
+            "params_file", default_value=config("driving_node.param.yaml"), description="Parameters of the driving node"
+        ),
+        DeclareLaunchArgument(
+            "transport_profile",
+            default_value=PathJoinSubstitution([SHARE, "config", "fastdds.xml"]),
+            description="Fast DDS profile with shared memory large enough for images",
+        ),
+    ]
+    profile = LaunchConfiguration("transport_profile")
+    settings = [SetEnvironmentVariable(name, value) for name, value in MALLOC.items()]
+    settings += [SetEnvironmentVariable(f"{kind}_DEFAULT_PROFILES_FILE", profile) for kind in ("FASTRTPS", "FASTDDS")]
+    inputs = [("~/input/image", "/camera/image"), ("~/input/odometry", "/ego/odometry")]
+    level = ["--log-level", LaunchConfiguration("log_level")]
+    driver = Node(
+        package="owled_ros",
+        executable="driving_node",
+        name="driving_node",
+        output="screen",
+        ros_arguments=level,
+        parameters=[LaunchConfiguration("params_file"), {"use_sim_time": True, "model_path": text("model_path")}],
+        remappings=inputs,
+    )
+    evaluator = Node(
+        package="owled_ros",
+        executable="evaluation_node",
+        name="evaluation_node",
+        output="screen",
+        ros_arguments=level,
+        parameters=[
+            config("evaluation_node.param.yaml"),
+            {"use_sim_time": True, "bag": text("bag"), "result": text("result"), "scenario": text("scenario")},
+        ],
+    )
+    player = Node(
+        package="owled_ros",
+        executable="source_node",
+        name="source_node",
+        output="screen",
+        ros_arguments=level,
+        parameters=[config("source_node.param.yaml"), {"source": "bag", "path": text("bag"), "pace": text("pace")}],
+    )
+    done = EmitEvent(event=Shutdown(reason="the evaluator has ended; its verdict is the last line of result.jsonl"))
+    end = RegisterEventHandler(OnProcessExit(target_action=evaluator, on_exit=[done]))
+    return LaunchDescription([*arguments, *settings, end, driver, evaluator, player])
