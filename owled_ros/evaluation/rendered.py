@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from owled_ros.driving.familiarity import read_familiarity
 from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import (
     Generation,
@@ -58,7 +59,13 @@ def evaluate_rendered(
         pictures = [np.full_like(picture, BLANK_GREY) for picture in pictures]
     elif condition == "shuffled":
         pictures = [pictures[(index + SHUFFLE_BY) % len(pictures)] for index in range(len(pictures))]
-    answers = answer_pictures(model, pictures, [scene.ego for scene in scenes], read_profile(directory).confidence)
+    answers = answer_pictures(
+        model,
+        pictures,
+        [scene.ego for scene in scenes],
+        read_profile(directory).confidence,
+        read_familiarity(directory),
+    )
     return [
         _record(index, scene.ego, action, description, _truth(scene), floor)
         for index, (scene, (action, description)) in enumerate(zip(scenes, answers, strict=True))

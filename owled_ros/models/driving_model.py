@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from owled_ros.driving.familiarity import FILE_NAME as FAMILIARITY_NAME
+from owled_ros.driving.familiarity import read_familiarity
 from owled_ros.driving.prediction import ModelIdentity
 from owled_ros.driving.profile import PROFILE_NAME, read_profile
 from owled_ros.errors import OwledError
@@ -79,14 +81,15 @@ def load_engine(
         )
     runner, facts = _make_runner(directory, model, device, dtype, threads, runtime)
     logger.info("loaded %s: %s", directory, facts)
-    return VlmEngine(runner, processor, profile, identify(directory), facts, _stop_ids(model, processor))
+    stop_ids, familiarity = _stop_ids(model, processor), read_familiarity(directory)
+    return VlmEngine(runner, processor, profile, identify(directory), facts, stop_ids, familiarity)
 
 
 def identify(directory: Path) -> ModelIdentity:
     """Name a model by its directory and a hash over its weights and profile; an artifact also by its manifest."""
     digest = hashlib.sha256()
     weights = sorted(directory.glob("*.safetensors")) + sorted(directory.glob("*.owled"))
-    for file in [*weights, directory / PROFILE_NAME]:
+    for file in [*weights, directory / PROFILE_NAME, directory / FAMILIARITY_NAME]:
         if file.is_file():
             digest.update(sha256_file(file).encode())
     pruned_id = artifact_id(read_manifest(directory)) if is_artifact(directory) else ""

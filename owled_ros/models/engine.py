@@ -16,6 +16,7 @@ import numpy as np
 
 from owled_ros.driving.confidence import number_neighbours
 from owled_ros.driving.engine import never
+from owled_ros.driving.familiarity import Familiarity
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.prediction import (
     ActionAnswer,
@@ -52,6 +53,7 @@ class Prefix:
     frame: Frame
     action_logits: np.ndarray | None  # (V,) after the action question; None once the cache has moved on
     started: float  # [s], monotonic
+    familiarity: float = 1.0  # [0, 1] of the picture, see driving.familiarity
 
 
 class VlmEngine:
@@ -65,26 +67,30 @@ class VlmEngine:
         identity: ModelIdentity,
         facts: Mapping[str, Any],
         stop_ids: frozenset[int],
+        familiarity: Familiarity | None = None,
     ) -> None:
         self.identity, self.facts, self.profile = identity, facts, profile
         self._runner, self._processor, self._stop_ids = runner, processor, stop_ids
         self._tokenizer = processor.tokenizer
         self._neighbours = number_neighbours(self._tokenizer.get_vocab())
         self._suffixes: dict[str, list[int]] = {}
+        self._familiarity = familiarity
 
     def see(self, frame: Frame) -> Prefix:
         """Read the picture, the ego sentence and, in the same pass, the action question."""
         started = time.monotonic()
         head, suffix = self._prompt(frame, self.profile.action_question)
-        inputs = self._processor(text=head, images=self._shrink(frame.image), return_tensors="pt")
-        return Prefix(frame, self._runner.prefill(inputs, suffix), started)
+        picture = self._shrink(frame.image)
+        familiarity = 1.0 if self._familiarity is None else self._familiarity.of(picture)
+        inputs = self._processor(text=head, images=picture, return_tensors="pt")
+        return Prefix(frame, self._runner.prefill(inputs, suffix), started, familiarity)
 
     def act(self, prefix: Prefix) -> ActionAnswer:
         """Decode the action."""
         logits, prefix.action_logits = prefix.action_logits, None
         if logits is None:
             logits = self._ask_again(prefix, self.profile.action_question)
-        generation = self._generate(logits, self.profile.max_action_tokens, never)
+        generation = self._generate(prefix, logits, self.profile.max_action_tokens, never)
         assert generation is not None
         return judge_action(generation)
 
@@ -105,7 +111,7 @@ class VlmEngine:
         prefix.action_logits = None
         if cancelled():
             return None
-        return self._generate(self._ask_again(prefix, question), limit, cancelled)
+        return self._generate(prefix, self._ask_again(prefix, question), limit, cancelled)
 
     def _ask_again(self, prefix: Prefix, question: str) -> np.ndarray:
         self._runner.rewind()
@@ -133,8 +139,10 @@ class VlmEngine:
         shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
-    def _generate(self, logits: np.ndarray, limit: int, cancelled: Callable[[], bool]) -> Generation | None:
-        """Decode greedily; the confidence is the calibrated product of the tokens' probabilities."""
+    def _generate(
+        self, prefix: Prefix, logits: np.ndarray, limit: int, cancelled: Callable[[], bool]
+    ) -> Generation | None:
+        """Decode greedily; confidence = calibrated product of the tokens' probabilities times the picture's familiarity."""
         started = time.monotonic()
         ids: list[int] = []
         score, complete = 0.0, False
@@ -150,7 +158,7 @@ class VlmEngine:
             if len(ids) < limit:
                 logits = self._runner.extend([token])
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        confidence = self.profile.confidence.apply(math.exp(score))
+        confidence = self.profile.confidence.apply(math.exp(score)) * prefix.familiarity
         return Generation(text.strip(), complete, confidence, len(ids), time.monotonic() - started)
 
     def _pick(self, logits: np.ndarray) -> tuple[int, float]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from owled_ros.driving.confidence import Calibration, number_neighbours
+from owled_ros.driving.familiarity import Familiarity
 from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import Generation
 from owled_ros.progress import track
@@ -22,6 +23,7 @@ from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.mini_model import IMAGE_MEAN, IMAGE_STD, IMAGE_TOKENS, build_profile
 
 BATCH = 50
+Trust = Callable[[float], float]
 PROFILE = build_profile()
 
 
@@ -31,6 +33,7 @@ def answer_pictures(
     pictures: Sequence[np.ndarray],
     egos: Sequence[EgoState],
     calibration: Calibration | None = None,
+    familiarity: Familiarity | None = None,
     scene: bool = True,
 ) -> list[tuple[Generation, Generation | None]]:
     """Answer both questions about pictures (H, W, 3) uint8 of the model's size; returns (action, scene) per picture."""
@@ -44,18 +47,19 @@ def answer_pictures(
         cache = model(
             input_ids=ids, pixel_values=pixels.to(model.dtype), use_cache=True, logits_to_keep=1
         ).past_key_values
-        actions = _decode(model, cache, ids.shape, tokens.ACTION_QUESTION, PROFILE.max_action_tokens, calibration.apply)
+        trust = [calibrate_with(calibration, familiarity, picture) for picture in images]
+        actions = _decode(model, cache, ids.shape, tokens.ACTION_QUESTION, PROFILE.max_action_tokens, trust)
         if not scene:
             answers += [(action, None) for action in actions]
             continue
         cache.crop(ids.shape[1] - cache.get_seq_length())
-        scenes = _decode(model, cache, ids.shape, tokens.SCENE_QUESTION, PROFILE.max_scene_tokens, calibration.apply)
+        scenes = _decode(model, cache, ids.shape, tokens.SCENE_QUESTION, PROFILE.max_scene_tokens, trust)
         answers += list(zip(actions, scenes, strict=True))
     return answers
 
 
 def _decode(
-    model: Any, cache: Any, shape: torch.Size, question: str, limit: int, calibrate: Callable[[float], float]
+    model: Any, cache: Any, shape: torch.Size, question: str, limit: int, trust: Sequence[Trust]
 ) -> list[Generation]:
     size, seen = shape
     vocabulary = tokens.vocabulary()
@@ -79,17 +83,21 @@ def _decode(
         if not running.any():
             break
         step = best[:, None]
-    return [
-        _generation(row, score, calibrate)
-        for row, score in zip(torch.stack(chosen, 1).tolist(), scores.tolist(), strict=True)
-    ]
+    rows = torch.stack(chosen, 1).tolist()
+    return [_generation(row, score, judge) for row, score, judge in zip(rows, scores.tolist(), trust, strict=True)]
 
 
-def _generation(row: list[int], score: float, calibrate: Callable[[float], float]) -> Generation:
+def calibrate_with(calibration: Calibration, familiarity: Familiarity | None, picture: np.ndarray) -> Trust:
+    """Return the map from a raw score to the confidence for answers about one picture."""
+    known = 1.0 if familiarity is None else familiarity.of(picture)
+    return lambda raw: calibration.apply(raw) * known
+
+
+def _generation(row: list[int], score: float, trust: Trust) -> Generation:
     complete = tokens.EOS in row
     ids = row[: row.index(tokens.EOS)] if complete else row
-    text = tokens.build_tokenizer().decode(ids, skip_special_tokens=True).strip()
-    return Generation(text, complete, calibrate(float(np.exp(score))), len(ids), 0.0)
+    text = str(tokens.build_tokenizer().decode(ids, skip_special_tokens=True)).strip()
+    return Generation(text, complete, trust(float(np.exp(score))), len(ids), 0.0)
 
 
 def _prefix(ego: EgoState) -> list[int]:

@@ -10,11 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from owled_ros.driving.confidence import Calibration, fit_calibration
+from owled_ros.driving.familiarity import Familiarity, fit_familiarity
 from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import ActionAnswer, judge_action
+from owled_ros.progress import track
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.mini_answer import answer_pictures
 from owled_ros.scenes.mini_model import IMAGE_SIDE, build_profile, save_model
@@ -22,6 +25,8 @@ from owled_ros.scenes.outliers import outlier_image
 from owled_ros.scenes.sample import Snapshot, sample_snapshot
 
 CALIBRATION_SEEDS = 600_000
+FAMILIAR_SEEDS = 700_000
+FAMILIAR_SCENES = 800
 TARGET_RECALL = 0.95  # of good actions that the recommended floor lets through
 CARD = """# owled_ros mini
 
@@ -38,26 +43,38 @@ License: Apache-2.0, like the package.
 def export(model: Any, directory: Path, calibration_scenes: int, samples: int) -> Path:
     """Write `directory`/model with a calibrated confidence; returns it."""
     model.eval()
-    calibration = calibrate(model, calibration_scenes)
+    familiarity = fit_familiarity(familiar_pictures(FAMILIAR_SCENES))
+    calibration = calibrate(model, calibration_scenes, familiarity)
     target = directory / "model"
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    save_model(
-        model,
-        target,
-        build_profile(confidence=calibration),
-        CARD.format(parameters=parameters, samples=samples),
-    )
+    card = CARD.format(parameters=parameters, samples=samples)
+    save_model(model, target, build_profile(confidence=calibration), card, familiarity=familiarity)
     return target
 
 
-def calibrate(model: Any, count: int) -> Calibration:
+def familiar_pictures(count: int) -> list[np.ndarray]:
+    """Render pictures as they reach the model: directly, from 720p and VGA frames, and after JPEG."""
+    small, hd, vga = Camera().resized(IMAGE_SIDE, IMAGE_SIDE), Camera(), Camera().resized(640, 360)
+    pictures = []
+    for index in track(range(count), "familiar pictures"):
+        seed, kind = FAMILIAR_SEEDS + index, index % 8
+        image = sample_snapshot(seed, small if kind < 4 else hd if kind < 6 else vga).image
+        if kind in (5, 7):
+            image = _through_jpeg(image, 75 + 5 * (index % 5))
+        pictures.append(
+            image if kind < 4 else cv2.resize(image, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_AREA)
+        )
+    return pictures
+
+
+def calibrate(model: Any, count: int, familiarity: Familiarity | None = None) -> Calibration:
     """Fit the map from token probabilities to P(action within tolerance) on unseen scenes, and recommend a floor."""
     camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
     scenes: list[Snapshot] = [sample_snapshot(CALIBRATION_SEEDS + index, camera) for index in range(count)]
     strangers = [outlier_image(CALIBRATION_SEEDS + index, (IMAGE_SIDE, IMAGE_SIDE)) for index in range(count // 9)]
     pictures = [scene.image for scene in scenes] + strangers
     egos = [scene.ego for scene in scenes] + [EgoState(0, float(5 + index % 10)) for index in range(len(strangers))]
-    answers = [action for action, _ in answer_pictures(model, pictures, egos, scene=False)]
+    answers = [action for action, _ in answer_pictures(model, pictures, egos, familiarity=familiarity, scene=False)]
     start = Calibration()
     judged = [judge_action(answer) for answer in answers]
     acted = np.array([answer.valid for answer in judged])
@@ -72,6 +89,11 @@ def calibrate(model: Any, count: int) -> Calibration:
     fitted = replace(start, slope=slope, offset=offset)
     floor = float(np.quantile([fitted.apply(value) for value in raw[good]], 1 - TARGET_RECALL))
     return replace(fitted, floor=round(floor, 3))
+
+
+def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
 
 
 def _is_good(answer: ActionAnswer, scene: Snapshot, tolerance: Calibration) -> bool:

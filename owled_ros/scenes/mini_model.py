@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from owled_ros.driving.familiarity import Familiarity, write_familiarity
 from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, profile_as_json
 from owled_ros.files import replace_directory, write_atomic
 from owled_ros.scenes import mini_tokens as tokens
@@ -42,7 +43,7 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
         bos_token_id=tokens.BOS, eos_token_id=tokens.EOS, pad_token_id=tokens.PAD,
     )  # fmt: skip
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=tokens.IMAGE, vision_feature_layer=-1,
+        vision_config=vision, text_config=text, image_token_index=tokens.IMAGE, vision_feature_layer=-1,
         vision_feature_select_strategy="default", image_seq_length=IMAGE_TOKENS, tie_word_embeddings=False,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config)
@@ -68,6 +69,7 @@ def save_model(
     profile: DrivingProfile,
     card: str,
     dtype: torch.dtype = torch.float16,
+    familiarity: Familiarity | None = None,
 ) -> None:
     """Write a Hugging Face directory (safetensors, processor, driving.json, README) in one step."""
     import copy
@@ -84,10 +86,14 @@ def save_model(
         chat_template=tokenizer.chat_template, num_additional_image_tokens=1,
     )  # fmt: skip
     with replace_directory(directory) as aside:
-        copy.deepcopy(model).to(dtype).save_pretrained(aside)
+        stored = copy.deepcopy(model)
+        torch.nn.Module.to(stored, dtype)
+        stored.save_pretrained(aside)
         processor.save_pretrained(aside)
         write_atomic(aside / PROFILE_NAME, json.dumps(profile_as_json(profile), indent=2) + "\n")
         write_atomic(aside / "README.md", card)
+        if familiarity is not None:
+            write_familiarity(aside, familiarity)
 
 
 @torch.no_grad()
@@ -106,4 +112,4 @@ def _start_smooth(model: LlavaForConditionalGeneration) -> None:
     numbers = torch.from_numpy(tokens.ordinal_features(WIDTH))  # (V, C)
     for name, parameter in named.items():
         if name.endswith(("embed_tokens.weight", "lm_head.weight")):
-            parameter += numbers * parameter.std() * (2.0 if "embed" in name else 1.0)
+            parameter.add_(numbers * parameter.std() * (2.0 if "embed" in name else 1.0))

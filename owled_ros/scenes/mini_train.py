@@ -73,6 +73,8 @@ class MiniTraining(torch.nn.Module):
         self.model.set_attn_implementation("eager")  # at 190 tokens twice as fast as fused attention on a CPU
         self.patch_head = torch.nn.Linear(WIDTH, PATCH_CLASSES + 1)
         self._patches: torch.Tensor | None = None
+        self.soft: torch.Tensor
+        self.patch_weights: torch.Tensor
         tower = self.model.model.vision_tower
         layers = getattr(tower, "vision_model", tower).encoder.layers
         layers[-1].register_forward_hook(self._keep_patches)
@@ -279,8 +281,10 @@ def plot_learning(directory: Path) -> Path:
 
 def _batches(config: TrainConfig, first_sample: int) -> Iterator[Batch]:
     stream = TrainingStream(first_sample, config.batch_size)
-    workers = dict(prefetch_factor=3, persistent_workers=True) if config.loaders else {}
-    return iter(torch.utils.data.DataLoader(stream, batch_size=None, num_workers=config.loaders, **workers))
+    prefetch = 3 if config.loaders else None
+    return iter(
+        torch.utils.data.DataLoader(stream, batch_size=None, num_workers=config.loaders, prefetch_factor=prefetch)
+    )
 
 
 def _validation_batch() -> Batch:

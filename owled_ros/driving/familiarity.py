@@ -1,0 +1,126 @@
+"""Does a picture look like those that a model was made for? A Gaussian over image statistics. Needs numpy and OpenCV.
+
+A network can be sure of itself on pictures unlike any it has seen (Nguyen et al. 2015, arXiv 1412.1897): the bundled model
+answers a calm real motorway with high token probabilities. So the confidence is multiplied by the familiarity of the
+picture: Mahalanobis distance (as Lee et al. 2018, arXiv 1807.03888, there on features of the network) of statistics that
+depend on the camera and the world, not on the model, so that pruning does not move them.
+
+Statistics, 57 per picture: per level of a Laplacian pyramid of the luma (5 levels) and per third of the height (sky,
+horizon, road) the logarithms of the mean absolute value, of its spread and of its sparsity; for both chroma channels
+(3 levels) strength and sparsity.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from owled_ros.errors import OwledError
+from owled_ros.files import write_atomic
+
+FILE_NAME = "familiarity.json"
+FORMAT_VERSION = 1
+LUMA_LEVELS, CHROMA_LEVELS, THIRDS = 5, 3, 3
+DIMENSIONS = LUMA_LEVELS * THIRDS * 3 + 2 * CHROMA_LEVELS * 2
+QUIET = 0.05  # grey levels; keeps the logarithm of an empty band finite
+MIN_PICTURES = 4 * DIMENSIONS
+RIDGE = 1e-3  # of the mean variance, added to every variance
+LIMIT_FACTOR = 1.5  # the familiarity is a half where the distance is this many times its 99th percentile
+SHARE_AT_99 = 4.0  # logit of the familiarity at the 99th percentile
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """A fitted Gaussian with the distance at which the familiarity is a half."""
+
+    mean: np.ndarray  # (D,)
+    whitening: np.ndarray  # (D, D), distance = |whitening @ (x - mean)|
+    limit: float
+    softness: float
+
+    def distance(self, image: np.ndarray) -> float:
+        """Return the Mahalanobis distance of a picture (H, W, 3) uint8 RGB of the size it was fitted on."""
+        return float(np.linalg.norm(self.whitening @ (picture_statistics(image) - self.mean)))
+
+    def of(self, image: np.ndarray) -> float:
+        """Return the familiarity of a picture in [0, 1]."""
+        return 1.0 / (1.0 + math.exp(min((self.distance(image) - self.limit) / self.softness, 50.0)))
+
+
+def picture_statistics(image: np.ndarray) -> np.ndarray:
+    """Return (57,) float64 for a picture (H, W, 3) uint8 RGB."""
+    channels = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb).astype(np.float32))
+    values: list[float] = []
+    for band in _bands(channels[0], LUMA_LEVELS):
+        for part in np.array_split(band, THIRDS):
+            mean, square, root = part.mean() + QUIET, (part * part).mean() + QUIET**2, np.sqrt(part).mean() + QUIET
+            values += [math.log(mean), math.log(square) - 2 * math.log(mean), 2 * math.log(root) - math.log(mean)]
+    for channel in channels[1:]:
+        for band in _bands(channel, CHROMA_LEVELS):
+            mean, root = band.mean() + QUIET, np.sqrt(band).mean() + QUIET
+            values += [math.log(mean), 2 * math.log(root) - math.log(mean)]
+    return np.array(values)
+
+
+def fit_familiarity(images: list[np.ndarray]) -> Familiarity:
+    """Fit on pictures of one size; raises OwledError when there are too few to know the spread."""
+    if len(images) < MIN_PICTURES:
+        raise OwledError(f"{len(images)} pictures are too few to fit the familiarity; expected at least {MIN_PICTURES}")
+    rows = np.stack([picture_statistics(image) for image in images])  # (N, D)
+    mean = rows.mean(0)
+    covariance = np.cov(rows.T)
+    covariance += RIDGE * np.trace(covariance) / DIMENSIONS * np.eye(DIMENSIONS)
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+    distances = np.linalg.norm((rows - mean) @ whitening.T, axis=1)
+    high = float(np.quantile(distances, 0.99))
+    limit = LIMIT_FACTOR * high
+    return Familiarity(mean, whitening, limit, (limit - high) / SHARE_AT_99)
+
+
+def write_familiarity(directory: Path, familiarity: Familiarity) -> None:
+    """Write `familiarity.json` into a model directory."""
+    whitening = familiarity.whitening[np.tril_indices(DIMENSIONS)]
+    values = {
+        "format_version": FORMAT_VERSION,
+        "limit": round(familiarity.limit, 6),
+        "softness": round(familiarity.softness, 6),
+        "mean": [float(f"{value:.7g}") for value in familiarity.mean],
+        "whitening_lower_triangle": [float(f"{value:.7g}") for value in whitening],
+    }
+    write_atomic(directory / FILE_NAME, json.dumps(values) + "\n")
+
+
+def read_familiarity(directory: Path) -> Familiarity | None:
+    """Read `familiarity.json`; None where a model has none."""
+    path = directory / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text())
+        whitening = np.zeros((DIMENSIONS, DIMENSIONS))
+        whitening[np.tril_indices(DIMENSIONS)] = values["whitening_lower_triangle"]
+        mean = np.array(values["mean"], dtype=np.float64)
+        limit, softness = float(values["limit"]), float(values["softness"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OwledError(
+            f"{path} cannot be read ({error}); restore it, or delete it to trust the tokens alone"
+        ) from error
+    sound = mean.shape == (DIMENSIONS,) and np.isfinite(mean).all() and np.isfinite(whitening).all()
+    if values.get("format_version") != FORMAT_VERSION or not sound or not (limit > 0 and softness > 0):
+        raise OwledError(f"{path} is not of format {FORMAT_VERSION} or holds unusable numbers; restore it")
+    return Familiarity(mean, whitening, limit, softness)
+
+
+def _bands(plane: np.ndarray, levels: int) -> list[np.ndarray]:
+    """Return the absolute values of a Laplacian pyramid (Burt and Adelson 1983), finest first."""
+    bands = []
+    for _ in range(levels):
+        coarse = cv2.pyrDown(plane)
+        bands.append(np.abs(plane - cv2.pyrUp(coarse, dstsize=(plane.shape[1], plane.shape[0]))))
+        plane = coarse
+    return bands

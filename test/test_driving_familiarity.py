@@ -1,0 +1,63 @@
+"""Familiarity: statistics of known pictures, a fit that tells strangers, damaged files."""
+
+import numpy as np
+import pytest
+
+from owled_ros.driving.familiarity import (
+    DIMENSIONS,
+    FILE_NAME,
+    MIN_PICTURES,
+    fit_familiarity,
+    picture_statistics,
+    read_familiarity,
+    write_familiarity,
+)
+from owled_ros.errors import OwledError
+
+
+def known(seed):
+    """White noise of varying strength on a grey of varying brightness."""
+    random = np.random.default_rng(seed)
+    noise = random.normal(random.uniform(80, 160), random.uniform(5, 25), (48, 48, 3))
+    return noise.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit_familiarity([known(seed) for seed in range(2 * MIN_PICTURES)])
+
+
+def test_an_even_picture_has_only_quiet_bands():
+    values = picture_statistics(np.full((48, 48, 3), 118, np.uint8))
+    assert values.shape == (DIMENSIONS,)
+    # |band| = 0 everywhere: mean, mean square and mean root are the floor q, so the three numbers are
+    # log q, log q^2 - 2 log q = 0 and 2 log q - log q = log q
+    assert values[0] == pytest.approx(np.log(0.05), abs=1e-3)
+    assert values[1] == pytest.approx(0.0, abs=1e-2)
+
+
+def test_new_pictures_of_the_kind_are_familiar_and_others_are_not(fitted):
+    assert min(fitted.of(known(10_000 + seed)) for seed in range(50)) > 0.5
+    ramp = np.broadcast_to(np.linspace(0, 255, 48)[None, :, None], (48, 48, 3)).astype(np.uint8)
+    assert fitted.of(ramp) < 0.01
+    assert fitted.of(np.zeros((48, 48, 3), np.uint8)) < 0.01
+
+
+def test_it_is_written_and_read(fitted, tmp_path):
+    write_familiarity(tmp_path, fitted)
+    again = read_familiarity(tmp_path)
+    assert again is not None
+    assert again.distance(known(1)) == pytest.approx(fitted.distance(known(1)), rel=1e-4)
+    assert read_familiarity(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format_version": 1, "limit": NaN, "softness": 1, "mean": []}'])
+def test_a_damaged_file_is_refused(tmp_path, text):
+    (tmp_path / FILE_NAME).write_text(text)
+    with pytest.raises(OwledError, match="restore it"):
+        read_familiarity(tmp_path)
+
+
+def test_too_few_pictures_are_refused():
+    with pytest.raises(OwledError, match="too few"):
+        fit_familiarity([known(0)] * (MIN_PICTURES - 1))
