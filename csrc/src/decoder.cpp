@@ -63,6 +63,7 @@ Decoder::Decoder(const PackedFile& file, const Kernels& kernels, Team* team)
   final_norm_ = vector_of(file, Role::kFinalNorm, -1, s.hidden, false);
   rotary_ = vector_of(file, Role::kRotary, -1, s.head_dim / 2, false);
   for (int i = 0; i < s.layers; ++i) layers_.push_back(layer_of(file, s, i));
+  for (const Matrix& m : file.matrices()) exact_ |= m.format != Format::kVector && m.role != Role::kOther && !m.int8();
 
   const int queries = s.heads * s.head_dim, keys = s.kv_heads * s.head_dim;
   const int dim = (s.head_dim + 15) / 16 * 16;

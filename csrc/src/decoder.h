@@ -81,6 +81,7 @@ class Decoder {
   std::vector<Layer> layers_;
   std::vector<Scratch> scratch_;        // one per worker
   int score_room_ = 0;
+  bool exact_ = false;                  // some matrix is bf16: prefill keeps more bits of the activations
 
   // One token: [padded size] each.
   Buffer<float> hidden_, query_, key_, value_, mixed_, gate_, up_, projected_, logits_;

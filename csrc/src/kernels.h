@@ -46,8 +46,10 @@ struct Kernels {
   // Bytes of one packed panel of K rows, and of the scratch that gemm expands into.
   size_t (*panel_bytes)(int columns);
   size_t (*tile_bytes)(int columns);
-  // Packs [K][16] float32, multiplied by weight[row] (may be null) and by scale[16 tokens] (may be null).
-  void (*pack_panel)(const float* panel, int columns, int padded, const float* weight, const float* scale, void* out);
+  // Packs [K][16] float32, multiplied by weight[row] (may be null) and by scale[16 tokens] (may be null). `exact`
+  // keeps 16 bits of mantissa where a kernel packs bf16: gemm with bf16 matrices needs it, with int8 it does not.
+  void (*pack_panel)(
+    const float* panel, int columns, int padded, const float* weight, const float* scale, bool exact, void* out);
   // y panels (stride: rows of a y panel) = these blocks times `panels` packed panels.
   void (*gemm)(const Matrix& matrix, const void* x, int panels, float* y, int stride, int begin, int end, void* tile);
   // [8][K] float32 of one block.

@@ -87,13 +87,24 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
 
 // --- prefill: bf16 tiles ---------------------------------------------------------------------------------------
 
-size_t panel_bytes(int columns) { return static_cast<size_t>(columns) * kPanel * 2; }
+// A panel is [K / 2][16 tokens][2] bf16: two neighbouring rows side by side, as vdpbf16ps sums them. Behind it the
+// same again for what the rounding left over; int8 weights have no use for it, bf16 weights get 16 bits of mantissa.
+size_t panel_bytes(int columns) { return static_cast<size_t>(columns) * kPanel * 2 * 2; }
 size_t tile_bytes(int columns) { return static_cast<size_t>(columns) * kBlockRows * 2 * kTileBlocks; }
 
-// A packed panel is [K / 2][16 tokens][2] bf16: two neighbouring rows side by side, as vdpbf16ps sums them.
+inline __m512 widen(__m256bh halves) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)halves), 16));
+}
+
+inline __m512i side_by_side(__m256bh even, __m256bh odd) {
+  const __m512i low = _mm512_cvtepu16_epi32((__m256i)even), high = _mm512_cvtepu16_epi32((__m256i)odd);
+  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
 void pack_panel(
-  const float* panel, int columns, int padded, const float* weight, const float* scale, void* out_bytes) {
+  const float* panel, int columns, int padded, const float* weight, const float* scale, bool exact, void* out_bytes) {
   __m512i* out = static_cast<__m512i*>(out_bytes);
+  __m512i* rest = out + padded / 2;
   const __m512 tokens = scale != nullptr ? _mm512_loadu_ps(scale) : _mm512_set1_ps(1.0f);
   for (int k = 0; k < padded; k += 2) {
     __m512 row[2];
@@ -102,9 +113,12 @@ void pack_panel(
       row[i] = _mm512_mul_ps(row[i], tokens);
       if (weight != nullptr && k + i < columns) row[i] = _mm512_mul_ps(row[i], _mm512_set1_ps(weight[k + i]));
     }
-    const __m512i even = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(row[0]));
-    const __m512i odd = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(row[1]));
-    _mm512_storeu_si512(out + k / 2, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+    const __m256bh even = _mm512_cvtneps_pbh(row[0]), odd = _mm512_cvtneps_pbh(row[1]);
+    _mm512_storeu_si512(out + k / 2, side_by_side(even, odd));
+    if (!exact) continue;
+    const __m256bh even_rest = _mm512_cvtneps_pbh(_mm512_sub_ps(row[0], widen(even)));
+    const __m256bh odd_rest = _mm512_cvtneps_pbh(_mm512_sub_ps(row[1], widen(odd)));
+    _mm512_storeu_si512(rest + k / 2, side_by_side(even_rest, odd_rest));
   }
 }
 
@@ -126,33 +140,47 @@ void expand_tile(const Matrix& m, int block, uint16_t* tile) {
 }
 
 // 8 rows times P panels: 8 * P sums stay in registers over all columns.
-template <int P>
+template <int P, bool kExact>
 void multiply_tile(const uint16_t* tile, int columns, const uint16_t* x, float* y, size_t y_step) {
   __m512 sum[kBlockRows][P];
   for (auto& row : sum)
     for (auto& s : row) s = _mm512_setzero_ps();
-  const size_t x_step = static_cast<size_t>(columns) * kPanel;
+  const size_t rest = static_cast<size_t>(columns) * kPanel, x_step = 2 * rest;
   for (int k = 0; k < columns; k += 2) {
-    __m512bh token[P];
-    for (int p = 0; p < P; ++p) token[p] = (__m512bh)_mm512_loadu_si512(x + p * x_step + static_cast<size_t>(k) * kPanel);
+    __m512bh token[P], left[P];
+    for (int p = 0; p < P; ++p) {
+      const uint16_t* from = x + p * x_step + static_cast<size_t>(k) * kPanel;
+      token[p] = (__m512bh)_mm512_loadu_si512(from);
+      if (kExact) left[p] = (__m512bh)_mm512_loadu_si512(from + rest);
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < kBlockRows; ++r) {
       int32_t pair;
       __builtin_memcpy(&pair, tile + static_cast<size_t>(r) * columns + k, 4);
       const __m512bh weight = (__m512bh)_mm512_set1_epi32(pair);
 #pragma GCC unroll 3
-      for (int p = 0; p < P; ++p) sum[r][p] = _mm512_dpbf16_ps(sum[r][p], weight, token[p]);
+      for (int p = 0; p < P; ++p) {
+        sum[r][p] = _mm512_dpbf16_ps(sum[r][p], weight, token[p]);
+        if (kExact) sum[r][p] = _mm512_dpbf16_ps(sum[r][p], weight, left[p]);
+      }
     }
   }
   for (int r = 0; r < kBlockRows; ++r)
     for (int p = 0; p < P; ++p) _mm512_storeu_ps(y + p * y_step + r * kPanel, sum[r][p]);
 }
 
+template <bool kExact>
+void multiply_block(const uint16_t* rows, int columns, const uint16_t* x, int panels, float* y, size_t y_step) {
+  if (panels == 3) multiply_tile<3, kExact>(rows, columns, x, y, y_step);
+  if (panels == 2) multiply_tile<2, kExact>(rows, columns, x, y, y_step);
+  if (panels == 1) multiply_tile<1, kExact>(rows, columns, x, y, y_step);
+}
+
 void gemm(const Matrix& m, const void* x_bytes, int panels, float* y, int stride, int begin, int end, void* scratch) {
   const int columns = m.padded_columns();
   const uint16_t* x = static_cast<const uint16_t*>(x_bytes);
   uint16_t* tile = static_cast<uint16_t*>(scratch);
-  const size_t x_step = static_cast<size_t>(columns) * kPanel, y_step = static_cast<size_t>(stride) * kPanel;
+  const size_t x_step = 2 * static_cast<size_t>(columns) * kPanel, y_step = static_cast<size_t>(stride) * kPanel;
   const size_t block_size = static_cast<size_t>(kBlockRows) * columns;
   for (int b = begin; b < end; b += kTileBlocks) {
     const int blocks = end - b < kTileBlocks ? end - b : kTileBlocks;
@@ -161,11 +189,9 @@ void gemm(const Matrix& m, const void* x_bytes, int panels, float* y, int stride
       const int left = panels - p;
       const int take = left == 4 || left == 2 ? 2 : left >= 3 ? 3 : 1;
       for (int i = 0; i < blocks; ++i) {
-        const uint16_t* rows = tile + i * block_size;
         float* to = y + p * y_step + static_cast<size_t>(b + i) * kBlockRows * kPanel;
-        if (take == 3) multiply_tile<3>(rows, columns, x + p * x_step, to, y_step);
-        if (take == 2) multiply_tile<2>(rows, columns, x + p * x_step, to, y_step);
-        if (take == 1) multiply_tile<1>(rows, columns, x + p * x_step, to, y_step);
+        if (m.int8()) multiply_block<false>(tile + i * block_size, columns, x + p * x_step, take, to, y_step);
+        else multiply_block<true>(tile + i * block_size, columns, x + p * x_step, take, to, y_step);
       }
       p += take;
     }

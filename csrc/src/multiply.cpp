@@ -79,7 +79,7 @@ void Multiplier::run_panels(Walk& walk) {
             const float* row = x_ + static_cast<size_t>(inside ? p * kPanel + t : 0) * m.columns;
             for (int c = 0; c < m.columns; ++c) panel[c * kPanel + t] = inside ? row[c] : 0.0f;
           }
-          kernels_.pack_panel(panel, m.columns, m.padded_columns(), nullptr, nullptr,
+          kernels_.pack_panel(panel, m.columns, m.padded_columns(), nullptr, nullptr, !m.int8(),
                               packed_.get() + kernels_.panel_bytes(m.padded_columns()) * p);
         }
       }))

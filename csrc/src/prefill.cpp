@@ -91,7 +91,7 @@ void Decoder::pack_normed(int panel, const float* norm) const {
   kernels_.rms_scale(hidden, shape_.hidden, shape_.norm_epsilon, scale);
   const int columns = (shape_.hidden + kChunk - 1) / kChunk * kChunk;
   kernels_.pack_panel(
-    hidden, shape_.hidden, columns, norm, scale, packed_.get() + kernels_.panel_bytes(columns) * panel);
+    hidden, shape_.hidden, columns, norm, scale, exact_, packed_.get() + kernels_.panel_bytes(columns) * panel);
 }
 
 // y panels = matrix times all packed panels, bias included, for the blocks [begin, end).
@@ -125,7 +125,7 @@ bool Decoder::prefill_layer(Walk& walk, int index) {
       const int columns = (rows + kChunk - 1) / kChunk * kChunk;
       for (int p = begin; p < end; ++p)
         kernels_.pack_panel(
-          panel_at(from, rows, p), rows, columns, nullptr, nullptr, packed + kernels_.panel_bytes(columns) * p);
+          panel_at(from, rows, p), rows, columns, nullptr, nullptr, exact_, packed + kernels_.panel_bytes(columns) * p);
     });
   };
   const auto pack_norm = [&](const float* norm) {

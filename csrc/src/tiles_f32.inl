@@ -8,7 +8,7 @@ size_t panel_bytes_f32(int columns) { return static_cast<size_t>(columns) * kPan
 size_t tile_bytes_f32(int columns) { return static_cast<size_t>(columns) * kBlockRows * sizeof(float) * kTileBlocks; }
 
 void pack_panel_f32(
-  const float* panel, int columns, int padded, const float* weight, const float* scale, void* out_bytes) {
+  const float* panel, int columns, int padded, const float* weight, const float* scale, bool, void* out_bytes) {
   float* out = static_cast<float*>(out_bytes);
   for (int k = 0; k < columns; ++k)
     for (int v = 0; v < kVectors; ++v) {
