@@ -1,0 +1,124 @@
+"""Every kernel that this CPU can run, against numpy on the unpacked weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from owled_ros.errors import OwledError
+from owled_ros.sparse import library
+from owled_ros.sparse.format import Format, read_packed
+from owled_ros.sparse.native import NativeModel
+from owled_ros.sparse.pack import pack_matrices
+from owled_ros.sparse.quantise import unpack_matrix
+
+pytestmark = pytest.mark.skipif(not library.available(), reason=f"no native kernels: {library.reason_missing()}")
+KERNELS = library.kernels() if library.available() else []
+# rows, columns, share of zeros: whole groups, an odd chunk, padding in both directions, all zero, all kept
+CASES = {
+    "whole": (64, 256, 0.6),
+    "odd_chunk": (40, 192, 0.6),
+    "padded": (13, 77, 0.5),
+    "one": (1, 1, 0.0),
+    "wide": (8, 2050, 0.7),
+    "zero": (24, 128, 1.0),
+    "dense": (24, 320, 0.0),
+    "dense_padded": (9, 65, 0.0),
+}
+# Relative to the largest entry: 16-bit activations for int8, 16 bits of mantissa for bf16, bf16 tiles for int8.
+SINGLE_TOLERANCE = {"int8": 1e-4, "bf16": 2e-5}
+BATCH_TOLERANCE = {"int8": 6e-3, "bf16": 2e-5}
+
+
+def make_matrices(seed: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    generator = np.random.default_rng(seed)
+    matrices = {}
+    for name, (rows, columns, zeros) in CASES.items():
+        weight = generator.normal(size=(rows, columns)).astype(np.float32)
+        weight[generator.random((rows, columns)) < zeros] = 0
+        matrices[name] = (weight, generator.normal(size=rows).astype(np.float32) if rows % 2 else None)
+    return matrices
+
+
+@pytest.fixture(scope="module", params=["int8", "bf16"])
+def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    path = tmp_path_factory.mktemp("kernels") / f"{request.param}.owled"
+    pack_matrices(make_matrices(), path, request.param)
+    return request.param, path
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_products_match_numpy(packed: tuple[str, Path], kernel: str, threads: int) -> None:
+    precision, path = packed
+    generator = np.random.default_rng(5)
+    model = NativeModel(path, threads=threads, kernel=kernel)
+    for index, tensor in enumerate(read_packed(path).tensors):
+        weight = unpack_matrix(tensor)
+        bias = 0 if tensor.bias is None else tensor.bias[: tensor.rows]
+        for count in (1, 2, 3, 16, 17, 67):
+            x = generator.normal(size=(count, tensor.columns)).astype(np.float32)
+            want = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
+            got = model.multiply(index, x, tensor.rows)
+            tolerance = (SINGLE_TOLERANCE if count <= 2 else BATCH_TOLERANCE)[precision]
+            scale = np.abs(x).max() * np.abs(weight).sum(axis=1).max() + 1e-9
+            assert np.abs(got - want).max() <= tolerance * scale, (tensor.name, count)
+    model.close()
+
+
+def test_every_format_is_covered(packed: tuple[str, Path]) -> None:
+    precision, path = packed
+    formats = {tensor.format for tensor in read_packed(path).tensors}
+    expected = {"int8": {Format.SPARSE_INT8, Format.DENSE_INT8}, "bf16": {Format.SPARSE_BF16, Format.DENSE_BF16}}
+    assert formats == expected[precision]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_unpacking_is_exact(packed: tuple[str, Path], kernel: str) -> None:
+    _, path = packed
+    model = NativeModel(path, threads=1, kernel=kernel)
+    for index, tensor in enumerate(read_packed(path).tensors):
+        out = np.empty((tensor.rows, tensor.columns), np.float32)
+        library.check(model.library.owled_unpack(model.open_handle(), index, out.ctypes.data))
+        np.testing.assert_array_equal(out, unpack_matrix(tensor), err_msg=tensor.name)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_extreme_activations(packed: tuple[str, Path], kernel: str) -> None:
+    """Zeros give the bias; one entry a million times larger than the rest does not overflow the integers."""
+    precision, path = packed
+    model = NativeModel(path, threads=1, kernel=kernel)
+    tensor = read_packed(path).tensors[0]
+    weight = unpack_matrix(tensor)
+    np.testing.assert_array_equal(model.multiply(0, np.zeros((1, tensor.columns)), tensor.rows)[0], np.zeros(tensor.rows))
+    for sign in (1, -1):
+        x = np.full((1, tensor.columns), sign * 1e-3, np.float32)
+        x[0, 7] = sign * 1e6
+        got = model.multiply(0, x, tensor.rows)[0]
+        np.testing.assert_allclose(got, weight @ x[0], atol=SINGLE_TOLERANCE[precision] * 1e6)
+    x = np.full((1, tensor.columns), 5.0, np.float32)  # every activation at the end of the fixed-point range
+    np.testing.assert_allclose(model.multiply(0, x, tensor.rows)[0], weight @ x[0], rtol=1e-3, atol=2e-3)
+
+
+def test_unknown_kernel_names_the_usable_ones(packed: tuple[str, Path]) -> None:
+    with pytest.raises(OwledError, match="scalar"):
+        NativeModel(packed[1], threads=1, kernel="avx1024")
+
+
+def test_the_portable_kernels_are_always_there() -> None:
+    assert KERNELS[-1] == "scalar"
+
+
+@pytest.mark.parametrize("threads", [0, 1000])
+def test_silly_thread_counts_are_refused(packed: tuple[str, Path], threads: int) -> None:
+    with pytest.raises(OwledError, match="threads"):
+        NativeModel(packed[1], threads=threads, kernel="auto")
+
+
+def test_cores_can_be_named(packed: tuple[str, Path]) -> None:
+    model = NativeModel(packed[1], threads=2, kernel="auto", cpus=(0, 0))
+    assert model.multiply(0, np.ones((1, 256)), 64).shape == (1, 64)
+    with pytest.raises(OwledError, match="cores named"):
+        NativeModel(packed[1], threads=2, kernel="auto", cpus=(0,))
