@@ -1,0 +1,303 @@
+"""`owled recalibrate` and `owled store`: from bags to a gated artifact, and what became of the earlier ones. Needs typer, rich."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from owled_ros.recalibration.job import JobProgress, Outcome
+    from owled_ros.recalibration.store import Store, Version
+
+EXIT_REFUSED = 3  # a candidate was made, but the gate or the driving node refused it
+EXIT_TERMINATED = 143
+STORE = typer.Option("", "--store", help="Artifact store; empty: $OWLED_STORE, else ~/.local/share/owled/store.")
+LOG_PERIOD_S = 5.0
+TABLE_WIDTH = 130  # where there is no terminal to fit into
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(recalibrate)
+    store = typer.Typer(
+        help="List, inspect, promote and roll back the versions of the artifact store.", no_args_is_help=True
+    )
+    for command in (list_versions, inspect_version, promote, rollback):
+        store.command(COMMAND_NAMES[command])(command)
+    app.add_typer(store, name="store")
+
+
+def recalibrate(
+    bags: list[Path] = typer.Argument(
+        ..., help="rosbag2 directories, .mcap or .db3 files; two drives or more are best."
+    ),
+    store: str = STORE,
+    model: str = typer.Option("", help="Dense model that is pruned; empty: the bundled model."),
+    running: str = typer.Option("", help="What drives now; empty: the store's current version, else the dense model."),
+    sparsity: float = typer.Option(0.5, help="Share of zero weights over the pruned matrices, in (0, 1)."),
+    score: str = typer.Option("sparsegpt", help="magnitude, wanda, sparsegpt or pruner-zero."),
+    allocation: str = typer.Option("learned", help="uniform, owl, owl-reference, block0 or learned."),
+    budget: list[str] = typer.Option([], help="COMPONENT=SHARE, for example vision=0.3; may be repeated."),
+    recovery_steps: int = typer.Option(0, min=0, help="Steps of masked distillation after pruning."),
+    calibration_frames: int = typer.Option(48, min=2, help="Pictures that the model is pruned with."),
+    gate_frames: int = typer.Option(120, min=2, help="Held-out pictures that judge the candidate."),
+    gate_share: float = typer.Option(0.3, min=0.05, max=0.95, help="Share of the pictures whose drives are held out."),
+    separate_drives: bool = typer.Option(False, help="Refuse a single drive instead of cutting it in two."),
+    gate: str = typer.Option("", help="Rules of the gate; empty: config/gate.yaml."),
+    image_topic: str = typer.Option("", help="Camera in the bags; empty: the only one."),
+    ego_topic: str = typer.Option("", help="Ego motion in the bags; empty: chosen by type."),
+    seed: int = typer.Option(0, min=0, help="Same seed and bags: same masks."),
+    promote: bool = typer.Option(True, help="Make the candidate current when the gate passes it."),
+    pack: bool = typer.Option(True, help="Also write the weights that the sparse runtime drives on."),
+    device: str = typer.Option("cpu", help="Torch device."),
+    threads: int = typer.Option(1, min=1, help="CPU threads."),
+    cores: str = typer.Option("", help="Cores that may be used, for example 2,3; empty: all."),
+    idle: bool = typer.Option(False, help="Run only where nobody else wants the processor: for a vehicle that drives."),
+    time_limit_s: float = typer.Option(0.0, min=0.0, help="End without a candidate after this long [s]; 0: never."),
+    keep: int = typer.Option(8, min=2, help="Versions that the store keeps."),
+    driving_node: str = typer.Option(
+        "", help="Name of a running driving node, for example /driving_node, that loads the promoted version."
+    ),
+    verdict: str = typer.Option("", help="Write the verdict with all numbers to this JSON file."),
+) -> None:
+    """Prune the model again on recorded drives, judge it on held-out ones, and promote it when it is no worse.
+
+    The work runs in a process of its own; Ctrl-C ends it and leaves nothing behind. Exit code 3: a candidate was made and
+    kept for inspection, but the gate (or the driving node) refused it.
+    """
+    from owled_ros.models.driving_model import resolve_model
+    from owled_ros.recalibration.courtesy import Courtesy
+    from owled_ros.recalibration.job import Plan, run_job
+    from owled_ros.recalibration.request import Request
+    from owled_ros.recalibration.store import Retention
+
+    request = Request(
+        bags=tuple(bag.expanduser().absolute() for bag in bags), model=resolve_model(model).resolve(), work=Path(),
+        gate=Path(gate).expanduser().absolute() if gate else _packaged_gate(),
+        running=resolve_model(running).resolve() if running else None, sparsity=sparsity, score=score, allocation=allocation,
+        budgets=_budgets(budget), recovery_steps=recovery_steps, seed=seed, calibration_frames=calibration_frames,
+        gate_frames=gate_frames, gate_share=gate_share, cut_single_drive=not separate_drives, image_topic=image_topic,
+        ego_topic=ego_topic, pack=pack, device=device, threads=threads,
+    )  # fmt: skip
+    courtesy = Courtesy(idle=idle, cores=tuple(int(core) for core in cores.split(",") if core), threads=threads)
+    plan = Plan(courtesy=courtesy, retention=Retention(keep), promote=promote, time_limit_s=time_limit_s)
+    _end_in_order_on_sigterm()
+    with _shown() as progress:
+        outcome = run_job(request, _store(store), plan, progress, load=_loader(driving_node, request.model))
+    if verdict:
+        from owled_ros.files import write_json
+
+        write_json(Path(verdict), outcome.verdict)
+    _show_outcome(outcome)
+    if not outcome.verdict["passed"] or (promote and not outcome.promoted):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def list_versions(store: str = STORE, json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """List all versions, newest first."""
+    versions = _store(store).versions()
+    if json:
+        import json as json_module
+        from dataclasses import asdict
+
+        typer.echo(json_module.dumps([asdict(version) for version in versions], indent=2, default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("version", "created", "sparsity", "MB", "gate", ""):
+        table.add_column(heading)
+    for version in versions:
+        state = "[bold green]current[/]" if version.current else "previous" if version.previous else ""
+        table.add_row(
+            version.artifact_id, version.created, f"{version.sparsity:.3f}", f"{version.bytes / 1e6:.1f}", _gate_word(version),
+            state or (f"[red]{version.fault}[/]" if version.fault else ""),
+        )  # fmt: skip
+    Console(highlight=False).print(table if versions else f"no version in {_store(store).root}: the dense model drives")
+
+
+def inspect_version(
+    artifact_id: str = typer.Argument(..., help="Short hash, or its beginning."),
+    store: str = STORE,
+    json: bool = typer.Option(False, "--json", help="Print the whole verdict as JSON."),
+) -> None:
+    """Check every file of a version against its hash and show what the gate measured."""
+    from owled_ros.models.manifest import verify
+
+    version = _store(store).find(artifact_id)
+    manifest = verify(version.path)
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps(manifest.gate, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"{version.path}\nevery file fits its hash; {manifest.method.score}, {manifest.method.allocation}, "
+                  f"{version.sparsity:.3f} zeros, {version.bytes / 1e6:.1f} MB, gate: {_gate_word(version)}")  # fmt: skip
+    if manifest.gate:
+        _show_rules(manifest.gate)
+
+
+def promote(
+    artifact_id: str = typer.Argument(..., help="Short hash, or its beginning."),
+    store: str = STORE,
+    force: bool = typer.Option(False, help="Also a version that the gate did not pass."),
+    driving_node: str = typer.Option("", help="Name of a running driving node that has to load it first."),
+) -> None:
+    """Make a version current."""
+    previous = _store(store).promote(artifact_id, force, _loader(driving_node, None))
+    typer.echo(f"{artifact_id} is current now" + (f"; before it was {previous}" if previous else ""))
+
+
+def rollback(
+    store: str = STORE,
+    driving_node: str = typer.Option("", help="Name of a running driving node that has to load it first."),
+    model: str = typer.Option("", help="Dense model that the driving node loads when nothing was promoted before."),
+) -> None:
+    """Go back to the version that was current before, or to the dense model when there was none."""
+    from owled_ros.models.driving_model import resolve_model
+
+    dense = resolve_model(model).resolve() if driving_node else None
+    now = _store(store).rollback(_loader(driving_node, dense))
+    typer.echo(f"{now or 'the dense model'} is current again")
+
+
+COMMAND_NAMES = {list_versions: "list", inspect_version: "inspect", promote: "promote", rollback: "rollback"}
+
+
+def _store(path: str) -> Store:
+    import os
+
+    from owled_ros.recalibration.store import Store
+
+    return Store(Path(path or os.environ.get("OWLED_STORE") or "~/.local/share/owled/store"))
+
+
+def _packaged_gate() -> Path:
+    from owled_ros.recalibration.gate_rules import packaged_rules
+
+    return packaged_rules()
+
+
+def _budgets(entries: list[str]) -> dict[str, float]:
+    from owled_ros.errors import OwledError
+    from owled_ros.recalibration.request import budgets_of
+
+    try:
+        pairs = [(name, float(share)) for name, _, share in (entry.partition("=") for entry in entries)]
+    except ValueError as error:
+        raise OwledError(f"--budget {' '.join(entries)}: expected COMPONENT=SHARE, for example vision=0.3") from error
+    return budgets_of([name for name, _ in pairs], [share for _, share in pairs])
+
+
+def _loader(driving_node: str, dense: Path | None) -> Any:
+    """Return what makes a running driving node load a directory; None without a node's name."""
+    if not driving_node:
+        return None
+    from owled_ros.errors import OwledError
+
+    try:
+        from owled_ros.nodes.load_client import ask_to_load
+    except ImportError as error:
+        raise OwledError(f"--driving-node needs ROS 2 ({error}); source it, or start with ./owled") from error
+    return lambda directory: ask_to_load(driving_node, directory or dense)
+
+
+def _end_in_order_on_sigterm() -> None:
+    import signal
+    import sys
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_TERMINATED))
+
+
+class _shown:  # noqa: N801 (a context manager that is used like a function)
+    """Shows a job's progress: a bar on a terminal, a line every few seconds otherwise."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._said = ("", -LOG_PERIOD_S)
+        if self._console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:.0f} %"),
+                TimeElapsedColumn(),
+            )
+            self._bar = Progress(*columns, console=self._console)
+            self._task = self._bar.add_task("starting", total=1.0)
+
+    def __enter__(self) -> Any:
+        if self._bar is not None:
+            self._bar.start()
+        return self._tell
+
+    def __exit__(self, *trouble: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _tell(self, progress: JobProgress) -> None:
+        import time
+
+        count = f" {progress.done}/{progress.total}" if progress.total else ""
+        words = f"{'paused, ' if progress.paused else ''}{progress.stage}{count} {progress.detail}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=progress.progress, description=words)
+        elif progress.stage != self._said[0] or time.monotonic() - self._said[1] > LOG_PERIOD_S:
+            self._said = (progress.stage, time.monotonic())
+            self._console.print(f"{progress.progress:4.0%} {words}", soft_wrap=True)
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    _show_rules(outcome.verdict)
+    if outcome.verdict.get("shared_drive"):
+        Console(highlight=False).print(
+            "[yellow]the bags hold one drive only: its end judged what its beginning calibrated[/]"
+        )
+    colour = "green" if outcome.verdict["passed"] else "red"
+    Console(highlight=False).print(
+        f"[{colour}]{escape(outcome.message)}[/] ({outcome.seconds:.0f} s)\n{outcome.version.path}", soft_wrap=True
+    )
+
+
+def _show_rules(verdict: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("rule", "candidate", "against", "limit", "unit", ""):
+        table.add_column(heading, no_wrap=True)
+    for rule in verdict["rules"]:
+        word = (
+            "[dim]nothing to measure[/]"
+            if rule["skipped"]
+            else "[green]holds[/]"
+            if rule["passed"]
+            else "[bold red]fails[/]"
+        )
+        against = f"{rule['against']} {_number(rule['other'])}" if rule["against"] else ""
+        limit = f"{rule['kind'].replace('_', ' ')} {_number(rule['limit'])}"
+        table.add_row(rule["name"].replace("_", " "), _number(rule["candidate"]), against, limit, rule["unit"], word)
+    wide = Console(highlight=False)
+    (wide if wide.is_terminal else Console(highlight=False, width=TABLE_WIDTH)).print(table)
+    for reason in [] if verdict["rules"] else verdict["reasons"]:
+        Console(highlight=False).print(reason, markup=False)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def _gate_word(version: Version) -> str:
+    return "not judged" if not version.gated else "passed" if version.passed else "refused"
