@@ -30,7 +30,7 @@ DIMENSIONS = LUMA_LEVELS * THIRDS * 3 + 2 * CHROMA_LEVELS * 2
 QUIET = 0.05  # grey levels; keeps the logarithm of an empty band finite
 MIN_PICTURES = 4 * DIMENSIONS
 RIDGE = 1e-3  # of the mean variance, added to every variance
-LIMIT_FACTOR = 1.5  # the familiarity is a half where the distance is this many times its 99th percentile
+LIMIT_FACTOR = 1.15  # the familiarity is a half where the distance is this many times its 99th percentile
 SHARE_AT_99 = 4.0  # logit of the familiarity at the 99th percentile
 
 
