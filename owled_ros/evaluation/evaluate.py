@@ -63,16 +63,27 @@ def finish(jobs: Sequence[Job], failures: dict[Path, str], scenario: Scenario, d
     metrics["machine"] = {"peak_rss_bytes": max((p.end["machine"]["peak_rss_bytes"] for p in parts), default=None)}
     metrics["bag_notes"] = {part.head["Bag"]: part.end["Notes"] for part in parts if part.end["Notes"]}
     metrics["bag_failures"] = {job.bag_name: failures[job.file] for job in jobs if job.file in failures}
+    lines = [line for part in parts for line in part.lines]
+    return conclude(directory, _condition(jobs, scenario, parts), records, lines, metrics, scenario)
+
+
+def conclude(
+    directory: Path,
+    condition: dict[str, Any],
+    records: Sequence[Record],
+    lines: Sequence[str],
+    metrics: dict[str, Any],
+    scenario: Scenario,
+) -> ResultFile:
+    """Judge the metrics and write result.jsonl; what could not be read is told in the verdict's sentence."""
     judgements = judge(metrics, scenario)
     success, summary = verdict_line(judgements)
-    if metrics["bag_failures"]:
-        summary += "; " + "; ".join(f"{name}: {why}" for name, why in metrics["bag_failures"].items())
+    for name, why in metrics.get("bag_failures", {}).items():
+        summary += f"; {name}: {why}"
     metrics["conditions"] = judgements_as_json(judgements)
     stamp = max((record.stamp for record in records), default=0)
     path = directory / RESULT_NAME
-    verdict = verdict_of(success, summary, time.time(), stamp, metrics)
-    lines = (line for part in parts for line in part.lines)
-    write_result(path, _condition(jobs, scenario, parts), lines, verdict)
+    write_result(path, condition, lines, verdict_of(success, summary, time.time(), stamp, metrics))
     return read_result(path)
 
 

@@ -1,0 +1,148 @@
+"""evaluation_node: listens to driving_node while a bag is replayed, and writes the verdict when it has ended. Needs rclpy.
+
+It ends when the clock has passed the last picture of the bag, when whoever published /clock has left, or when nothing was
+answered for too long; a paused player is waited for. The exit code is 0 when every condition holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import String
+
+from owled_ros.bags.summary import summarise_bag
+from owled_ros.driving.frame import NANOSECONDS
+from owled_ros.errors import OwledError
+from owled_ros.evaluation.replay import Answers, add_answer, judge_replay
+from owled_ros.evaluation.report import write_html
+from owled_ros.evaluation.scenario import Scenario, read_scenario
+from owled_ros.nodes.parameters import Entry, declare, read_values
+from owled_ros.nodes.process import StopRequest
+from owled_ros.nodes.spinning import spin_node
+
+CLOCK_TOPIC = "/clock"
+LOOK_PERIOD_S = 0.2
+ANSWER_DEPTH = 1000
+logger = logging.getLogger(__name__)
+ENTRIES = (
+    Entry("bag", "str", "The bag that is replayed; truth is read from it.", read_only=True),
+    Entry("result", "str", "Directory for result.jsonl and report.html.", read_only=True),
+    Entry("scenario", "str", "Conditions as yaml; empty: the default ones.", read_only=True),
+    Entry("driver", "str", "Full name of the node that drives.", read_only=True),
+    Entry("settle_s", "float", "Wait this long [s] for the last answers after the end.", 0.0, 60.0, read_only=True),
+    Entry("start_timeout_s", "float", "Give up when nothing was answered for this long [s].", 1.0, 3600.0, read_only=True),
+    Entry("report", "bool", "Write report.html too.", read_only=True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """See ENTRIES."""
+
+    bag: str
+    result: str
+    scenario: str
+    driver: str
+    settle_s: float
+    start_timeout_s: float
+    report: bool
+
+
+class EvaluationNode(Node):
+    """Collects answers in its callbacks; everything else happens in `_look`, on the wall clock."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        super().__init__("evaluation_node")
+        del stop
+        declare(self, ENTRIES)
+        self.options = EvaluationOptions(**read_values(self, ENTRIES))
+        self.exit_code = 1  # until there is a verdict
+        self.answers: Answers = {}
+        self.scenario = Scenario()
+        self._last_picture = 0  # [ns], stamp
+        self._clock_stamp = 0  # [ns]
+        self._clock_seen = False
+        self._started = time.monotonic()
+        self._end_since: float | None = None
+        self._done = False
+        self._result = self.create_publisher(String, "~/debug/result", 1)
+        reliable = QoSProfile(depth=ANSWER_DEPTH)
+        quick = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.create_subscription(String, f"{self.options.driver}/debug/answer", self._on_answer, reliable)
+        self.create_subscription(Clock, CLOCK_TOPIC, self._on_clock, quick)
+
+    def prepare(self) -> int | None:
+        """Read scenario and bag before anything is replayed; an exit code when that fails."""
+        try:
+            self.scenario = read_scenario(Path(self.options.scenario) if self.options.scenario else None)
+            summary = summarise_bag(Path(self.options.bag), self.scenario.read_options())
+            self._last_picture = int(summary.frames.stamps[-1])
+        except (OwledError, IndexError) as error:
+            self.get_logger().error(f"nothing to evaluate: {error}")
+            return 1
+        self.create_timer(
+            LOOK_PERIOD_S, self._look, clock=rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
+        )
+        self._started = time.monotonic()
+        self.get_logger().info(f"listening to {self.options.driver} for {len(summary.frames.stamps)} pictures")
+        return None
+
+    def _on_answer(self, message: String) -> None:
+        if not add_answer(self.answers, message.data):
+            self.get_logger().warning("an answer of the driving node cannot be read", throttle_duration_sec=5.0)
+
+    def _on_clock(self, message: Clock) -> None:
+        self._clock_seen = True
+        self._clock_stamp = message.clock.sec * NANOSECONDS + message.clock.nanosec
+
+    def _look(self) -> None:
+        if self._done:
+            return
+        why = self._why_ended()
+        now = time.monotonic()
+        if why is None:
+            self._end_since = None
+            return
+        self._end_since = self._end_since or now
+        if now - self._end_since >= self.options.settle_s:
+            self._done = True
+            self._judge(why)
+            rclpy.try_shutdown()
+
+    def _why_ended(self) -> str | None:
+        if self._clock_seen and self._clock_stamp >= self._last_picture:
+            return ""
+        if self.answers and max(self.answers) >= self._last_picture:
+            return ""
+        if self._clock_seen and not self.count_publishers(CLOCK_TOPIC):
+            return "the player left before the end of the bag"
+        if not self.answers and time.monotonic() - self._started > self.options.start_timeout_s:
+            return f"{self.options.driver} answered nothing for {self.options.start_timeout_s:.0f} s"
+        return None
+
+    def _judge(self, why: str) -> None:
+        directory = Path(self.options.result)
+        try:
+            result = judge_replay(Path(self.options.bag), self.answers, self.scenario, directory, why)
+            if self.options.report:
+                write_html([result], directory / "report.html")
+        except OwledError as error:
+            self.get_logger().error(f"no verdict: {error}")
+            return
+        self.exit_code = 0 if result.success else 1
+        verdict = {"success": result.success, "summary": result.summary, "coverage": result.metrics["coverage"]}
+        self._result.publish(String(data=json.dumps(verdict)))
+        self.get_logger().info(f"{result.summary} ({result.path})")
+
+
+def main() -> int:
+    """Run the node until its verdict is written; returns the exit code."""
+    return spin_node(EvaluationNode, EvaluationNode.prepare, "evaluation_node.param.yaml")

@@ -1,0 +1,108 @@
+"""Replay: answers put beside the bag, and the evaluation node as a process beside player and driving node."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded_drives import PICTURE_PERIOD, START, make_bag
+
+from owled_ros.errors import OwledError
+from owled_ros.evaluation.replay import Answers, add_answer, judge_replay
+from owled_ros.evaluation.result import read_result
+from owled_ros.evaluation.scenario import Scenario
+
+EASY = Scenario.model_validate({"conditions": {"must_beat": []}})
+DOMAIN = 41
+GOOD = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
+SEEN = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
+
+
+def answer(number: int, reason: str = "VALID", kind: str = "action", text: str = GOOD) -> str:
+    return json.dumps({
+        "kind": kind, "stamp": START + number * PICTURE_PERIOD, "reason": reason, "text": text, "confidence": 0.9,
+        "latency_ms": 50.0 + number, "model_id": "fake@1", "artifact_id": "",
+    })  # fmt: skip
+
+
+def answers_of(lines: list[str]) -> Answers:
+    answers: Answers = {}
+    assert all(add_answer(answers, line) for line in lines)
+    return answers
+
+
+def test_seen_answered_late_and_dropped_are_counted(tmp_path):
+    # 20 pictures: 15 valid, 2 late, 1 withheld, 2 never taken up; one answer to a picture of another bag
+    lines = [answer(n) for n in range(15)] + [answer(15, "LATE"), answer(16, "LATE"), answer(17, "LOW_CONFIDENCE")]
+    lines += [answer(999), answer(3, kind="scene", text=SEEN)]
+    result = judge_replay(make_bag(tmp_path / "bag", pictures=20), answers_of(lines), EASY, tmp_path / "out")
+    coverage = result.metrics["coverage"]
+    assert (coverage["pictures"], coverage["evaluated"], coverage["answered"]) == (20, 18, 15)
+    assert (coverage["late"], coverage["withheld_or_invalid"], coverage["dropped"]) == (2, 1, 2)
+    assert coverage["unknown_stamps"] == 1
+    assert result.success, result.summary
+    assert result.metrics["means"]["acceleration_mae_mps2"] == pytest.approx(0.6)  # the expert does 1.0
+    assert result.metrics["means"]["D_TL_m"] == 0.0
+    assert result.metrics["timing"]["action_latency_p50_ms"] == pytest.approx(58.5)  # 50 .. 67 ms
+    assert read_result(tmp_path / "out").records == result.records
+
+
+def test_too_few_answers_are_a_failure_however_good_they_are(tmp_path):
+    bag = make_bag(tmp_path / "bag", pictures=40)
+    result = judge_replay(bag, answers_of([answer(n) for n in range(20)]), EASY, tmp_path / "out")
+    assert not result.success
+    assert "min_evaluated_share 0.8, measured 0.5" in result.summary
+    silent = judge_replay(bag, {}, EASY, tmp_path / "silent", "nobody answered")
+    assert "min_evaluated_frames 10, measured 0" in silent.summary
+    assert silent.metrics["bag_notes"]["bag"] == ["nobody answered"]
+
+
+def test_lines_that_are_no_answers_are_left_out(tmp_path):
+    answers: Answers = {}
+    assert not any(add_answer(answers, line) for line in ("", "{", "[]", '{"kind": "action"}', '{"stamp": "x"}'))
+    assert not answers
+    lie = answers_of([answer(n, text="this is no action") for n in range(10)])
+    result = judge_replay(make_bag(tmp_path / "bag"), lie, EASY, tmp_path / "out")
+    assert {record.reason for record in result.records} == {"UNPARSED"}
+    with pytest.raises(OwledError, match="reason"):
+        judge_replay(tmp_path / "bag", answers_of([answer(0, "BECAUSE")]), EASY, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_player_driver_and_evaluator_end_with_a_verdict(tmp_path):
+    pytest.importorskip("rclpy")
+    pytest.importorskip("owled_ros.msg", reason="the messages are not built", exc_type=ImportError)
+    from driving_rig import TEST, NodeProcess
+
+    bag = make_bag(tmp_path / "bag", pictures=30)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "control.json").write_text("{}")
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("conditions: {must_beat: [], max_acceleration_mae_mps2: 0.7}")
+
+    def node(start: list[str], name: str, *remaps: str, **parameters: Any) -> NodeProcess:
+        arguments = [*start, "--ros-args", *(part for remap in remaps for part in ("-r", remap))]
+        arguments += [part for key, value in parameters.items() for part in ("-p", f"{key}:={value}")]
+        return NodeProcess(arguments, DOMAIN, tmp_path / f"{name}.log")
+
+    def packaged(name: str, **parameters: Any) -> NodeProcess:
+        return node(["-m", "owled_ros.nodes", name], name, **parameters)
+
+    evaluator = packaged(
+        "evaluation_node", bag=bag, result=tmp_path / "out", scenario=scenario, settle_s=0.5, report="false"
+    )
+    driver = node(
+        [str(TEST / "fake_driving_node.py")], "driver", "~/input/image:=/camera/image",
+        "~/input/odometry:=/ego/odometry", model_path=model, autostart="true", use_sim_time="true",
+    )  # fmt: skip
+    with evaluator, driver:
+        evaluator.wait_for_text("listening", 90)
+        with packaged("source_node", source="bag", path=bag, pace="lockstep"):
+            code = evaluator.process.wait(120)
+    result = read_result(Path(tmp_path / "out"))
+    assert result.whole
+    assert result.metrics["coverage"]["evaluated"] >= 25, evaluator.text() + driver.text()
+    assert (code, result.success) == (0, True), result.summary
