@@ -156,15 +156,22 @@ class Bench:
         self.image.publish(message)
         return stamp
 
-    def drive(self, ego: Callable[[], None] | None = None, image: Callable[[], Any] | None = None) -> dict[str, Any]:
-        """Send odometry and a picture until the node has said what became of a picture sent now; returns that."""
-        first = len(self.answers)
+    def drive(self, ego: Callable[[], None] | None = None, image: Callable[[], int] | None = None) -> dict[str, Any]:
+        """Send odometry and pictures until the node has said what became of one of them; returns that."""
+        sent: set[int] = set()
+
+        def word() -> dict[str, Any] | None:
+            recent = (answer for answer in reversed(self.answers) if answer["kind"] == "action")
+            return next((answer for answer in recent if answer["stamp"] in sent), None)
+
         for _ in range(200):
             (ego or self.send_ego)()
             self.spin(0.02)
-            (image or self.send_image)()
-            if self.spin_until(lambda: any(a["kind"] == "action" for a in self.answers[first:]), 0.3):
-                return next(a for a in reversed(self.answers) if a["kind"] == "action")
+            sent.add((image or self.send_image)())
+            if self.spin_until(word, 0.3):
+                answer = word()
+                assert answer is not None
+                return answer
         raise AssertionError(f"no word about the picture; diagnostics: {self.words()}")
 
     def drive_until(self, reason: str, tries: int = 40, **sources: Any) -> dict[str, Any]:

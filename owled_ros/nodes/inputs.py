@@ -66,7 +66,7 @@ def why_silent(node: Node, item: InputWatch, silent: float) -> str:
         if verdict != QoSCompatibility.ERROR:
             known = "no message yet" if not item.count else f"no message for {silent:.1f} s"
             return f"stale: {known} on {item.topic}, although {info.node_name} publishes it"
-        reasons.append(f"{info.node_name}: {why.strip()}")
+        reasons.append(f"{info.node_name}: {why.removeprefix('ERROR: ').rstrip('; ')}")
     return (
         f"incompatible QoS on {item.topic}: {'; '.join(reasons)}; set qos_overrides.{item.topic}.subscription in the "
         "parameter file"

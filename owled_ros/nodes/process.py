@@ -6,6 +6,7 @@ reads the signal through a pipe, so that it is seen whatever the main thread doe
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -14,7 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-GRACE_S = 1.2  # time to end in order, before the process ends by force
+GRACE_S = 1.0  # time to end in order, before the process ends by force
+CRITICAL_S = 0.4  # time that force waits for a node that is just being made or unmade
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,6 +25,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.event = threading.Event()
+        self.critical = threading.Lock()  # held while a node is made or unmade: force waits for it
         self._callbacks: list[Callable[[], object]] = []
         self._last: Callable[[], object] | None = None
 
@@ -50,11 +53,16 @@ class StopRequest:
             callback()
 
     def _force(self) -> NoReturn:
-        if self._last is not None:
-            helper = threading.Thread(target=self._last, daemon=True)
+        if self.critical.acquire(timeout=CRITICAL_S) and self._last is not None:
+            helper = threading.Thread(target=self._try_last, daemon=True)
             helper.start()
-            helper.join(0.4)
+            helper.join(CRITICAL_S)
         leave(0)
+
+    def _try_last(self) -> None:
+        assert self._last is not None
+        with contextlib.suppress(Exception):  # nobody is left to be told
+            self._last()
 
 
 _stop: StopRequest | None = None

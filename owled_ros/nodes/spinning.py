@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -29,14 +31,17 @@ def spin_node(
     and `exit_code`.
     """
     stop = watch_signals()
+    if stop():
+        return 0
     rclpy.init(args=_arguments(parameter_file), signal_handler_options=SignalHandlerOptions.NO)
     code: int | None = 0
     node: AnyNode | None = None
+    executor = SingleThreadedExecutor()
     try:
-        node = make(stop)
-        stop.on_force(node.destroy_node)
+        with stop.critical:
+            node = make(stop)
+            stop.on_force(functools.partial(_release, node, executor))
         stop.on_stop(rclpy.try_shutdown)
-        executor = SingleThreadedExecutor()
         executor.add_node(node)
         code = start(node)
         if code is None and not stop():
@@ -47,8 +52,13 @@ def spin_node(
         if not stop():  # what a shutdown breaks half-way through is no news
             raise
     finally:
-        _finish(node)
-    return code or int(getattr(node, "exit_code", 0))
+        failed = int(getattr(node, "exit_code", 0))
+        if node is not None and hasattr(node, "close"):
+            node.close()
+        with stop.critical:
+            stop.on_force(_nothing)
+            _release(node, executor)
+    return code or failed
 
 
 def config_file(name: str) -> Path:
@@ -69,10 +79,20 @@ def _arguments(parameter_file: str) -> list[str]:
     return [sys.argv[0], "--ros-args", "--params-file", str(config_file(parameter_file)), "--", *sys.argv[1:]]
 
 
-def _finish(node: Node | None) -> None:
+def _release(node: Node | None, executor: SingleThreadedExecutor) -> None:
+    """Let go of node and executor, so that DDS gives its shared memory back before the process ends.
+
+    The handles live as long as anything refers to them, and a thread that is still inside a model refers to the node:
+    that is why the node is emptied.
+    """
     if node is not None:
-        close = getattr(node, "close", None)
-        if close is not None:
-            close()
+        executor.remove_node(node)
         node.destroy_node()
+        vars(node).clear()
+    executor.shutdown(timeout_sec=0.1)
+    gc.collect()
     rclpy.try_shutdown()
+
+
+def _nothing() -> None:
+    """Do nothing: everything has been let go of."""

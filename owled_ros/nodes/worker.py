@@ -144,8 +144,13 @@ class Worker:
         engine = self.ladder.engine
         assert engine is not None
         overdue = time.monotonic() - (self._due_since or 0.0) > patience
+
+        def cancelled() -> bool:
+            asked = bool(self._questions) or self._next_engine is not None or self._stopping.is_set()
+            return asked or (self.slot.waiting and not overdue)
+
         try:
-            scene = engine.describe(self.ladder.prefix, lambda: self._stopping.is_set() or (self.slot.waiting and not overdue))
+            scene = engine.describe(self.ladder.prefix, cancelled)
         except Exception as error:  # as in the ladder: the node lives and keeps the words
             self._broken(error)
             self._described_at, self._due_since = time.monotonic(), None
@@ -166,8 +171,8 @@ class Worker:
             return
 
         def cancelled() -> bool:
-            late = time.monotonic() > question.deadline
-            return self._stopping.is_set() or late or (self.slot.waiting and not overdue)
+            ended = time.monotonic() > question.deadline or self._next_engine is not None or self._stopping.is_set()
+            return ended or (self.slot.waiting and not overdue)
 
         try:
             generation = engine.ask(self.ladder.prefix, question.text, cancelled)

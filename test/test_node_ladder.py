@@ -1,0 +1,271 @@
+"""The ladder, the slot and the worker of the driving node, without ROS: what a picture passes on its way to an action."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from owled_ros.driving.engine import never
+from owled_ros.driving.frame import EgoState, Frame
+from owled_ros.driving.prediction import (
+    ActionAnswer,
+    Generation,
+    ModelIdentity,
+    Reason,
+    SceneAnswer,
+    judge_action,
+    judge_scene,
+)
+from owled_ros.errors import OwledError
+from owled_ros.nodes.ladder import Arrival, Ladder, Limits, is_out_of_memory
+from owled_ros.nodes.loading import ModelChoice, check_memory, load_and_warm, weight_bytes
+from owled_ros.nodes.model_paths import requested_model
+from owled_ros.nodes.slot import NewestSlot
+from owled_ros.nodes.worker import Question, Worker
+
+SECOND = 1_000_000_000
+NOW = 1_000 * SECOND
+LIMITS = Limits(max_frame_age_s=0.5, max_ego_gap_s=0.2, deadline_s=0.5, confidence_floor=-1.0)
+GOOD = "follow, acceleration -1.2 m/s2, steering +0.03 rad"
+PICTURE = np.zeros((4, 6, 3), np.uint8)
+
+
+class Engine:
+    """Answers the same, or raises what it is told to."""
+
+    identity = ModelIdentity("m")
+
+    def __init__(self, text: str = GOOD, confidence: float = 0.8) -> None:
+        self.facts: dict[str, Any] = {}
+        self.text, self.confidence = text, confidence
+        self.error: Exception | None = None
+        self.describing_s = 0.0
+        self.seen: list[Frame] = []
+        self.closed = False
+
+    def see(self, frame: Frame) -> Frame:
+        self.seen.append(frame)
+        if self.error is not None:
+            raise self.error
+        return frame
+
+    def act(self, prefix: Frame) -> ActionAnswer:
+        return judge_action(Generation(self.text, True, self.confidence, 8, 0.0))
+
+    def describe(self, prefix: Frame, cancelled: Callable[[], bool] = never) -> SceneAnswer | None:
+        end = time.monotonic() + self.describing_s
+        while time.monotonic() < end:
+            if cancelled():
+                return None
+            time.sleep(0.002)
+        return judge_scene(Generation("0 cars; 0 pedestrians; no traffic light", True, 0.8, 8, 0.0))
+
+    def ask(self, prefix: Frame, question: str, cancelled: Callable[[], bool] = never) -> Generation | None:
+        return None if cancelled() else Generation(question.upper(), True, 0.8, 2, 0.0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def ladder(engine: Engine | None = None) -> Ladder:
+    made = Ladder(lambda message: message, lambda: NOW)
+    made.engine = engine or Engine()
+    made.hear(EgoState(NOW - SECOND // 10, 6.0))
+    made.hear(EgoState(NOW, 8.0))
+    return made
+
+
+def arrival(age_s: float = 0.05, message: Any = PICTURE) -> Arrival:
+    return Arrival(message, NOW - round(age_s * SECOND), time.monotonic(), "camera")
+
+
+def test_the_ego_state_is_interpolated_to_the_picture() -> None:
+    climbed = ladder()
+    outcome = climbed.climb(arrival(0.05), LIMITS)
+    # half-way between 6 m/s at -0.1 s and 8 m/s at 0 s
+    assert outcome.frame is not None
+    assert outcome.frame.ego.speed == pytest.approx(7.0)
+    assert (outcome.reason, outcome.frame_age_s) == (Reason.VALID, pytest.approx(0.05))
+
+
+@pytest.mark.parametrize(
+    ("age_s", "reason"),
+    [
+        (0.6, Reason.STALE_IMAGE),
+        (0.35, Reason.STALE_EGO),  # the oldest odometry is 0.25 s younger
+        (-0.1, Reason.VALID),
+        (-1.5, Reason.CLOCK_JUMP),
+        (4_000.0, Reason.CLOCK_JUMP),
+    ],
+)
+def test_stamps(age_s: float, reason: Reason) -> None:
+    climbed = ladder()
+    assert climbed.climb(arrival(age_s), LIMITS).reason is reason
+
+
+def test_rungs_that_fail_keep_the_model_out() -> None:
+    engine = Engine()
+
+    def decode(message: Any) -> np.ndarray:
+        if message is None:
+            raise OwledError("no picture at all")
+        return message
+
+    climbed = Ladder(decode, lambda: NOW)
+    climbed.engine = engine
+    assert climbed.climb(arrival(), LIMITS).reason is Reason.NO_EGO
+    climbed.hear(EgoState(NOW, float("nan")))
+    assert climbed.climb(arrival(), LIMITS).reason is Reason.BAD_EGO
+    climbed.hear(EgoState(NOW, 5.0))
+    bad = climbed.climb(arrival(message=None), LIMITS)
+    assert (bad.reason, bad.detail) == (Reason.BAD_IMAGE, "no picture at all")
+    climbed.engine = None
+    assert climbed.climb(arrival(), LIMITS).reason is Reason.MODEL_NOT_READY
+    assert engine.seen == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), Reason.OUT_OF_MEMORY),
+        (RuntimeError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("shape mismatch"), Reason.INFERENCE_ERROR),
+    ],
+)
+def test_what_a_model_raises(error: Exception, reason: Reason) -> None:
+    engine = Engine()
+    engine.error = error
+    climbed = ladder(engine)
+    outcome = climbed.climb(arrival(), LIMITS)
+    assert outcome.reason is reason
+    assert str(error) in outcome.detail
+    assert is_out_of_memory(error) == (reason is Reason.OUT_OF_MEMORY)
+    engine.error = None
+    assert climbed.climb(arrival(), LIMITS).valid
+    assert str(error) in climbed.last_error
+
+
+def test_floor_and_deadline_withhold() -> None:
+    climbed = ladder(Engine(confidence=0.3))
+    assert climbed.climb(arrival(), LIMITS).valid, "without a recommendation of the model every confidence passes"
+    unsure = climbed.climb(arrival(), Limits(0.5, 0.2, 0.5, confidence_floor=0.31))
+    assert (unsure.reason, unsure.answer and unsure.answer.action) == (Reason.LOW_CONFIDENCE, None)
+    late = climbed.climb(arrival(0.1), Limits(0.5, 0.2, 0.09, -1.0))
+    assert (late.reason, late.answer and late.answer.action) == (Reason.LATE, None)
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_a_slot_holds_the_newest_and_counts_the_rest(puts: list[bool]) -> None:
+    slot: NewestSlot[int] = NewestSlot()
+    number, last, taken = 0, None, 0
+    for put in puts:
+        if put:
+            number += 1
+            last = number
+            slot.put(number)
+        else:
+            item = slot.take(0.0)
+            assert item == last
+            taken += item is not None
+            last = None
+    assert slot.received == number
+    assert slot.dropped == number - taken - slot.waiting
+
+
+class Hearer:
+    """Collects what a worker says."""
+
+    def __init__(self, engine: Engine, rate: float = 1000.0, patience: float = 60.0) -> None:
+        self.outcomes: list[Any] = []
+        self.scenes: list[Any] = []
+        self.worker = Worker(
+            ladder(engine), lambda: LIMITS, lambda: (rate, patience), self.outcomes.append, lambda _, scene: self.scenes.append(scene)
+        )
+        self.worker.start()
+
+    def wait(self, condition: Callable[[], Any]) -> bool:
+        end = time.monotonic() + 5.0
+        while time.monotonic() < end and not condition():
+            time.sleep(0.005)
+        return bool(condition())
+
+
+def test_action_first_then_the_description_unless_a_newer_picture_waits() -> None:
+    engine = Engine()
+    engine.describing_s = 30.0
+    hearer = Hearer(engine)
+    hearer.worker.slot.put(arrival())
+    assert hearer.wait(lambda: hearer.outcomes)
+    assert hearer.scenes == []
+    hearer.worker.slot.put(arrival())  # the description gives way
+    assert hearer.wait(lambda: len(hearer.outcomes) == 2)
+    assert hearer.wait(lambda: hearer.worker.counters.yielded == 1)
+    engine.describing_s = 0.0
+    hearer.worker.slot.put(arrival())
+    assert hearer.wait(lambda: hearer.scenes)
+    assert hearer.worker.stop(2.0)
+    assert engine.closed
+
+
+def test_engines_are_exchanged_between_pictures_and_questions_come_before_descriptions() -> None:
+    old, new = Engine(), Engine("stop, acceleration -2.0 m/s2, steering +0.00 rad")
+    hearer = Hearer(old, rate=0.0)
+    hearer.worker.slot.put(arrival())
+    assert hearer.wait(lambda: hearer.outcomes)
+    said: list[Any] = []
+    hearer.worker.ask(Question("why", time.monotonic() + 5.0, lambda *words: said.append(words)))
+    assert hearer.wait(lambda: said)
+    assert (said[0][0].text, said[0][2]) == ("WHY", hearer.outcomes[0].stamp)
+    switched: list[bool] = []
+    hearer.worker.exchange(new, lambda: switched.append(True))
+    assert hearer.wait(lambda: switched)
+    assert old.closed
+    hearer.worker.ask(Question("why", time.monotonic() + 0.1, lambda *words: said.append(words)))
+    assert hearer.wait(lambda: len(said) == 2), "the new model has seen nothing yet"
+    assert said[1][0] is None
+    hearer.worker.slot.put(arrival())
+    assert hearer.wait(lambda: len(hearer.outcomes) == 2)
+    assert hearer.outcomes[1].answer.generation.text == new.text
+    assert hearer.worker.stop(2.0)
+
+
+def test_memory_is_looked_at_before_a_second_model(tmp_path: Any) -> None:
+    header = b'{"w":{"dtype":"F16","shape":[500000],"data_offsets":[0,1000000]}}'
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(1_000_000))
+    # stored in two bytes, held in four
+    assert weight_bytes(tmp_path, "float32") == pytest.approx(2_000_000, rel=0.01)
+    assert weight_bytes(tmp_path, "bfloat16") == pytest.approx(1_000_000, rel=0.01)
+    choice = ModelChoice(str(tmp_path), "cpu", "float32", 1, "auto")
+    check_memory(choice, 0.0)
+    with pytest.raises(OwledError, match="needs about 2 MB beside the running model"):
+        check_memory(choice, 1e9)
+
+
+def test_a_model_that_answers_nonsense_is_closed_and_refused() -> None:
+    engine = Engine("nonsense")
+    choice = ModelChoice("somewhere", "cpu", "float32", 1, "auto")
+    frame = Frame(PICTURE, NOW, EgoState(NOW, 5.0))
+    with pytest.raises(OwledError, match="its answer is of no use"):
+        load_and_warm(choice, lambda *_, **__: engine, frame, None)
+    assert engine.closed
+    assert load_and_warm(choice, lambda *_, **__: engine, None, None) is engine, "a grey picture proves nothing"
+
+
+def test_requested_models(tmp_path: Any) -> None:
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    root = str(tmp_path / "root")
+    assert requested_model("a", "configured", root, "") == str((tmp_path / "root" / "a").resolve())
+    assert requested_model("/x/y", "configured", "", "") == "/x/y"
+    assert requested_model("", "configured", root, "") == "configured"
+    for outside in ("../b", "/etc", "a/../../b"):
+        with pytest.raises(OwledError, match="outside model_root"):
+            requested_model(outside, "configured", root, "")
+    with pytest.raises(OwledError, match="names no current artifact"):
+        requested_model("", "configured", root, str(tmp_path))
