@@ -6,8 +6,11 @@ checked against its hashes first.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,9 @@ from owled_ros.models.manifest import is_artifact, verify
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError, SafetensorError)
+LOAD_ERRORS = (
+    OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, SafetensorError, struct.error
+)  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -52,12 +57,13 @@ def load_model(
     if wanted is None or (device.startswith("cuda") and not torch.cuda.is_available()):
         raise OwledError(f"cannot load to dtype {dtype} on device {device}: not known to torch here")
     place = _existing(path, allow_download)
-    if place is not None and place.suffix == ".gguf":
-        model = _load_gguf(place, wanted)
-    else:
-        if place is not None:
-            _check_directory(place)
-        model = _load_directory(str(place or path), wanted, local=place is not None)
+    with _quiet():
+        if place is not None and place.suffix == ".gguf":
+            model = _load_gguf(place, wanted)
+        else:
+            if place is not None:
+                _check_directory(place)
+            model = _load_directory(str(place or path), wanted, local=place is not None)
     return model.eval().to(device)
 
 
@@ -98,6 +104,20 @@ def is_vision_language(config: PretrainedConfig) -> bool:
     from transformers import AutoModelForImageTextToText
 
     return type(config) in AutoModelForImageTextToText._model_mapping and hasattr(config, "vision_config")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars off the terminal."""
+    from transformers.utils import logging as hf_logging
+
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def _existing(path: Path | str, allow_download: bool) -> Path | None:
