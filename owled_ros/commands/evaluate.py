@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(compare)
     app.command()(report)
+    app.command("evaluate-drivingqa")(evaluate_drivingqa)
 
 
 def evaluate(
@@ -129,6 +130,49 @@ def report(
     from owled_ros.evaluation.result import read_result
 
     _say(f"report: {write_html([read_result(path) for path in results], out)}")
+
+
+def evaluate_drivingqa(
+    data: Annotated[Path, typer.Argument(help="scenarios.jsonl, its directory, or the released .pkl (read as data).")],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Causal language model or artifact; may be repeated.")
+    ] = None,
+    first: Annotated[
+        int, typer.Option(min=12, help="First scored scene; earlier ones are examples or left out.")
+    ] = 260,
+    count: Annotated[int, typer.Option(min=0, help="How many scenes; 0: all that follow.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    json_file: Annotated[str, typer.Option("--json", help="Write the table to this file.")] = "",
+) -> None:
+    """Score text models on the driving scenes released with LLM-Driver, with the paper's metrics.
+
+    Beside every model stand the best constant answer and a copying answer. The scenes are a few long drives in order of
+    time: score a range that is far from what a model was calibrated or trained on.
+    """
+    from rich.table import Table
+
+    from owled_ros.evaluation import drivingqa
+    from owled_ros.evaluation.drivingqa_data import read_scenarios
+    from owled_ros.files import write_json
+
+    scenarios = read_scenarios(data)[: first + count if count else None]
+    scored = scenarios[first:]
+    answers = {
+        name: drivingqa.evaluate_text_model(drivingqa.load_text_model(name, device, dtype, threads), scenarios, first)
+        for name in model or ()
+    }
+    answers["constant"] = drivingqa.constant_answers(scored)
+    answers["copy"] = drivingqa.copy_answers(scored, scenarios[first - 1])
+    scores = {name: drivingqa.score(said, scored) for name, said in answers.items()}
+    table = Table("metric", *(Path(name).name for name in scores), title=f"{len(scored)} scenes")
+    for metric in next(iter(scores.values())):
+        if metric != "traffic_light_recall":
+            table.add_row(metric, *(_number(score[metric]) for score in scores.values()))
+    _print(table)
+    if json_file:
+        write_json(Path(json_file), scores)
 
 
 def _specs(models: list[str], device: str, dtype: str, threads: int, runtime: str) -> list[EngineSpec]:

@@ -37,17 +37,21 @@ class Request:
 
 def evaluate(request: Request) -> list[ResultFile]:
     """Evaluate every model on every bag; what an earlier, interrupted run has done is not done again."""
+    jobs = plan_jobs(request.bags, request.specs, part_options(request), request.out)
+    failures = run_jobs([job for group in jobs.values() for job in group], request.processes)
+    return [finish(group, failures, request.scenario, request.out / name) for name, group in jobs.items()]
+
+
+def part_options(request: Request) -> PartOptions:
+    """Return what of a request changes answers or truth."""
     scenario = request.scenario
-    options = PartOptions(
+    return PartOptions(
         read=scenario.read_options(),
         vehicle=scenario.vehicle_parameters(),
         describe=scenario.describe,
         stride=request.stride,
         camera_test_frames=request.camera_test_frames,
     )
-    jobs = plan_jobs(request.bags, request.specs, options, request.out)
-    failures = run_jobs([job for group in jobs.values() for job in group], request.processes)
-    return [finish(group, failures, scenario, request.out / name) for name, group in jobs.items()]
 
 
 def finish(jobs: Sequence[Job], failures: dict[Path, str], scenario: Scenario, directory: Path) -> ResultFile:

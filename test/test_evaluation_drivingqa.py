@@ -1,0 +1,143 @@
+"""The released driving scenes: taken apart, scored by hand, and never executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import pytest
+
+from owled_ros.errors import OwledError
+from owled_ros.evaluation.drivingqa import (
+    EXAMPLES,
+    GAP,
+    Answer,
+    constant_answers,
+    copy_answers,
+    evaluate_text_model,
+    score,
+)
+from owled_ros.evaluation.drivingqa_data import (
+    Pedals,
+    Perception,
+    parse_action,
+    parse_perception,
+    parse_scenario,
+    read_scenarios,
+)
+
+
+def text_of(
+    cars: int = 1, light: str = "There is no traffic lights.", accelerator: int = 40, steer: str = "3% to the left"
+) -> str:
+    listed = "\n".join(["A moving car; Angle in degrees: 1.00; Distance: 9.00m"] * cars)
+    return (
+        f"I'm observing {cars} cars and 1 pedestrians.\n{listed}\nA pedestrian; Angle in degrees: 2.0; Distance: 4.0m\n"
+        f"{light}\nMy current speed is 3.05 mph\nSteering wheel is 2.00% right.\n\nHere are my actions:\n\n"
+        f"- Accelerator pedal {accelerator}%\n- Brake pedal 10%\n- Going to steer {steer}."
+    )
+
+
+def test_a_scene_is_taken_apart():
+    scene = parse_scenario(7, text_of(2, "There is a traffic light and it is red+yellow. It is 12.50m ahead."))
+    assert scene is not None
+    assert scene.perception == Perception(2, 1, "red+yellow", 12.5)
+    assert scene.action == Pedals(pytest.approx(0.3), pytest.approx(0.03))
+    assert scene.wheel == pytest.approx(-0.02)
+    assert "observing" not in scene.description
+    assert "traffic light" not in scene.description
+    assert "Accelerator" not in scene.description
+    assert scene.description.count(" car;") == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Accelerator pedal 40%\nBrake pedal 0%",
+        "Accelerator pedal 140%\nBrake pedal 0%\nGoing to steer 0% to the right.",
+        "Brake pedal 0%\nGoing to steer 0% to the right.",
+        "",
+    ],
+)
+def test_half_an_action_is_none(text):
+    assert parse_action(text) is None
+
+
+def test_perception_needs_counts_and_light():
+    assert parse_perception("I'm observing 1 cars and 0 pedestrians.") is None
+    assert parse_perception("There is no traffic lights.") is None
+
+
+def test_scores_by_hand():
+    light = "There is a traffic light and it is red. It is 20.0m ahead."
+    scenes = [parse_scenario(0, text_of(1)), parse_scenario(1, text_of(3, light, 90, "5% to the right"))]
+    answers = [
+        Answer(Perception(2, 1, "none", None), Pedals(0.5, 0.0), 1.0),
+        Answer(Perception(3, 0, "red", 26.0), None, 3.0),
+    ]
+    table = score(answers, scenes)
+    assert (table["E_car"], table["E_ped"], table["Acc_TL"], table["D_TL_m"]) == (0.5, 0.5, 1.0, 6.0)
+    assert (table["E_lon"], table["E_lat"]) == (pytest.approx(0.2), pytest.approx(0.03))
+    assert (table["action_parsed"], table["L_token"]) == (0.5, 2.0)
+    assert table["traffic_light_recall"]["red"] == 1.0
+    assert table["traffic_light_recall"]["green"] is None
+
+
+def test_baselines_by_hand():
+    scenes = [parse_scenario(n, text_of(n, accelerator=10 * n)) for n in range(1, 4)]
+    constant = constant_answers(scenes)[0]
+    assert constant.perception.cars == 2
+    assert constant.action.longitudinal == pytest.approx(0.1)  # the median of 0, .1 and .2
+    copied = copy_answers(scenes[1:], scenes[0])
+    assert [answer.perception.cars for answer in copied] == [2, 3]  # counted in the text
+    assert [answer.action.longitudinal for answer in copied] == pytest.approx([0.0, 0.1])  # of the scene before
+    assert [answer.action.steering for answer in copied] == pytest.approx([-0.02, -0.02])  # the wheel
+    assert copy_answers(scenes, None)[0] == Answer(None, None)
+
+
+def test_a_model_is_asked_with_examples_and_scored(tmp_path):
+    file = tmp_path / "scenarios.jsonl"
+    count = EXAMPLES + GAP + 3
+    file.write_text("\n".join(json.dumps({"description_and_action": text_of(n % 4)}) for n in range(count)) + "\n")
+    scenes = read_scenarios(tmp_path)
+    prompts = []
+
+    def parrot(prompt: str, reference: str) -> tuple[str, float]:
+        prompts.append(prompt)
+        assert not prompt.endswith(reference)
+        return reference, 0.5
+
+    answers = evaluate_text_model(parrot, scenes, EXAMPLES + GAP)
+    table = score(answers, scenes[EXAMPLES + GAP :])
+    assert (table["E_car"], table["E_lon"], table["action_parsed"], len(prompts)) == (0.0, 0.0, 1.0, 3)
+    assert prompts[0].count("Here are my actions:") == EXAMPLES
+    with pytest.raises(OwledError, match="first scored scene"):
+        evaluate_text_model(parrot, scenes, 0)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return os.system, ("touch boom",)
+
+
+class _Record:
+    def __init__(self, text):
+        self.input_prompt = text
+
+
+def test_a_pickle_is_read_as_data_and_nothing_in_it_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scenes = [{"frame": 0, "observation": _Bomb(), "input_prompt": text_of(2)}, _Record(text_of(1)), {"other": {1, 2}}]
+    file = tmp_path / "released.pkl"
+    file.write_bytes(pickle.dumps(scenes))
+    assert [scene.perception.cars for scene in read_scenarios(file)] == [2, 1]
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", pickle.dumps({"a": 1}), pickle.dumps([1, 2])])
+def test_pickles_without_scenes_are_refused(tmp_path, content):
+    file = tmp_path / "released.pkl"
+    file.write_bytes(content)
+    with pytest.raises(OwledError):
+        read_scenarios(file)
