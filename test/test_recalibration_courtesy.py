@@ -113,18 +113,19 @@ def test_stops_grow_while_they_do_not_help_and_shrink_afterwards() -> None:
     assert not made.should_stop()
 
 
-def test_one_slow_answer_is_no_reason_and_late_samples_of_a_stop_count_as_alone() -> None:
-    made, clock = pacer(budget_ms=10.0, min_stop_s=1.0)
+def test_one_slow_answer_is_no_reason_and_only_settled_samples_of_a_stop_count_as_alone() -> None:
+    made, clock = pacer(budget_ms=10.0, min_stop_s=1.4)
     made.start()
     for latency in (5.0, 50.0, 5.0, float("nan")):
         made.sample(latency)
     assert not made.should_stop()
     made.sample(50.0)
     assert made.should_stop()
-    made.sample(60.0)
+    made.sample(60.0)  # was still slowed down
     clock.now += 1.5
+    made.sample(6.0)
     assert not made.should_stop()
-    assert list(made.alone_ms) == [60.0]
+    assert list(made.alone_ms) == [6.0]
 
 
 def test_paths_stay_below_their_roots(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def available_memory_bytes() -> int | None:
 class Pacer:
     """Decides when the child is stopped: while the driver's latency is above its budget, then for longer each time.
 
-    Samples that arrive while the child stands still, or before it starts, tell what the driver needs alone; without a
+    Samples that arrive while the child stands still, or while there is none, tell what the driver needs alone; without a
     budget of its own (0) it is `tolerance` times the p99 of those. After a stop the child may run for `run_s`; a
     violation doubles the length of the next stop up to `max_stop_s`, a quiet spell halves it.
     """
@@ -100,6 +100,7 @@ class Pacer:
     min_stop_s: float = 0.25
     max_stop_s: float = 8.0
     quiet_s: float = 4.0  # without a violation, halves the stops
+    settle_s: float = 1.0  # after a stop; what arrives before was still slowed down
     clock: Callable[[], float] = time.monotonic
     alone_ms: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     stopped: bool = True  # nothing runs yet
@@ -117,7 +118,8 @@ class Pacer:
         if not math.isfinite(latency_ms):
             return
         if self.stopped:
-            self.alone_ms.append(latency_ms)
+            if self.clock() - self._since > self.settle_s:
+                self.alone_ms.append(latency_ms)
             return
         budget = self.budget()
         if budget is None:

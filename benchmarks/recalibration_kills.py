@@ -1,0 +1,211 @@
+"""Kills real recalibrations at random moments, parent, child or both, and looks at what is left.
+
+Every turn starts `owled recalibrate` on a bag that is made first, with a small random model (or `--model`), and kills it with
+SIGKILL somewhere between its start and a little after its usual end. After every kill: no process of the job lives, and the
+store's current version is whole. With `--driving-node` a real driving node runs all the time and loads what is promoted.
+Turns that were not hit in time count as finished jobs.
+
+    python benchmarks/recalibration_kills.py --kills 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from owled_ros.bags.write import BagWriter
+from owled_ros.driving.frame import EgoState
+from owled_ros.errors import OwledError
+from owled_ros.models.manifest import verify
+from owled_ros.recalibration.store import Store
+from owled_ros.scenes import mini_model
+from owled_ros.scenes.outliers import outlier_image
+
+START = 1_700_000_000_000_000_000
+TINY = {
+    "IMAGE_SIDE": 32,
+    "GRID": 2,
+    "IMAGE_TOKENS": 4,
+    "WIDTH": 32,
+    "HEADS": 2,
+    "MLP": 64,
+    "VISION_LAYERS": 1,
+    "TEXT_LAYERS": 1,
+}
+ALWAYS = "format_version: 1\nrules: [{name: frames, metric: frames, unit: frames, min: 2}]\n"
+GONE_S = 20.0
+
+
+def make_model(directory: Path) -> Path:
+    """Write a LLaVA of a few thousand random weights."""
+    for name, value in TINY.items():
+        setattr(mini_model, name, value)
+    mini_model.save_model(
+        mini_model.build_model(0), directory, mini_model.build_profile(max_action_tokens=3, max_scene_tokens=3), "tiny"
+    )
+    return directory
+
+
+def make_bag(path: Path) -> Path:
+    """Record two short drives."""
+    with BagWriter(path) as bag:
+        for number in range(24):
+            stamp = START + number * 10**8 + (number // 12) * 10**11
+            bag.odometry(stamp, EgoState(stamp, 5.0))
+            bag.image(stamp, outlier_image(number, (64, 36)), encoding="jpeg")
+    return path
+
+
+def start_job(root: Path, model: Path, turn: int, driving_node: str) -> subprocess.Popen[bytes]:
+    """Start a job whose artifact differs from every other turn's."""
+    arguments = [
+        sys.executable, "-m", "owled_ros.cli", "recalibrate", str(root / "bag"), "--store", str(root / "store"), "--model", str(model),
+        "--gate", str(root / "gate.yaml"), "--score", "magnitude", "--allocation", "uniform", "--calibration-frames", "3",
+        "--gate-frames", "3", "--seed", str(turn), "--keep", "3",
+    ]  # fmt: skip
+    if driving_node:
+        arguments += ["--driving-node", driving_node]
+    log = open(root / "job.log", "wb")  # noqa: SIM115 (the job owns it)
+    return subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
+
+
+def descendants(process: int) -> list[int]:
+    """Return the children of a process, and theirs."""
+    try:
+        direct = [
+            int(text)
+            for task in Path(f"/proc/{process}/task").iterdir()
+            for text in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return []
+    return direct + [deeper for child in direct for deeper in descendants(child)]
+
+
+def alive(process: int) -> bool:
+    """Tell whether a process still runs."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def kill(job: subprocess.Popen[bytes], victim: str) -> list[int]:
+    """Send SIGKILL; returns everything that has to be gone soon."""
+    children = descendants(job.pid)
+    targets = {"parent": [job.pid], "child": children, "both": [*children, job.pid]}[victim]
+    for target in targets:
+        try:
+            os.kill(target, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return children
+
+
+def check(root: Path, gone: list[int]) -> str:
+    """Look at processes and store; returns what is wrong, or nothing."""
+    end = time.monotonic() + GONE_S
+    while any(map(alive, gone)) and time.monotonic() < end:
+        time.sleep(0.05)
+    if any(map(alive, gone)):
+        return f"processes {[process for process in gone if alive(process)]} outlived their job"
+    try:
+        store = Store(root / "store")
+        current = store.current()
+        if current is not None:
+            verify(current)
+        for version in store.versions():
+            if version.fault:
+                return version.fault
+            verify(version.path)
+    except OwledError as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    """Kill, look, and count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop after this long; 0: when all kills are done")
+    parser.add_argument("--model", default="", help="directory; empty: a small random model")
+    parser.add_argument(
+        "--driving-node", action="store_true", help="a real driving node runs all the time (needs ROS 2)"
+    )
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        model = Path(arguments.model) if arguments.model else make_model(root / "model")
+        make_bag(root / "bag")
+        (root / "gate.yaml").write_text(ALWAYS)
+        driver = start_driver(root, model) if arguments.driving_node else None
+        try:
+            run(arguments, root, model, driver)
+        finally:
+            if driver is not None:
+                driver.kill()
+                driver.wait()
+
+
+def start_driver(root: Path, model: Path) -> subprocess.Popen[bytes]:
+    """Start the driving node with the same model."""
+    log = open(root / "driver.log", "wb")  # noqa: SIM115 (the node owns it)
+    arguments = ["--ros-args", "-p", f"model_path:={model}", "-p", "threads:=1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "owled_ros.nodes", "driving_node", *arguments], stdout=log, stderr=log
+    )
+
+
+def run(arguments: argparse.Namespace, root: Path, model: Path, driver: subprocess.Popen[bytes] | None) -> None:
+    """Do the turns and print what came out."""
+    node = "/driving_node" if driver else ""
+    begun = time.monotonic()
+    first = start_job(root, model, 0, node)
+    if first.wait() != 0:
+        sys.exit(f"a job that nobody kills does not work:\n{(root / 'job.log').read_text()}")
+    usual_s = time.monotonic() - begun
+    print(f"an undisturbed job takes {usual_s:.1f} s", flush=True)
+    counts: Counter[str] = Counter()
+    turn = 0
+    while counts["killed"] < arguments.kills:
+        if arguments.minutes and time.monotonic() - begun > 60 * arguments.minutes:
+            break
+        turn += 1
+        job = start_job(root, model, turn, node)
+        victim = random.choice(("parent", "child", "both"))
+        try:
+            job.wait(random.uniform(0.0, 1.1 * usual_s))
+            counts["finished"] += 1
+            gone = []
+        except subprocess.TimeoutExpired:
+            counts["killed"] += 1
+            counts[f"killed {victim}"] += 1
+            gone = kill(job, victim)
+            job.wait()
+        wrong = check(root, gone)
+        counts["corrupted"] += bool(wrong)
+        counts["driver lost"] += driver is not None and driver.poll() is not None
+        if wrong:
+            print(f"turn {turn}, {victim}: {wrong}", flush=True)
+    last = start_job(root, model, turn + 1, node)
+    counts["next job works"] = int(last.wait() == 0)
+    print(
+        ", ".join(f"{name} {count}" for name, count in sorted(counts.items())),
+        f"in {(time.monotonic() - begun) / 60:.1f} min",
+    )
+    if counts["corrupted"] or counts["driver lost"] or not counts["next job works"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

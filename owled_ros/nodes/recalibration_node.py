@@ -1,0 +1,355 @@
+"""recalibration_node: the action Recalibrate, the artifact store as services, the gate's verdict as a topic. Needs rclpy.
+
+The work is done by a child process (recalibration.job), so that nothing that goes wrong there, or in the model, reaches this
+node; the executor's thread only stores and answers. One job at a time: a second goal is told so and aborted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from owled_ros.action import Recalibrate
+from owled_ros.errors import OwledError
+from owled_ros.models.driving_model import resolve_model
+from owled_ros.msg import ArtifactInfo, Float64Stamped, GateVerdict
+from owled_ros.nodes import parameters
+from owled_ros.nodes.background import call_and_wait, in_thread
+from owled_ros.nodes.diagnostics import Diagnostics, Level
+from owled_ros.nodes.process import StopRequest
+from owled_ros.nodes.recalibration_settings import ENTRIES, read_recalibration_settings
+from owled_ros.nodes.spinning import spin_node
+from owled_ros.recalibration.gate_rules import read_rules
+from owled_ros.recalibration.job import JobCancelledError, JobProgress, Outcome, run_job
+from owled_ros.recalibration.request import Request
+from owled_ros.recalibration.store import Store, Version
+from owled_ros.srv import ListArtifacts, LoadModel, PromoteArtifact, RollbackArtifact
+
+PARAMETER_FILE = "recalibration_node.param.yaml"
+LATENCY_DEPTH = 10
+JOIN_S = 1.0
+VERDICT_QUALITY = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+LATENCY_QUALITY = QoSProfile(depth=LATENCY_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+Feedback = Recalibrate.Feedback
+STAGES = {
+    "reading": Feedback.STAGE_READING,
+    "calibrating": Feedback.STAGE_CALIBRATING,
+    "pruning": Feedback.STAGE_PRUNING,
+    "writing": Feedback.STAGE_WRITING,
+    "gating": Feedback.STAGE_GATING,
+    "promoting": Feedback.STAGE_PROMOTING,
+}
+Transition = Callable[["RecalibrationNode", LifecycleState], TransitionCallbackReturn]
+
+
+def transition(change: Transition) -> Transition:
+    """Turn what breaks a transition into FAILURE with its words in the log and the diagnostics."""
+
+    @functools.wraps(change)
+    def guarded(node: RecalibrationNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return change(node, state)
+        except OwledError as error:
+            node.get_logger().error(f"{change.__name__}: {error}")
+            node.diagnostics.report("job", Level.ERROR, f"{change.__name__}: {error}")
+            return FAILURE
+
+    return guarded
+
+
+class RecalibrationNode(LifecycleNode):
+    """The node; `stop` tells that the process was asked to end."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        super().__init__("recalibration_node")
+        self._stop = stop
+        self._ending = threading.Event()  # the job shall end
+        self._job = threading.Lock()  # held from a goal to its result
+        self._idle = threading.Event()  # no job's thread is running
+        self._idle.set()
+        self._made: list[Callable[[], object]] = []  # how to unmake what activate made
+        parameters.declare(self, ENTRIES)
+        self.settings = read_recalibration_settings(self)
+        self.pacer = self.settings.pacer()
+        self.store = Store(Path(self.settings.store))
+        self.model = Path()
+        self.diagnostics = Diagnostics(self)
+        self.diagnostics.report("job", Level.WARN, "the node is not configured")
+        self._timer = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # Lifecycle
+
+    @transition
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check what every job needs: the model, the rules, the store."""
+        if not self.settings.store:
+            raise OwledError("parameter store is empty; give the directory of the artifact store")
+        self.model = resolve_model(self.settings.model_path).resolve()
+        read_rules(self.settings.gate)
+        self.store.prepare()
+        current = self.store.current()
+        self.get_logger().info(
+            f"store {self.store.root}, current: {current.name if current else 'none, the dense model drives'}"
+        )
+        self.diagnostics.report("job", Level.OK, "none yet")
+        return SUCCESS
+
+    @transition
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Offer the action, the services and the verdict; listen to the driver."""
+        self._ending.clear()
+        group = ReentrantCallbackGroup()
+        self._verdicts = self.create_publisher(GateVerdict, "~/output/verdict", VERDICT_QUALITY)
+        self._made.append(functools.partial(self.destroy_publisher, self._verdicts))
+        heard = self.create_subscription(
+            Float64Stamped, "~/driving/processing_time_ms", self._on_latency, LATENCY_QUALITY
+        )
+        self._made.append(functools.partial(self.destroy_subscription, heard))
+        self._loader = self.create_client(LoadModel, "~/driving/load_model", callback_group=group)
+        self._made.append(functools.partial(self.destroy_client, self._loader))
+        for kind, name, answer in (
+            (ListArtifacts, "list_artifacts", self._on_list),
+            (PromoteArtifact, "promote_artifact", self._on_promote),
+            (RollbackArtifact, "rollback_artifact", self._on_rollback),
+        ):
+            service = self.create_service(kind, f"~/{name}", answer, callback_group=group)
+            self._made.append(functools.partial(self.destroy_service, service))
+        self._action = ActionServer(
+            self, Recalibrate, "~/recalibrate", self._execute, callback_group=group,
+            goal_callback=lambda goal: GoalResponse.ACCEPT, cancel_callback=lambda goal: CancelResponse.ACCEPT,
+        )  # fmt: skip
+        self._made.append(self._action.destroy)
+        return super().on_activate(state)
+
+    @transition
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the job and withdraw everything."""
+        self._silence()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Nothing is held."""
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything."""
+        self.close()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Return to unconfigured."""
+        self.close()
+        return SUCCESS
+
+    def start(self) -> int | None:
+        """Configure and activate where autostart is set; returns an exit code only when the process shall end."""
+        if not self.settings.autostart or self._stop():
+            return None
+        if self.trigger_configure() is SUCCESS and self.trigger_activate() is SUCCESS:
+            return None
+        self.get_logger().error("autostart failed; repair the cause and request the configure transition")
+        return 1 if self.settings.exit_on_failure else None
+
+    def close(self) -> None:
+        """End the job, kill its process, and wait a moment for both."""
+        self._silence()
+
+    # The action
+
+    async def _execute(self, goal: Any) -> Recalibrate.Result:
+        if not self._job.acquire(blocking=False):
+            words = "another recalibration is running on this node; wait for its end or cancel it"
+            self.get_logger().warning(f"a goal was refused: {words}")
+            goal.abort()
+            return Recalibrate.Result(message=words)
+        try:
+            outcome = await in_thread(self, functools.partial(self._recalibrate, goal), "recalibration")
+        except JobCancelledError as error:
+            self.diagnostics.report("job", Level.OK, str(error))
+            goal.canceled() if goal.is_cancel_requested else goal.abort()
+            return Recalibrate.Result(message=str(error))
+        except Exception as error:  # a bug in here must not take the node, nor stay unheard
+            words = str(error) if isinstance(error, OwledError) else f"{type(error).__name__}: {error}"
+            self.get_logger().error(f"recalibration failed: {words}")
+            self.diagnostics.report("job", Level.ERROR, words)
+            goal.abort()
+            return Recalibrate.Result(message=words)
+        finally:
+            self._job.release()
+        self._publish_verdict(outcome)
+        level = Level.OK if outcome.verdict["passed"] else Level.WARN
+        self.diagnostics.report("job", level, outcome.message, seconds=outcome.seconds, paused_s=outcome.paused_s)
+        self.get_logger().info(outcome.message)
+        goal.succeed()
+        return result_of(outcome)
+
+    def _recalibrate(self, goal: Any) -> Outcome:
+        """Run the job; called in a thread of its own."""
+        asked, settings = goal.request, self.settings
+        budgets = (list(asked.budget_components), [float(share) for share in asked.budget_sparsities])
+        request = settings.request(
+            asked.bags, float(asked.sparsity), asked.method, asked.allocation, budgets, int(asked.seed), self.model
+        )
+        self._idle.clear()
+        try:
+            return self._run(goal, request)
+        finally:
+            self._idle.set()
+
+    def _run(self, goal: Any, request: Request) -> Outcome:
+        asked, settings = goal.request, self.settings
+        return run_job(
+            request, self.store, settings.plan(asked.promote, float(asked.time_budget)),
+            progress=functools.partial(self._tell, goal),
+            cancelled=lambda: goal.is_cancel_requested or self._ending.is_set(),
+            pacer=self.pacer if settings.pausing else None,
+            load=self._ask_driver,
+        )  # fmt: skip
+
+    def _tell(self, goal: Any, progress: JobProgress) -> None:
+        stage = Feedback.STAGE_PAUSED if progress.paused else STAGES.get(progress.stage, Feedback.STAGE_UNKNOWN)
+        goal.publish_feedback(Feedback(
+            stage=stage, stage_text=f"{progress.stage}: {progress.detail}", block=progress.done, blocks=progress.total,
+            progress=float(progress.progress), eta=float(progress.eta_s),
+        ))  # fmt: skip
+        words = "paused, driving needs the machine" if progress.paused else f"{progress.stage}: {progress.detail}"
+        self.diagnostics.report(
+            "job", Level.OK, words, progress=progress.progress, eta_s=progress.eta_s, stops=self.pacer.stops
+        )
+
+    def _publish_verdict(self, outcome: Outcome) -> None:
+        verdict = outcome.verdict
+        running = verdict["models"].get("running", {}).get("model", {})
+        message = GateVerdict(
+            passed=verdict["passed"],
+            promoted=outcome.promoted,
+            candidate_id=outcome.version.artifact_id,
+            running_id=running.get("artifact_id") or running.get("model_id", ""),
+            frames=verdict["frames"],
+            failed_rules=verdict["failed_rules"],
+            verdict_json=json.dumps(verdict),
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._verdicts.publish(message)
+
+    # The store
+
+    async def _on_list(
+        self, request: ListArtifacts.Request, response: ListArtifacts.Response
+    ) -> ListArtifacts.Response:
+        try:
+            response.artifacts = [info_of(version) for version in await in_thread(self, self.store.versions, "list")]
+            response.success = True
+        except OwledError as error:
+            response.message = str(error)
+        return response
+
+    async def _on_promote(
+        self, request: PromoteArtifact.Request, response: PromoteArtifact.Response
+    ) -> PromoteArtifact.Response:
+        work = functools.partial(self.store.promote, request.artifact_id, request.force, self._ask_driver)
+        try:
+            response.previous_id = await in_thread(self, work, "promote")
+            response.success, response.message = True, f"{request.artifact_id} is current now"
+        except OwledError as error:
+            response.message = str(error)
+        self.get_logger().info(f"promote {request.artifact_id}: {response.message}")
+        return response
+
+    async def _on_rollback(
+        self, request: RollbackArtifact.Request, response: RollbackArtifact.Response
+    ) -> RollbackArtifact.Response:
+        try:
+            response.artifact_id = await in_thread(
+                self, functools.partial(self.store.rollback, self._ask_driver), "rollback"
+            )
+            response.success, response.message = True, f"{response.artifact_id or 'the dense model'} is current again"
+        except OwledError as error:
+            response.message = str(error)
+        self.get_logger().info(f"rollback: {response.message}")
+        return response
+
+    def _ask_driver(self, directory: Path | None) -> None:
+        """Let the driving node load a version, None for the dense model; raises OwledError when it refuses."""
+        if not self._loader.wait_for_service(timeout_sec=0.5):
+            words = f"no driving node offers {self._loader.srv_name}"
+            if self.settings.driving_node_required:
+                raise OwledError(f"{words}; start it, or set driving_node_required to false")
+            self.get_logger().warning(f"{words}: the version will drive from its next start on")
+            return
+        path = str(directory or self.model)
+        answer = call_and_wait(self._loader, LoadModel.Request(path=path), self.settings.load_timeout_s)
+        if answer is None:
+            raise OwledError(f"the driving node did not load {path} within {self.settings.load_timeout_s:g} s")
+        if not answer.success:
+            raise OwledError(f"the driving node refused {path}: {answer.message}")
+        self.get_logger().info(f"driving node: {answer.message}")
+
+    # The driver's latency, and how things are
+
+    def _on_latency(self, message: Float64Stamped) -> None:
+        self.pacer.sample(message.data)
+
+    def _report(self) -> None:
+        budget = self.pacer.budget()
+        words = "not known yet: no job may be paused" if budget is None else f"driving may take {budget:.0f} ms"
+        self.diagnostics.report("courtesy", Level.OK, words, stops=self.pacer.stops, stopped_s=self.pacer.stopped_s)
+        with contextlib.suppress(RuntimeError):  # the context ends
+            self.diagnostics.publish()
+
+    def _silence(self) -> None:
+        self._ending.set()
+        self._idle.wait(JOIN_S)  # the job's process is killed within a poll
+        for unmake in reversed(self._made):
+            unmake()
+        self._made.clear()
+
+
+def info_of(version: Version) -> ArtifactInfo:
+    """Return what ListArtifacts tells about a version."""
+    return ArtifactInfo(
+        artifact_id=version.artifact_id, path=str(version.path), created=time_of(version.created), current=version.current,
+        gated=version.gated, passed=version.passed, sparsity=version.sparsity, size_bytes=version.bytes,
+    )  # fmt: skip
+
+
+def time_of(text: str) -> Time:
+    """Read an ISO 8601 time; the zero time for anything else."""
+    try:
+        return Time(sec=int(datetime.datetime.fromisoformat(text).timestamp()))
+    except ValueError:
+        return Time()
+
+
+def result_of(outcome: Outcome) -> Recalibrate.Result:
+    """Return what the action tells at its end."""
+    return Recalibrate.Result(
+        success=True,
+        message=outcome.message,
+        passed=bool(outcome.verdict["passed"]),
+        promoted=outcome.promoted,
+        artifact_path=str(outcome.version.path),
+        artifact_id=outcome.version.artifact_id,
+        verdict_json=json.dumps(outcome.verdict),
+    )
+
+
+def main() -> int:
+    """Run the node; returns the exit code."""
+    return spin_node(RecalibrationNode, RecalibrationNode.start, PARAMETER_FILE)

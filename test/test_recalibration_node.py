@@ -1,0 +1,327 @@
+"""The recalibration node over real DDS: goals, cancels, deaths, paths, the store's services, and parameters as written."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import jsonschema
+import rclpy
+import yaml
+from action_msgs.msg import GoalStatus
+from diagnostic_msgs.msg import DiagnosticArray
+from driving_rig import NodeProcess, until
+from owled_ros.action import Recalibrate
+from owled_ros.msg import Float64Stamped, GateVerdict
+from owled_ros.srv import ListArtifacts, LoadModel, PromoteArtifact, RollbackArtifact
+from rclpy.action import ActionClient
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from stored_artifacts import make_artifact
+
+from owled_ros.models.manifest import verify
+from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of
+from owled_ros.recalibration.store import Store
+
+TEST = Path(__file__).resolve().parent
+ROOT = TEST.parent
+NODE = "/recalibration_node"
+DOMAIN = 52
+PATIENCE_S = 60.0
+KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
+
+
+class Bench:
+    """Talks to the node, and is its driving node."""
+
+    def __init__(self, root: Path, domain: int = DOMAIN) -> None:
+        self.root, self.store = root, Store(root / "store")
+        for name in ("model", "bags/drive", "outside"):
+            (root / name).mkdir(parents=True)
+        (root / "model" / "config.json").write_text("{}")
+        (root / "bags" / "escape").symlink_to(root / "outside")
+        self.control()
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("bench", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.loads: list[str] = []
+        self.refuse = ""
+        self.verdicts: list[GateVerdict] = []
+        self.feedback: list[Recalibrate.Feedback] = []
+        self.statuses: dict[str, Any] = {}
+        self.goals = ActionClient(self.node, Recalibrate, f"{NODE}/recalibrate")
+        self.node.create_service(LoadModel, "/bench/load_model", self._on_load)
+        self.latency = self.node.create_publisher(Float64Stamped, "/bench/debug/processing_time_ms", 10)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+
+    def control(self, **values: Any) -> None:
+        (self.root / "model" / "control.json").write_text(json.dumps(values))
+
+    def arguments(self, **parameters: Any) -> list[str]:
+        values = {"model_path": self.root / "model", "store": self.store.root, "bag_roots": self.root / "bags", **parameters}
+        values = {"idle_scheduling": "false", **values}
+        arguments = [str(TEST / "stubbed_recalibration_node.py"), "--ros-args"]
+        for name, value in values.items():
+            arguments += ["-p", f"{name}:={value}"]
+        arguments += ["-r", "~/driving/load_model:=/bench/load_model"]
+        return [*arguments, "-r", "~/driving/processing_time_ms:=/bench/debug/processing_time_ms"]
+
+    def send(self, **values: Any) -> Any:
+        """Send a goal and wait until it is accepted."""
+        assert self.goals.wait_for_server(PATIENCE_S)
+        goal = Recalibrate.Goal(bags=["drive"], sparsity=0.5, promote=True)
+        for name, value in values.items():
+            setattr(goal, name, value)
+        self.feedback.clear()
+        handle = self.wait(self.goals.send_goal_async(goal, lambda message: self.feedback.append(message.feedback)))
+        assert handle.accepted
+        return handle
+
+    def result(self, handle: Any) -> tuple[int, Recalibrate.Result]:
+        answer = self.wait(handle.get_result_async())
+        return answer.status, answer.result
+
+    def recalibrate(self, **values: Any) -> Recalibrate.Result:
+        return self.result(self.send(**values))[1]
+
+    def call(self, kind: Any, name: str, **values: Any) -> Any:
+        client = self.node.create_client(kind, f"{NODE}/{name}")
+        assert client.wait_for_service(PATIENCE_S)
+        answer = self.wait(client.call_async(kind.Request(**values)))
+        self.node.destroy_client(client)
+        return answer
+
+    def wait(self, future: Any) -> Any:
+        assert self.spin_until(future.done)
+        return future.result()
+
+    def spin_until(self, condition: Any, timeout: float = PATIENCE_S) -> bool:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and not condition():
+            self.executor.spin_once(timeout_sec=0.02)
+        return bool(condition())
+
+    def at(self, stage: int) -> bool:
+        return self.spin_until(lambda: any(feedback.stage == stage for feedback in self.feedback))
+
+    def current(self) -> str | None:
+        path = self.store.current()
+        return None if path is None else verify(path).base.name
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def _on_load(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
+        self.loads.append(request.path)
+        response.success, response.message = not self.refuse, self.refuse
+        return response
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.statuses.update({status.name.partition(": ")[2]: status for status in message.status})
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("recalibration"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def node(bench: Bench) -> Iterator[NodeProcess]:
+    with NodeProcess(bench.arguments(), DOMAIN, bench.root / "node.log") as process:
+        process.wait_for_text("current: none", PATIENCE_S)
+        yield process
+        code, _ = process.end()
+        assert code == 0, process.text()
+        assert "Traceback" not in process.text()
+
+
+def test_goals_promote_reject_and_roll_back(bench: Bench, node: NodeProcess) -> None:
+    keeps_last = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    first = bench.recalibrate(seed=1)
+    assert (first.success, first.passed, first.promoted) == (True, True, True)
+    assert bench.current() == "seed1"
+    assert bench.loads == [first.artifact_path]
+    assert json.loads(first.verdict_json)["frames"] == 3
+    stages = {feedback.stage for feedback in bench.feedback}
+    assert {Recalibrate.Feedback.STAGE_PRUNING, Recalibrate.Feedback.STAGE_GATING} <= stages
+    bench.node.create_subscription(GateVerdict, f"{NODE}/output/verdict", bench.verdicts.append, keeps_last)
+    assert bench.spin_until(lambda: bench.verdicts)  # also for those who come late
+    assert (bench.verdicts[0].candidate_id, bench.verdicts[0].promoted) == (first.artifact_id, True)
+
+    bench.control(passed=False)
+    worse = bench.recalibrate(seed=2)
+    assert (worse.success, worse.passed, worse.promoted) == (True, False, False)
+    assert Path(worse.artifact_path).is_dir()
+    bench.control()
+    assert not bench.recalibrate(seed=3, promote=False).promoted
+    assert bench.current() == "seed1"
+
+    listed = bench.call(ListArtifacts, "list_artifacts").artifacts
+    assert [(item.current, item.passed) for item in listed] == [(False, True), (False, False), (True, True)]
+    refused = bench.call(PromoteArtifact, "promote_artifact", artifact_id=worse.artifact_id)
+    assert not refused.success
+    assert "refused by the gate" in refused.message
+    done = bench.call(PromoteArtifact, "promote_artifact", artifact_id=listed[0].artifact_id)
+    assert (done.success, done.previous_id) == (True, first.artifact_id)
+    assert bench.current() == "seed3"
+    back = bench.call(RollbackArtifact, "rollback_artifact")
+    assert (back.success, back.artifact_id) == (True, first.artifact_id)
+    assert bench.loads[-1] == first.artifact_path
+    dense = bench.call(RollbackArtifact, "rollback_artifact")
+    assert (dense.success, dense.artifact_id) == (True, "")
+    assert bench.loads[-1] == str(bench.root / "model")
+    assert not bench.call(RollbackArtifact, "rollback_artifact").success
+
+
+def test_nothing_switches_when_the_driving_node_refuses(bench: Bench, node: NodeProcess) -> None:
+    assert bench.recalibrate(seed=10).promoted
+    bench.refuse = "two models need 9 GB"
+    result = bench.recalibrate(seed=11)
+    bench.refuse = ""
+    assert (result.passed, result.promoted) == (True, False)
+    assert "two models need 9 GB" in result.message
+    assert bench.current() == "seed10"
+
+
+@pytest.mark.parametrize("bags", [["../outside"], ["escape"], ["/etc"], ["missing"], []])
+def test_paths_outside_the_roots_are_refused(bench: Bench, node: NodeProcess, bags: list[str]) -> None:
+    status, result = bench.result(bench.send(bags=bags))
+    assert status == GoalStatus.STATUS_ABORTED
+    assert not result.success
+    assert any(words in result.message for words in ("'..'", "lies outside", "does not exist", "no bag"))
+
+
+@pytest.mark.parametrize("values", [{"sparsity": 1.5}, {"sparsity": float("nan")}, {"budget_components": ["wheels"], "budget_sparsities": [0.5]}])
+def test_values_that_cannot_work_are_refused(bench: Bench, node: NodeProcess, values: dict[str, Any]) -> None:
+    assert bench.result(bench.send(**values))[0] == GoalStatus.STATUS_ABORTED
+
+
+@pytest.mark.parametrize("how", ["crash", "kill", "error"])
+def test_a_dying_child_never_takes_the_node(bench: Bench, node: NodeProcess, how: str) -> None:
+    before = bench.current()
+    bench.control(at="pruning", how=how)
+    status, result = bench.result(bench.send(seed=20))
+    assert status == GoalStatus.STATUS_ABORTED
+    assert result.message
+    assert bench.spin_until(lambda: bench.statuses["job"].message == result.message)
+    assert bench.current() == before
+    bench.control()
+    assert bench.recalibrate(seed=21).success
+
+
+def test_cancel_and_a_second_goal(bench: Bench, node: NodeProcess) -> None:
+    bench.control(at="pruning", how="hang")
+    handle = bench.send(seed=30)
+    assert bench.at(Recalibrate.Feedback.STAGE_PRUNING)
+    status, second = bench.result(bench.send(seed=31))
+    assert status == GoalStatus.STATUS_ABORTED
+    assert "another recalibration is running" in second.message
+    bench.wait(handle.cancel_goal_async())
+    assert bench.result(handle)[0] == GoalStatus.STATUS_CANCELED
+    assert list((bench.store.root / "work").iterdir()) == []
+    bench.control()
+    assert bench.recalibrate(seed=32).success
+
+
+def test_the_job_is_paused_while_driving_is_slow(bench: Bench, node: NodeProcess) -> None:
+
+    def learned() -> bool:
+        bench.latency.publish(Float64Stamped(data=20.0))
+        return "driving may take 23 ms" in bench.statuses["courtesy"].message  # 1.15 times the p99
+
+    assert bench.spin_until(lambda: "courtesy" in bench.statuses)
+    assert bench.spin_until(learned)
+    bench.control(step_s=0.3)
+    handle = bench.send(seed=40)
+    assert bench.spin_until(lambda: bench.feedback)  # the child runs; before, the latency would be that of driving alone
+    paused = Recalibrate.Feedback.STAGE_PAUSED
+
+    def slow() -> bool:
+        bench.latency.publish(Float64Stamped(data=60.0))
+        return any(feedback.stage == paused for feedback in bench.feedback)
+
+    assert bench.spin_until(slow)
+    assert bench.result(handle)[1].success
+
+
+def test_a_signal_in_the_middle_of_a_job_ends_node_and_child(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "second", DOMAIN + 2)
+    bench.control(at="gating", how="hang")
+    with NodeProcess(bench.arguments(), DOMAIN + 2, tmp_path / "log") as process:
+        process.wait_for_text("store ", PATIENCE_S)
+        bench.send(seed=50)
+        assert bench.at(Recalibrate.Feedback.STAGE_GATING)
+        assert running_children(bench.root)
+        code, _ = process.end()
+    bench.close()
+    assert code == 0, process.text()
+    assert "Traceback" not in process.text()
+    assert until(lambda: not running_children(bench.root), PATIENCE_S)
+    with bench.store.job() as work:
+        bench.store.add(make_artifact(work / "candidate", "after"))
+
+
+def running_children(root: Path) -> list[str]:
+    """Find stub children by the store in their environment's working files."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                links = [os.readlink(entry) for entry in (process / "fd").iterdir()]
+            except OSError:
+                continue
+            if any(link.startswith(str(root / "store" / "work")) for link in links) and int(process.name) != os.getpid():
+                found.append(process.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [({"model_path": "/nowhere"}, "does not exist"), ({"gate_file": "/nowhere.yaml"}, "cannot be read"), ({"cores": "4711"}, "may use")],
+)
+def test_a_wrong_parameter_is_said_at_the_start(bench: Bench, parameters: dict[str, str], words: str, tmp_path: Path) -> None:
+    with NodeProcess(bench.arguments(exit_on_failure="true", **parameters), DOMAIN + 1, tmp_path / "log") as process:
+        process.process.wait(PATIENCE_S)
+        assert process.process.returncode == 1
+        assert words in process.text()
+
+
+def test_file_schema_and_declaration_hold_the_same() -> None:
+    written = yaml.safe_load((ROOT / "config" / "recalibration_node.param.yaml").read_text())
+    schema = json.loads((ROOT / "schema" / "recalibration_node.schema.json").read_text())
+    jsonschema.validate(written, schema)
+    values = written["/**"]["ros__parameters"]
+    rows = schema["definitions"]["recalibration_node"]["properties"]
+    assert list(values) == list(rows) == [entry.name for entry in ENTRIES]
+    documented = (ROOT / "docs" / "recalibration.md").read_text()
+    for entry in ENTRIES:
+        row = rows[entry.name]
+        assert (row["type"], row["description"], row["default"]) == (KINDS[entry.kind], entry.description, values[entry.name])
+        assert (row.get("minimum"), row.get("maximum")) == (entry.low, entry.high)
+        assert tuple(row.get("enum", ())) == entry.choices
+        assert type(values[entry.name]).__name__ == entry.kind
+        assert f"| `{entry.name}` |" in documented
+    for spoilt in ({"tpyo": 1}, {"threads": 0}, {"method": "magic"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"/**": {"ros__parameters": {**values, **spoilt}}}, schema)
+
+
+def test_cores_are_read() -> None:
+    core = min(os.sched_getaffinity(0))
+    assert cores_of(f" {core} ") == (core,)
+    assert cores_of("") == ()
