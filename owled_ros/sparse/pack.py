@@ -232,6 +232,9 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     family = str(config.get("model_type", ""))
-    if family not in architecture.FAMILIES:
-        return config
-    return {**CONFIG_MAPPING[family]().to_dict(), **config}
+    if architecture.refusal(config):
+        return config  # refused with its reason later
+    try:
+        return {**CONFIG_MAPPING[family].from_dict(config).to_dict(), "model_type": family}
+    except (TypeError, ValueError, KeyError) as err:
+        raise OwledError(f"config.json of a {family} model that transformers does not understand: {err}") from err
