@@ -104,6 +104,9 @@ OWLED_API int owled_generate(
   int stop_count, float temperature, uint64_t seed, const volatile int32_t* cancel, owled_on_token on_token,
   void* user, int32_t* tokens, float* log_probabilities, int32_t* produced, int32_t* finish);
 
+/* Bytes per second at which `threads` threads read a buffer of that size, the best of `repeats`; 0 on failure. */
+OWLED_API double owled_read_bandwidth(size_t bytes, int threads, int repeats);
+
 #ifdef __cplusplus
 }
 #endif

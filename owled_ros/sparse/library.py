@@ -85,6 +85,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "owled_embed": (_INT, (_POINTER, _POINTER, _INT, _POINTER)),
     "owled_prefill": (_INT, (_POINTER, _POINTER, _POINTER, _INT, _POINTER)),
     "owled_step": (_INT, (_POINTER, _POINTER, _INT32, _POINTER)),
+    "owled_read_bandwidth": (ctypes.c_double, (ctypes.c_size_t, _INT, _INT)),
     "owled_generate": (
         _INT,
         (
