@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -21,10 +21,10 @@ ORDERLY_S = 12.0  # the source may still have a film to finish
 class Child:
     """A node in a process of its own; its error output goes to a log file."""
 
-    def __init__(self, name: str, node: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
-        self.name, self.log = name, log
+    def __init__(self, program: Sequence[str], arguments: list[str], environment: dict[str, str], log: Path) -> None:
+        self.log = log
         self.killed = False
-        command = [sys.executable, "-m", "owled_ros.nodes", node, "--ros-args", *arguments]
+        command = [sys.executable, *program, "--ros-args", *arguments]
         with open(log, "wb") as errors:
             self.process = subprocess.Popen(
                 command,

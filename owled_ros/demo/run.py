@@ -25,6 +25,7 @@ from owled_ros.errors import OwledError
 
 POLL_S = 0.1
 DRIVER_LOG, SOURCE_LOG = "driving_node.log", "source_node.log"
+SOURCE = ("-m", "owled_ros.nodes", "source_node")
 REMAPS = ("~/input/image:=/camera/image", "~/input/odometry:=/ego/odometry")
 
 
@@ -49,6 +50,7 @@ class DemoOptions:
     threads: int = 2
     domain: int | None = None
     parameters: tuple[str, ...] = ()  # further "name:=value" for driving_node
+    driver: tuple[str, ...] = ("-m", "owled_ros.nodes", "driving_node")  # what Python runs
 
 
 def run_demo(options: DemoOptions, console: Console) -> Tally:
@@ -60,10 +62,10 @@ def run_demo(options: DemoOptions, console: Console) -> Tally:
     interrupted = False
     with _terminable():
         environment = node_environment(options.domain)
-        driver = Child("driving_node", "driving_node", _driver_arguments(options), environment, options.out / DRIVER_LOG)
+        driver = Child(options.driver, _driver_arguments(options), environment, options.out / DRIVER_LOG)
         with contextlib.ExitStack() as stack:
             stack.enter_context(reaped(driver))
-            source = Child("source_node", "source_node", _source_arguments(options), environment, options.out / SOURCE_LOG)
+            source = Child(SOURCE, _source_arguments(options), environment, options.out / SOURCE_LOG)
             stack.enter_context(reaped(source))
             with LiveView(console, tally, title) as view:
                 try:
