@@ -292,7 +292,7 @@ def running_children(root: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("parameters", "words"),
-    [({"model_path": "/nowhere"}, "does not exist"), ({"gate_file": "/nowhere.yaml"}, "cannot be read"), ({"cores": "4711"}, "may use")],
+    [({"model_path": "/nowhere"}, "does not exist"), ({"gate_file": "/nowhere.yaml"}, "cannot be read"), ({"cores": "4711,4712"}, "may use")],
 )
 def test_a_wrong_parameter_is_said_at_the_start(bench: Bench, parameters: dict[str, str], words: str, tmp_path: Path) -> None:
     with NodeProcess(bench.arguments(exit_on_failure="true", **parameters), DOMAIN + 1, tmp_path / "log") as process:

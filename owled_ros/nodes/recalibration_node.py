@@ -30,11 +30,10 @@ from owled_ros.nodes import parameters
 from owled_ros.nodes.background import call_and_wait, in_thread
 from owled_ros.nodes.diagnostics import Diagnostics, Level
 from owled_ros.nodes.process import StopRequest
-from owled_ros.nodes.recalibration_settings import ENTRIES, read_recalibration_settings
+from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of, read_recalibration_settings
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.recalibration.gate_rules import read_rules
 from owled_ros.recalibration.job import JobCancelledError, JobProgress, Outcome, run_job
-from owled_ros.recalibration.request import Request
 from owled_ros.recalibration.store import Store, Version
 from owled_ros.srv import ListArtifacts, LoadModel, PromoteArtifact, RollbackArtifact
 
@@ -100,6 +99,7 @@ class RecalibrationNode(LifecycleNode):
         """Check what every job needs: the model, the rules, the store."""
         if not self.settings.store:
             raise OwledError("parameter store is empty; give the directory of the artifact store")
+        cores_of(self.settings.cores)
         self.model = resolve_model(self.settings.model_path).resolve()
         read_rules(self.settings.gate)
         self.store.prepare()
@@ -190,8 +190,6 @@ class RecalibrationNode(LifecycleNode):
             self.diagnostics.report("job", Level.ERROR, words)
             goal.abort()
             return Recalibrate.Result(message=words)
-        finally:
-            self._job.release()
         self._publish_verdict(outcome)
         level = Level.OK if outcome.verdict["passed"] else Level.WARN
         self.diagnostics.report("job", level, outcome.message, seconds=outcome.seconds, paused_s=outcome.paused_s)
@@ -200,27 +198,24 @@ class RecalibrationNode(LifecycleNode):
         return result_of(outcome)
 
     def _recalibrate(self, goal: Any) -> Outcome:
-        """Run the job; called in a thread of its own."""
+        """Run the job; called in a thread of its own, which also says that the next one may come."""
         asked, settings = goal.request, self.settings
-        budgets = (list(asked.budget_components), [float(share) for share in asked.budget_sparsities])
-        request = settings.request(
-            asked.bags, float(asked.sparsity), asked.method, asked.allocation, budgets, int(asked.seed), self.model
-        )
         self._idle.clear()
         try:
-            return self._run(goal, request)
+            budgets = (list(asked.budget_components), [float(share) for share in asked.budget_sparsities])
+            request = settings.request(
+                asked.bags, float(asked.sparsity), asked.method, asked.allocation, budgets, int(asked.seed), self.model
+            )
+            return run_job(
+                request, self.store, settings.plan(asked.promote, float(asked.time_budget)),
+                progress=functools.partial(self._tell, goal),
+                cancelled=lambda: goal.is_cancel_requested or self._ending.is_set(),
+                pacer=self.pacer if settings.pausing else None,
+                load=self._ask_driver,
+            )  # fmt: skip
         finally:
             self._idle.set()
-
-    def _run(self, goal: Any, request: Request) -> Outcome:
-        asked, settings = goal.request, self.settings
-        return run_job(
-            request, self.store, settings.plan(asked.promote, float(asked.time_budget)),
-            progress=functools.partial(self._tell, goal),
-            cancelled=lambda: goal.is_cancel_requested or self._ending.is_set(),
-            pacer=self.pacer if settings.pausing else None,
-            load=self._ask_driver,
-        )  # fmt: skip
+            self._job.release()
 
     def _tell(self, goal: Any, progress: JobProgress) -> None:
         stage = Feedback.STAGE_PAUSED if progress.paused else STAGES.get(progress.stage, Feedback.STAGE_UNKNOWN)

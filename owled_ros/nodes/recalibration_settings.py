@@ -137,9 +137,7 @@ ENTRIES = (
 
 def read_recalibration_settings(node: Node) -> RecalibrationSettings:
     """Read what recalibration_node needs; raises OwledError for a value that may not be used."""
-    settings = RecalibrationSettings(**read_values(node, ENTRIES))
-    cores_of(settings.cores)
-    return settings
+    return RecalibrationSettings(**read_values(node, ENTRIES))
 
 
 def cores_of(text: str) -> tuple[int, ...]:
