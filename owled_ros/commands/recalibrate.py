@@ -116,7 +116,9 @@ def list_versions(store: str = STORE, json: bool = typer.Option(False, "--json",
             version.artifact_id, version.created, f"{version.sparsity:.3f}", f"{version.bytes / 1e6:.1f}", _gate_word(version),
             state or (f"[red]{version.fault}[/]" if version.fault else ""),
         )  # fmt: skip
-    Console(highlight=False).print(table if versions else f"no version in {_store(store).root}: the dense model drives")
+    Console(highlight=False).print(
+        table if versions else f"no version in {_store(store).root}: the dense model drives", soft_wrap=True
+    )
 
 
 def inspect_version(
