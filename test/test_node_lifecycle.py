@@ -102,8 +102,7 @@ def test_incompatible_quality_of_service_is_named_and_comes_from_the_parameters(
         with Bench(26) as bench:
             status = bench.status("image", "incompatible QoS", meanwhile=bench.send_image)
             assert "bench: Best effort publisher and reliable subscription" in status.message
-            bench.send_ego()
-            assert bench.spin_until(lambda: bench.statuses["odometry"].message == "receiving" or bench.send_ego())
+            bench.status("odometry", "receiving", meanwhile=bench.send_ego)
 
 
 def test_no_publisher_is_named_with_the_remapped_topic(tmp_path: Path) -> None:

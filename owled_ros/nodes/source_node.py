@@ -6,6 +6,7 @@ time, the next picture is published when the last one has been answered, so that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -66,8 +67,9 @@ class SourceNode(Node):
 
     def say(self, event: dict[str, Any]) -> None:
         """Write an event for whoever started this node."""
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):  # who started this node is gone, and will have it ended
+            sys.stdout.write(json.dumps(event) + "\n")
+            sys.stdout.flush()
 
     def play(self) -> None:
         """Wait for the driver, play everything, say how it went."""
