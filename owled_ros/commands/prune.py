@@ -78,6 +78,7 @@ def prune(
     tokens: Tokens = 512,
     general_share: Share = 0.25,
     recovery_steps: Annotated[int, typer.Option(min=0, help="Masked distillation after pruning; 0 is off.")] = 0,
+    refine: Annotated[int, typer.Option(min=0, help="Least-squares steps on the kept weights; 0 is off.")] = 0,
     pack: Annotated[bool, typer.Option(help="Add the packed weights of the sparse runtime.")] = False,
     seed: Seed = 0,
     threads: Threads = None,
@@ -95,7 +96,7 @@ def prune(
     place = _place(model)
     config = PruneConfig(
         place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
-        _budgets(budget), threshold, owl_lambda, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
+        _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
     )  # fmt: skip
     config.check()
     sources = Sources(tuple(bag), driving_text, general_text, scenes, samples, tokens, general_share, seed, device)
@@ -184,7 +185,7 @@ def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, Cal
         parts.append(frame_set(", ".join(path.name for path in sources.bags), halves[0], processor))
         kept.append(frame_set("held out", halves[1], processor))
     if sources.scenes:
-        halves = _cut(list(_scene_frames(model, sources.scenes)))
+        halves = _cut(list(scene_frames(model, sources.scenes)))
         parts.append(frame_set("rendered scenes", halves[0], processor))
         kept.append(frame_set("held out", halves[1], processor))
     texts = _text_parts(
@@ -248,7 +249,7 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[AnsweredF
     engine.close()
 
 
-def _scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
+def scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
     """Render scenes and answer them as the expert does."""
     from owled_ros.driving.answer import format_action, format_scene
     from owled_ros.driving.profile import read_profile

@@ -143,9 +143,10 @@ def _load_directory(name: str, dtype: Any, local: bool) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(name, **options)
         auto = AutoModelForImageTextToText if is_vision_language(config) else AutoModelForCausalLM
-        model, info = auto.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
+        model, info = loaded
     except LOAD_ERRORS as err:
         raise OwledError(f"{name} cannot be loaded as a transformers model ({type(err).__name__}: {err})") from err
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -176,10 +177,10 @@ def _prune_fused(
         last = (inputs, found)
         prune_matrix(matrices[0], found, zeros[matrices[0].name], rule, gradients.get(matrices[0].name))
 
-    def job(chunk: Chunk) -> None:
+    def run(chunk: Chunk) -> None:
         chunk.hidden = run_block(block, chunk)
 
-    run_in_step([lambda c=chunk: job(c) for chunk in chunks], _modules(block), handle)
+    run_in_step([partial(run, chunk) for chunk in chunks], _modules(block), handle)
 
 
 def _prune_experts(

@@ -64,7 +64,9 @@ def make_plan(
 def budget_pools(structure: Structure, config: PruneConfig) -> list[tuple[tuple[str, ...], float]]:
     """Return (components, sparsity): each budgeted component alone, the others together."""
     present = list(structure.component_sizes())
-    pools = [((name,), config.budgets[name]) for name in present if name in config.budgets]
+    pools: list[tuple[tuple[str, ...], float]] = [
+        ((name,), config.budgets[name]) for name in present if name in config.budgets
+    ]
     rest = tuple(name for name in present if name not in config.budgets)
     return [*pools, (rest, config.sparsity)] if rest else pools
 

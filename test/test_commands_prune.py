@@ -1,0 +1,125 @@
+"""The pruning commands end to end on a tiny model with a tokenizer: prune, inspect, verify, export, sensitivity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from tiny_models import tiny_model
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from owled_ros.commands import inspect as inspect_command
+from owled_ros.commands import prune as prune_command
+from owled_ros.errors import OwledError
+from owled_ros.models.manifest import read_manifest, verify
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+
+@pytest.fixture(scope="module")
+def app() -> typer.Typer:
+    found = typer.Typer()
+    prune_command.register(found)
+    inspect_command.register(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaMA that reads letters, and driving text for it."""
+    place = tmp_path_factory.mktemp("commands")
+    tiny_model("llama").save_pretrained(place / "model")
+    vocabulary = {"<pad>": 0, "<unk>": 3} | {letter: 10 + index for index, letter in enumerate(LETTERS)}
+    letters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    letters.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    PreTrainedTokenizerFast(tokenizer_object=letters, pad_token="<pad>", unk_token="<unk>").save_pretrained(
+        place / "model"
+    )
+    lines = [
+        json.dumps({"text": f"a car ahead brakes so slow down {word}"})
+        for word in ("now", "soon", "early", "late", "again")
+    ]
+    (place / "drive.jsonl").write_text("\n".join(lines))
+    return place
+
+
+def _run(app: typer.Typer, *words: object) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_prune_inspect_verify_export(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    options = [
+        "--driving-text",
+        place / "drive.jsonl",
+        "--samples",
+        8,
+        "--tokens",
+        16,
+        "--allocation",
+        "owl",
+        "--seed",
+        3,
+    ]
+    output = _run(app, "prune", place / "model", tmp_path / "out", "--sparsity", 0.5, "--refine", 2, *options)
+    assert "50.0000%" in output
+    manifest = verify(tmp_path / "out")
+    assert [entry["kind"] for entry in manifest.calibration] == ["driving_text"]  # 30 words: no general text for them
+    assert set(manifest.quality) == {"dense", "pruned"}
+    assert manifest.method.settings["refine_steps"] == 2
+    assert "model.layers.1" in _run(app, "inspect", tmp_path / "out", "--plot", tmp_path / "blocks.png")
+    assert (tmp_path / "blocks.png").stat().st_size > 1000
+    assert "is whole" in _run(app, "verify", tmp_path / "out").replace("\n", " ")
+    _run(app, "export", tmp_path / "out", tmp_path / "plain")
+    assert (tmp_path / "plain" / "model.safetensors").read_bytes() == (
+        tmp_path / "out" / "model.safetensors"
+    ).read_bytes()
+    assert (tmp_path / "plain" / "tokenizer.json").is_file()
+
+
+def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]
+    assert "language" in _run(app, "sensitivity", place / "model", "--out", tmp_path, "--sparsity", 0.6, *options)
+    found = json.loads((tmp_path / "sensitivity.json").read_text())
+    assert found["budget"]["language"] == pytest.approx(0.6, abs=1e-9)
+    assert (tmp_path / "sensitivity.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--general-text", ""], "nothing to calibrate on"),
+        (["--budget", "vision"], "not of the form"),
+        (["--driving-text", "/nowhere.jsonl"], "cannot be read"),
+        (["--sparsity", "1.2"], "inside"),
+    ],
+)
+def test_what_is_wrong_is_said(words: list[str], message: str, app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    with pytest.raises(OwledError, match=message):
+        _run(app, "prune", place / "model", tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_later_run_replaces_the_artifact_whole(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    options = [
+        "--driving-text",
+        place / "drive.jsonl",
+        "--samples",
+        8,
+        "--tokens",
+        16,
+        "--score",
+        "wanda",
+        "--allocation",
+        "uniform",
+    ]
+    for sparsity in (0.4, 0.6):
+        _run(app, "prune", place / "model", tmp_path / "out", "--sparsity", sparsity, *options)
+        assert read_manifest(tmp_path / "out").sparsity == pytest.approx(sparsity, abs=1e-4)
+    verify(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
