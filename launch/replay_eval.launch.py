@@ -82,7 +82,7 @@ def generate_launch_description():
         package="owled_ros",
         executable="source_node",
         name="source_node",
-        output="screen",
+        output="log",
         ros_arguments=level,
         parameters=[config("source_node.param.yaml"), {"source": "bag", "path": text("bag"), "pace": text("pace")}],
     )
