@@ -112,7 +112,7 @@ def score(answers: Sequence[Answer], scenarios: Sequence[Scenario]) -> dict[str,
                 for said, true in seen
                 if said.light_distance is not None and true.light_distance is not None
             ]
-        ),  # fmt: skip
+        ),
         "E_lon": _mean([abs(said.longitudinal - true.longitudinal) for said, true in acted]),
         "E_lat": _mean([abs(said.steering - true.steering) for said, true in acted]),
         "L_token": _mean(losses),
