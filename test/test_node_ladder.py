@@ -267,5 +267,8 @@ def test_requested_models(tmp_path: Any) -> None:
     for outside in ("../b", "/etc", "a/../../b"):
         with pytest.raises(OwledError, match="outside model_root"):
             requested_model(outside, "configured", root, "")
-    with pytest.raises(OwledError, match="names no current artifact"):
-        requested_model("", "configured", root, str(tmp_path))
+    store = tmp_path / "store"
+    assert requested_model("", "configured", root, str(store)) == "configured", "nothing was promoted yet"
+    (store / "artifacts" / "a").mkdir(parents=True)
+    (store / "current").symlink_to("artifacts/a")
+    assert requested_model("", "configured", root, str(store)) == str((store / "artifacts" / "a").resolve())

@@ -35,6 +35,7 @@ from owled_ros.nodes.images import make_decoder, stamp_of
 from owled_ros.nodes.inputs import InputWatch, judge_input, watch
 from owled_ros.nodes.ladder import Arrival, Ladder, Limits, Outcome
 from owled_ros.nodes.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
+from owled_ros.nodes.model_paths import requested_model
 from owled_ros.nodes.model_services import ModelServices
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.spinning import spin_node
@@ -95,8 +96,9 @@ class DrivingNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model; a failure leaves the node unconfigured, says why, and can be tried again."""
         settings = self.settings
-        choice = ModelChoice(settings.model_path, settings.device, settings.dtype, settings.threads, settings.runtime)
-        shown = settings.model_path or "the bundled model"
+        path = requested_model("", settings.model_path, "", settings.artifact_store)
+        choice = ModelChoice(path, settings.device, settings.dtype, settings.threads, settings.runtime)
+        shown = path or "the bundled model"
         self.get_logger().info(f"loading {shown} on {settings.device}")
         self.diagnostics.report("model", Level.WARN, f"loading {shown}")
         job = LoadJob(lambda: load_and_warm(choice, self._load, None, None))
@@ -104,7 +106,7 @@ class DrivingNode(LifecycleNode):
             if self._stop():
                 return FAILURE
         if job.engine is None:
-            self.diagnostics.report("model", Level.ERROR, f"cannot load {shown}: {job.problem}", path=settings.model_path)
+            self.diagnostics.report("model", Level.ERROR, f"cannot load {shown}: {job.problem}", path=path)
             self.get_logger().error(f"cannot load {shown}: {job.problem}")
             return FAILURE
         decode, decoder = make_decoder(settings.image_decoder)

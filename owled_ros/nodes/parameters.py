@@ -94,7 +94,7 @@ ENTRIES = (
     Entry("exit_on_failure", "bool", "End the process with code 1 when autostart fails.", read_only=True),
     Entry("model_path", "str", "Model directory or artifact; empty: the bundled model.", read_only=True),
     Entry("model_root", "str", "~/load_model accepts only directories below this one; empty: any.", read_only=True),
-    Entry("artifact_store", "str", "Store that ~/load_model takes its current artifact from when asked for no path.", read_only=True),
+    Entry("artifact_store", "str", "Artifact store: its current artifact drives instead of model_path once one is promoted.", read_only=True),
     Entry("device", "str", "Torch device: cpu, cuda, cuda:1.", read_only=True),
     Entry("dtype", "str", "Number type of the torch parts.", choices=("float32", "bfloat16", "float16"), read_only=True),
     Entry("runtime", "str", "How the model runs.", choices=("auto", "torch", "sparse"), read_only=True),
