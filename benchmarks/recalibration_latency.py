@@ -37,6 +37,7 @@ from owled_ros.scenes.sample import sample_snapshot
 START = 1_700_000_000_000_000_000
 PICTURES = 400  # of each of two drives
 SEEDS = 900_000
+START_S = 120.0  # a job that has not begun by then counts as standing still
 NO_JOB = "driving alone"
 NO_DRIVER = "recalibration alone"
 
@@ -116,7 +117,8 @@ def running_job(
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        while thread.is_alive() and not any(item.stage == "calibrating" for item in said):
+        end = time.monotonic() + START_S
+        while thread.is_alive() and not any(item.stage == "calibrating" for item in said) and time.monotonic() < end:
             time.sleep(0.05)
         yield said
     finally:
@@ -153,7 +155,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Measured]:
     for latency in drive(engine, frame, arguments.seconds, arguments.rate_hz, None):
         pacer.sample(latency)
     for turn in range(arguments.rounds):
-        for condition in conditions()[turn % 2 :: 1] + conditions()[: turn % 2]:
+        for condition in conditions()[turn % 2 :] + conditions()[: turn % 2]:
             measured = found[condition.name]
             if condition.courtesy is None:
                 alone = drive(engine, frame, arguments.seconds, arguments.rate_hz, None)

@@ -19,7 +19,7 @@ from owled_ros.driving.profile import DrivingProfile, read_profile
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.offline import truth_from
 from owled_ros.models.driving_model import load_engine, resolve_model
-from owled_ros.models.manifest import add_section, read_manifest
+from owled_ros.models.manifest import add_section
 from owled_ros.pruning.prune import PruneConfig, PruneProgress, prune
 from owled_ros.recalibration.courtesy import available_memory_bytes
 from owled_ros.recalibration.gate import HeldOut, judge_candidate
@@ -153,21 +153,14 @@ def _tell_prune(progress: PruneProgress, tell: Tell) -> None:
 
 def _pack(candidate: Path, device: str) -> None:
     """Add the packed weights that the sparse runtime drives on; without them torch drives."""
-    from owled_ros.models.manifest import file_entry
-    from owled_ros.sparse.pack import PACKED_NAME, pack_model
+    from owled_ros.pruning.packing import pack_artifact
 
     if device != "cpu":
         return
     try:
-        facts = pack_model(candidate, candidate / PACKED_NAME)
+        pack_artifact(candidate)
     except OwledError as error:
         logger.warning("not packed for the sparse runtime, torch will run it: %s", error)
-        (candidate / PACKED_NAME).unlink(missing_ok=True)
-        return
-    entry = file_entry(candidate / PACKED_NAME)
-    section = {"file": PACKED_NAME, "sha256": entry.sha256, "bytes": entry.bytes, "precision": facts.precision}
-    add_section(candidate, "packed", {**section, "weights": facts.weights, "nonzeros": facts.nonzeros})
-    read_manifest(candidate)
 
 
 def _check_memory(model: Path) -> None:
