@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,9 @@ def test_without_ray_the_reason_is_told(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_cluster_gives_what_one_process_gives(tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the optional package ray is not installed")
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{Path(__file__).parent.parent}")
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a cluster of this test alone: no token in the home directory
     bags = [make_bag(tmp_path / name) for name in ("one", "two")]
     (alone,) = evaluate(Request(bags, [spec()], tmp_path / "alone", Scenario()))
     (together,) = evaluate_on_fleet(Request(bags, [spec()], tmp_path / "together", Scenario(), processes=2), "local")
