@@ -6,6 +6,8 @@ group. Shape letters as in `owled_ros.sparse.format`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from owled_ros.errors import OwledError
@@ -24,6 +26,23 @@ from owled_ros.sparse.format import (
 INT8_STEPS = 127
 # Below these shares of zeros the plain format is smaller or as fast; measured in docs/kernels.md.
 DENSE_BELOW = {"int8": 0.30, "bf16": 0.20}
+STRIP_ENTRIES = 1 << 17
+FORMATS = {
+    ("int8", True): Format.SPARSE_INT8,
+    ("int8", False): Format.DENSE_INT8,
+    ("bf16", True): Format.SPARSE_BF16,
+    ("bf16", False): Format.DENSE_BF16,
+}
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Some blocks of a matrix in stream order."""
+
+    stream: np.ndarray  # (B, 8 * K) int8 codes or bf16 bits
+    kept: np.ndarray  # (B, 8 * K) bool
+    scales: np.ndarray | None  # (B, G, 8) bf16 bits
+    correction: np.ndarray | None  # (N)
 
 
 def to_bf16(values: np.ndarray) -> np.ndarray:
@@ -71,38 +90,32 @@ def pack_matrix(
     if weight.ndim != 2 or 0 in weight.shape:
         raise OwledError(f"{name}: a matrix is needed, found shape {weight.shape}")
     rows, columns = weight.shape
-    matrix = np.zeros((padded(rows, BLOCK_ROWS), padded(columns, CHUNK)), np.float32)
-    matrix[:rows, :columns] = _finite(name, weight)
-    scales: np.ndarray | None = None
-    correction: np.ndarray | None = None
-    if precision == "int8":
-        scales, codes = _quantise(name, matrix)
-        correction = _corrections(scales, codes)
-        stream = to_stream_order(codes)
-    else:
-        stream = to_stream_order(to_bf16(matrix))
-    kept = (stream & 0x7FFF) != 0 if precision == "bf16" else stream != 0
-    nonzeros = int(np.count_nonzero(kept))
-    threshold = DENSE_BELOW[precision] if dense_below is None else dense_below
-    sparse = 1 - nonzeros / (rows * columns) >= threshold
-    width = stream.dtype.itemsize
-    counts = kept.sum(axis=1, dtype=np.uint64) if sparse else np.full(len(stream), stream.shape[1], np.uint64)
-    offsets = np.concatenate([np.zeros(1, np.uint64), np.cumsum(counts * np.uint64(width), dtype=np.uint64)])
-    formats = {("int8", True): Format.SPARSE_INT8, ("int8", False): Format.DENSE_INT8,
-               ("bf16", True): Format.SPARSE_BF16, ("bf16", False): Format.DENSE_BF16}  # fmt: skip
+    # A strip of rows at a time: everything then stays in the processor's cache.
+    step = max(BLOCK_ROWS, STRIP_ENTRIES // columns // BLOCK_ROWS * BLOCK_ROWS)
+    strips = [_pack_strip(name, weight[row : row + step], precision) for row in range(0, rows, step)]
+    nonzeros = sum(int(np.count_nonzero(strip.kept)) for strip in strips)
+    sparse = 1 - nonzeros / (rows * columns) >= (DENSE_BELOW[precision] if dense_below is None else dense_below)
+    width = strips[0].stream.dtype.itemsize
+    entries = strips[0].stream.shape[1]
+    counts = [
+        s.kept.sum(axis=1, dtype=np.uint64) if sparse else np.full(len(s.kept), entries, np.uint64) for s in strips
+    ]
+    sizes = np.concatenate([np.zeros(1, np.uint64), *counts]) * np.uint64(width)
+    scales = [strip.scales for strip in strips if strip.scales is not None]
+    corrections = [strip.correction for strip in strips if strip.correction is not None]
     return PackedTensor(
         name=name,
         role=role,
         layer=layer,
-        format=formats[precision, sparse],
+        format=FORMATS[precision, sparse],
         rows=rows,
         columns=columns,
         nonzeros=nonzeros,
-        values=stream[kept] if sparse else stream.reshape(-1),
-        mask=np.packbits(kept, axis=None, bitorder="little").view("<u8") if sparse else None,
-        block_offset=offsets,
-        scales=scales,
-        correction=correction,
+        values=np.concatenate([s.stream[s.kept] if sparse else s.stream.reshape(-1) for s in strips]),
+        mask=np.concatenate([_mask_words(s.kept) for s in strips]) if sparse else None,
+        block_offset=np.cumsum(sizes, dtype=np.uint64),
+        scales=np.concatenate(scales) if scales else None,
+        correction=np.concatenate(corrections) if corrections else None,
         bias=None if bias is None else _padded_bias(name, bias, rows),
     )
 
@@ -130,6 +143,22 @@ def unpack_matrix(tensor: PackedTensor) -> np.ndarray:
     else:
         dense = from_bf16(matrix)
     return dense[: tensor.rows, : tensor.columns]
+
+
+def _pack_strip(name: str, weight: np.ndarray, precision: str) -> _Strip:
+    rows, columns = weight.shape
+    matrix = np.zeros((padded(rows, BLOCK_ROWS), padded(columns, CHUNK)), np.float32)
+    matrix[:rows, :columns] = _finite(name, weight)
+    if precision == "bf16":
+        stream = to_stream_order(to_bf16(matrix))
+        return _Strip(stream, (stream & 0x7FFF) != 0, None, None)
+    scales, codes = _quantise(name, matrix)
+    stream = to_stream_order(codes)
+    return _Strip(stream, stream != 0, scales, _corrections(scales, codes))
+
+
+def _mask_words(kept: np.ndarray) -> np.ndarray:
+    return np.packbits(kept, axis=None, bitorder="little").view("<u8")
 
 
 def _finite(name: str, values: np.ndarray) -> np.ndarray:
