@@ -7,6 +7,7 @@ back here to publish. docs/node.md has the topics, parameters and what is said w
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -76,6 +77,7 @@ class DrivingNode(LifecycleNode):
         self._load, self._stop = load, stop
         self._worker: Worker | None = None
         self._active = False
+        self._publishing = threading.Lock()  # the inference thread publishes while transitions unmake the publishers
         self._outputs: dict[str, Publisher] = {}
         self._watches: list[InputWatch] = []
         self._services_offered: ModelServices | None = None
@@ -170,14 +172,13 @@ class DrivingNode(LifecycleNode):
     # Inputs: store, nothing else
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._watches[0].heard()
-        if self._worker is not None and self._active:
-            stamp = stamp_of(message)
-            self._worker.slot.put(Arrival(message, stamp, time.monotonic(), message.header.frame_id))
+        if self._active and self._worker is not None:
+            self._watches[0].heard()
+            self._worker.slot.put(Arrival(message, stamp_of(message), time.monotonic(), message.header.frame_id))
 
     def _on_odometry(self, message: Odometry) -> None:
-        self._watches[1].heard()
-        if self._worker is not None:
+        if self._active and self._worker is not None:
+            self._watches[1].heard()
             self._worker.ladder.hear(conversions.odometry_to_ego(message))
 
     def _on_parameters(self, values: list[Parameter]) -> SetParametersResult:
@@ -190,9 +191,17 @@ class DrivingNode(LifecycleNode):
     # Outputs: called by the inference thread
 
     def _on_outcome(self, outcome: Outcome) -> None:
-        settings, worker = self.settings, self._worker
-        if not self._active or worker is None:
-            return
+        with self._publishing:
+            if self._active and self._worker is not None:
+                self._publish(outcome, self._worker)
+
+    def _on_scene(self, outcome: Outcome, answer: SceneAnswer) -> None:
+        with self._publishing:
+            if self._active:
+                self._publish_scene(outcome, answer)
+
+    def _publish(self, outcome: Outcome, worker: Worker) -> None:
+        settings = self.settings
         if outcome.valid:
             message = conversions.outcome_to_action(outcome, settings.vehicle, settings.output_frame_id)
             self._outputs[topics.ACTION.name].publish(message)
@@ -207,9 +216,7 @@ class DrivingNode(LifecycleNode):
         report_output(self.diagnostics, outcome, self._valid_at, settings.input_timeout_s)
         self._show(outcome)
 
-    def _on_scene(self, outcome: Outcome, answer: SceneAnswer) -> None:
-        if not self._active:
-            return
+    def _publish_scene(self, outcome: Outcome, answer: SceneAnswer) -> None:
         age = (self.get_clock().now().nanoseconds - outcome.stamp) / NANOSECONDS
         latency_ms = outcome.latency_ms + answer.generation.seconds * 1e3
         message = conversions.scene_to_message(outcome, answer, age, latency_ms)
@@ -282,11 +289,13 @@ class DrivingNode(LifecycleNode):
         ]
 
     def _silence(self) -> None:
-        self._active = False
-        for item in self._watches:
+        with self._publishing:
+            self._active = False
+            outputs, self._outputs = self._outputs, {}
+        watches, self._watches = self._watches, []
+        for item in watches:
             self.destroy_subscription(item.subscription)
             self.diagnostics.forget(item.part)
-        outputs, self._watches, self._outputs = self._outputs, [], {}
         for publisher in outputs.values():
             self.destroy_publisher(publisher)
         self.diagnostics.forget("output")

@@ -187,7 +187,7 @@ def _drive(node: SourceNode, world: World, route: int, clock: WorldClock, limit_
     steps = max(round(options.ego_rate_hz / options.rate_hz), 1)
     dt = 1.0 / (options.rate_hz * steps)
     steering, step = 0.0, 0
-    while world.outcome is Outcome.RUNNING and world.time < limit_s and not node.stop():
+    while world.outcome is Outcome.RUNNING and world.time < limit_s - 1e-6 and not node.stop():
         clock.wait(world.time)
         stamp = clock.stamp(world.time)
         ego = EgoState(stamp, world.ego.speed, world.ego.yaw_rate)
