@@ -16,8 +16,8 @@ from owled_ros.recalibration.gate_rules import Finding, GateRules, apply_rules, 
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {
-    "candidate": {"means": {"error": 0.5, "share": 0.9, "nothing": None}, "timing": {"p50": 22.0}},
-    "running": {"means": {"error": 0.4, "share": 0.95}, "timing": {"p50": 20.0}},
+    "candidate": {"means": {"error": 0.5, "share": 0.9, "nothing": None, "gone": None}, "timing": {"p50": 22.0}},
+    "running": {"means": {"error": 0.4, "share": 0.95, "gone": 0.1}, "timing": {"p50": 20.0}},
     "dense": {"means": {"error": 0.3, "share": 1.0}, "timing": {"p50": 40.0}},
 }
 COMPARISONS = {
@@ -71,6 +71,18 @@ def test_what_cannot_be_measured_fails_unless_it_is_optional(rule: dict[str, Any
     optional = apply(**rule, optional=True)
     assert optional.passed
     assert optional.skipped
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"metric": "means.gone", "min": 0.0},
+        {"metric": "means.gone", "against": "running", "max_increase": 1.0},
+        {"metric": "gone", "against": "running", "not_worse": True},
+    ],
+)
+def test_what_only_the_candidate_cannot_do_any_more_fails_also_optional_rules(rule: dict[str, Any]) -> None:
+    assert not apply(**rule, optional=True).passed
 
 
 def test_an_optional_rule_that_can_be_measured_is_applied() -> None:

@@ -1,7 +1,7 @@
 """The gate's rules: a yaml file with limits and units, held against measured numbers. Needs pydantic and PyYAML.
 
 A rule looks up one number of the candidate, and of the model it is compared with where `against` names one. A number that
-could not be measured fails its rule, unless the rule is `optional`.
+could not be measured fails its rule, unless the rule is `optional` and the other model has no such number either.
 """
 
 from __future__ import annotations
@@ -141,17 +141,24 @@ def _apply(
     if rule.not_worse:
         verdict = value_at(comparisons.get(rule.against, {}), f"paired.{rule.metric}.verdict")
         known = verdict in ("better", "same", "worse")
-        return _finding(rule, verdict if known else None, None, verdict in ("better", "same"), known)
+        lost = _lost(models, f"means.{rule.metric}", rule.against)
+        return _finding(rule, verdict if known else None, None, verdict in ("better", "same"), known or lost)
     source = comparisons.get(rule.against, {}) if rule.metric.startswith(RELATIONS) else models.get("candidate", {})
     value = _number(value_at(source, rule.metric))
     if kind in ("min", "max"):
         assert limit is not None
         fits = value is not None and (value >= limit if kind == "min" else value <= limit)
-        return _finding(rule, value, None, fits, value is not None)
+        return _finding(rule, value, None, fits, value is not None or _lost(models, rule.metric, "running"))
     other = _number(value_at(models.get(rule.against, {}), rule.metric))
     if value is None or other is None:
-        return _finding(rule, value, other, False, known=False)
+        return _finding(rule, value, other, False, known=other is not None)
     return _finding(rule, value, other, _within(kind, limit or 0.0, value, other), known=True)
+
+
+def _lost(models: Mapping[str, Mapping[str, Any]], path: str, against: str) -> bool:
+    """Tell whether the other model has a number and the candidate has none: what it cannot do any more is no excuse."""
+    other = _number(value_at(models.get(against, {}), path))
+    return other is not None and _number(value_at(models.get("candidate", {}), path)) is None
 
 
 def _within(kind: str, limit: float, value: float, other: float) -> bool:
