@@ -283,6 +283,20 @@ def test_records_survive_json():
     assert frame_to_record(record_to_frame(record(0))) == record(0)
 
 
+def test_raw_error_counts_what_the_floor_withholds():
+    text = "cruise, acceleration +1.4 m/s2, steering +0.00 rad"
+    silent = {"acceleration": None, "steering": None, "truth": truth(1.0)}
+    records = [
+        record(0, truth=truth(1.0), acceleration=0.0),
+        record(1, reason="LOW_CONFIDENCE", text=text, **silent),
+        record(2, reason="UNPARSED", text="?", **silent),
+    ]
+    means = summarise(records)["means"]
+    assert means["acceleration_mae_mps2"] == 1.0
+    assert means["acceleration_raw_mae_mps2"] == pytest.approx(0.7)  # (1.0 + 0.4) / 2
+    assert means["acceleration_filled_mae_mps2"] == 1.0
+
+
 def test_every_metric_is_there_for_every_frame():
     values = frame_values([record(0), record(1)])
     assert all(column.shape == (2,) for column in values.values())

@@ -164,6 +164,14 @@ def test_no_motion_at_all_is_scored(tmp_path):
     assert result.metrics["counted_frames"]["acceleration_mae_mps2"] == 15  # the last half second has no future
 
 
+def test_the_floor_withholds_what_is_below_it(tmp_path):
+    scenario = Scenario.model_validate({"confidence_floor": 0.95, "conditions": {"must_beat": []}})
+    (result,) = evaluate(request(tmp_path, [make_bag(tmp_path / "bag")], scenario=scenario))
+    assert {record.reason for record in result.records} == {"LOW_CONFIDENCE"}  # all have 0.9
+    assert "min_valid_share" in result.summary
+    assert result.metrics["means"]["acceleration_raw_mae_mps2"] == pytest.approx(1.1)
+
+
 def test_must_beat_holds_the_model_against_the_trivial_answers(tmp_path):
     scenario = Scenario.model_validate({"conditions": {"must_beat": ["constant"]}})
     (result,) = evaluate(request(tmp_path, [make_bag(tmp_path / "bag")], scenario=scenario))

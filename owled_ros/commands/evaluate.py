@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from owled_ros.evaluation.scenario import Scenario
 
 SHOWN = (  # metric, heading
-    ("acceleration_filled_mae_mps2", "acc. MAE [m/s2]"),
-    ("steering_mae_rad", "steer. MAE [rad]"),
+    ("acceleration_mae_mps2", "acceleration MAE, valid answers [m/s2]"),
+    ("acceleration_filled_mae_mps2", "acceleration MAE, withheld as 0 [m/s2]"),
+    ("acceleration_raw_mae_mps2", "acceleration MAE, without floor [m/s2]"),
+    ("steering_mae_rad", "steering MAE [rad]"),
     ("path_ade_m", "ADE [m]"),
     ("E_car", "E_car"),
     ("E_ped", "E_ped"),
     ("Acc_TL", "Acc_TL"),
-    ("valid_share", "valid"),
+    ("valid_share", "usable answers"),
 )
 Models = Annotated[
     list[str], typer.Option("--model", "-m", help="Model directory or artifact, or 'mini' (bundled); may be repeated.")

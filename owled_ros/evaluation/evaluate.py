@@ -51,6 +51,7 @@ def part_options(request: Request) -> PartOptions:
         describe=scenario.describe,
         stride=request.stride,
         camera_test_frames=request.camera_test_frames,
+        confidence_floor=scenario.confidence_floor,
     )
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from owled_ros.driving.answer import Light
+from owled_ros.driving.answer import AnswerError, Light, parse_action
+from owled_ros.driving.prediction import Reason
 from owled_ros.driving.vehicle import Controls, VehicleParameters, controls_of, steering_of_yaw_rate
 from owled_ros.evaluation.ground_truth import PATH_TIMES_S, path_errors, predicted_path
 from owled_ros.evaluation.record import Record
@@ -21,6 +22,7 @@ NAN = math.nan
 LOWER_IS_BETTER = {  # every metric here, and its direction
     "acceleration_mae_mps2": True,
     "acceleration_filled_mae_mps2": True,
+    "acceleration_raw_mae_mps2": True,
     "steering_mae_rad": True,
     "E_lon": True,
     "E_lat": True,
@@ -67,6 +69,9 @@ def _action_scores(record: Record, vehicle: VehicleParameters, tolerance: Tolera
     if truth.acceleration is not None:
         held = record.acceleration if record.acceleration is not None else 0.0  # the vehicle keeps on as it was
         scores["acceleration_filled_mae_mps2"] = abs(held - truth.acceleration)
+        raw = _raw_acceleration(record)
+        if raw is not None:
+            scores["acceleration_raw_mae_mps2"] = abs(raw - truth.acceleration)
     if record.acceleration is None or record.steering is None:
         return scores
     good = True
@@ -84,6 +89,17 @@ def _action_scores(record: Record, vehicle: VehicleParameters, tolerance: Tolera
     if truth.manoeuvre is not None and record.manoeuvre is not None:
         scores["manoeuvre_accuracy"] = float(truth.manoeuvre == record.manoeuvre)
     return scores
+
+
+def _raw_acceleration(record: Record) -> float | None:
+    """Return what the model answered, also where its confidence was too low to use it."""
+    if record.reason != Reason.LOW_CONFIDENCE.name:
+        return record.acceleration
+    try:
+        action = parse_action(record.text)
+    except AnswerError:
+        return None
+    return action.acceleration if action else None
 
 
 def _path_scores(record: Record, vehicle: VehicleParameters) -> dict[str, float]:

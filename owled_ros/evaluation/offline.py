@@ -18,7 +18,7 @@ from owled_ros.bags.frames import ReadOptions, Sample, fingerprint
 from owled_ros.bags.selection import read_selected
 from owled_ros.driving.engine import Engine
 from owled_ros.driving.frame import Frame
-from owled_ros.driving.prediction import ActionAnswer, Prediction
+from owled_ros.driving.prediction import ActionAnswer, Prediction, withhold_below
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.evaluation.ground_truth import truth_of_motion
 from owled_ros.evaluation.record import Record, Timing, Truth, make_record, make_truth
@@ -41,22 +41,29 @@ def truth_from(tracks: Sequence[EgoTrack], vehicle: VehicleParameters | None = N
 
 
 def evaluate_frames(
-    engine: Engine, samples: Iterable[Sample], truth: TruthOf, bag: str = "", describe: bool = True
+    engine: Engine, samples: Iterable[Sample], truth: TruthOf, bag: str = "", describe: bool = True, floor: float = 0.0
 ) -> list[Record]:
-    """Ask the engine about every sample; one record each, in order."""
-    return list(stream_records(engine, samples, truth, bag, describe))
+    """Ask the engine about every sample; one record each, in order. Actions under the confidence `floor` are withheld."""
+    return list(stream_records(engine, samples, truth, bag, describe, floor))
 
 
 def stream_records(
-    engine: Engine, samples: Iterable[Sample], truth: TruthOf, bag: str = "", describe: bool = True
+    engine: Engine, samples: Iterable[Sample], truth: TruthOf, bag: str = "", describe: bool = True, floor: float = 0.0
 ) -> Iterator[Record]:
     """Yield one record per sample as soon as the engine has answered."""
     for sample in samples:
         prediction, timing = timed_prediction(engine, sample.frame, describe)
+        prediction = replace(prediction, action=withhold_below(prediction.action, floor))
         frame = sample.frame
         yield make_record(
             bag, sample.drive, sample.index, frame.ego, prediction, truth(sample), timing, fingerprint(frame)
         )
+
+
+def recommended_floor(engine: Engine) -> float:
+    """Return the confidence floor [0, 1] that a model brings with it, the one that driving_node applies; 0 without one."""
+    profile = getattr(engine, "profile", None)
+    return float(profile.confidence.floor) if profile is not None else 0.0
 
 
 def timed_prediction(engine: Engine, frame: Frame, describe: bool) -> tuple[Prediction, Timing]:
@@ -104,7 +111,12 @@ class _Changes:
 
 
 def camera_test(
-    engine: Engine, path: Path, indices: Sequence[int], truth: TruthOf, options: ReadOptions | None = None
+    engine: Engine,
+    path: Path,
+    indices: Sequence[int],
+    truth: TruthOf,
+    options: ReadOptions | None = None,
+    floor: float = 0.0,
 ) -> dict[str, Any]:
     """Show the engine no picture (grey) and the picture of another moment, with the ego state as it was.
 
@@ -119,5 +131,6 @@ def camera_test(
         answer = engine.act(engine.see(sample.frame))
         grey = np.full_like(sample.frame.image, BLANK_LEVEL)
         for changes, image in ((blank, grey), (shuffled, other)):
-            changes.add(answer, engine.act(engine.see(replace(sample.frame, image=image))), acceleration)
+            other_answer = engine.act(engine.see(replace(sample.frame, image=image)))
+            changes.add(answer, withhold_below(other_answer, floor), acceleration)
     return {"blank": blank.as_json(), "shuffled": shuffled.as_json()}

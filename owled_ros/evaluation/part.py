@@ -24,7 +24,7 @@ from owled_ros.bags.summary import BagSummary, summarise_bag
 from owled_ros.driving.engine import Engine
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.offline import camera_test, stream_records, truth_from
+from owled_ros.evaluation.offline import camera_test, recommended_floor, stream_records, truth_from
 from owled_ros.evaluation.record import Record, frame_to_record
 from owled_ros.evaluation.result import frame_line, read_lines
 
@@ -45,6 +45,7 @@ class PartOptions:
     describe: bool = True
     stride: int = 1  # every n-th picture
     camera_test_frames: int = 24  # 0 leaves the test out
+    confidence_floor: float | None = None  # actions below are withheld; None: what the model recommends
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,17 @@ def evaluate_part(engine: Engine, bag: Path, name: str, file: Path, options: Par
     if done:
         logger.info("%s: going on after %d frames", name, len(done))
     truth = truth_from(summary.tracks, options.vehicle)
+    floor = recommended_floor(engine) if options.confidence_floor is None else options.confidence_floor
     statistics = ReadStatistics()
     indices = sorted(done)
     samples = read_samples(bag, options.read, statistics, _Missing(done, options.stride))
     with _Appender(file) as appender:
-        for record in stream_records(engine, _read_ahead(samples), truth, name, options.describe):
+        for record in stream_records(engine, _read_ahead(samples), truth, name, options.describe, floor):
             appender.add(frame_line(record, time.time()))
             indices.append(record.index)
             yield
         chosen = _evenly(indices, options.camera_test_frames)
-        tested = camera_test(engine, bag, chosen, truth, options.read) if chosen else None
+        tested = camera_test(engine, bag, chosen, truth, options.read, floor) if chosen else None
         appender.add(json.dumps({END: _end(engine, summary, statistics, len(indices), tested)}, allow_nan=False))
 
 

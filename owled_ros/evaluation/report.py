@@ -23,6 +23,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 METRICS = (  # metric, heading, what it says
     ("acceleration_mae_mps2", "Acceleration error [m/s²]", "mean absolute error of valid answers"),
     ("acceleration_filled_mae_mps2", "… withheld as 0 [m/s²]", "a withheld answer counts as keeping the speed"),
+    ("acceleration_raw_mae_mps2", "… without floor [m/s²]", "also answers whose confidence is under the floor"),
     ("steering_mae_rad", "Steering error [rad]", "mean absolute error of the tire angle"),
     ("E_lon", "E_lon", "normalised pedal error (LLM-Driver)"),
     ("E_lat", "E_lat", "normalised steering error (LLM-Driver)"),

@@ -92,6 +92,7 @@ class Scenario(_Strict):
     conditions: Conditions = Field(default_factory=Conditions)
     deadline_ms: Positive | None = None  # an action later than this counts as a miss
     describe: bool = True  # also ask for the scene
+    confidence_floor: Share | None = None  # actions below are withheld; not set: what the model recommends
 
     def read_options(self) -> ReadOptions:
         """Return how to read the bags."""
