@@ -57,7 +57,7 @@ def load_model(
     if wanted is None or (device.startswith("cuda") and not torch.cuda.is_available()):
         raise OwledError(f"cannot load to dtype {dtype} on device {device}: not known to torch here")
     place = _existing(path, allow_download)
-    with _quiet():
+    with quiet():
         if place is not None and place.suffix == ".gguf":
             model = _load_gguf(place, wanted)
         else:
@@ -107,7 +107,7 @@ def is_vision_language(config: PretrainedConfig) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' own progress bars off the terminal."""
     from transformers.utils import logging as hf_logging
 

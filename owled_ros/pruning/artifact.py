@@ -15,7 +15,7 @@ from torch import nn
 
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory
-from owled_ros.models.load import LOAD_ERRORS, ModelSource, load_processor
+from owled_ros.models.load import LOAD_ERRORS, ModelSource, load_processor, quiet
 from owled_ros.models.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -61,7 +61,7 @@ def write_artifact(
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     try:
-        with replace_directory(target) as aside:
+        with quiet(), replace_directory(target) as aside:
             model.save_pretrained(aside)  # type: ignore[operator]
             _copy_companions(source, aside)
             files = {

@@ -6,6 +6,7 @@ Needs torch. Three ways of statistics (see `PruneConfig.statistics`): fused, blo
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -155,7 +156,7 @@ def _mask(
 def _prune_fused(
     block: Block, chunks: Sequence[Chunk], zeros: Mapping[str, int], rule: Rule, gradients: Mapping[str, torch.Tensor]
 ) -> None:
-    last: tuple[list[torch.Tensor], InputStatistics] | None = None
+    last: tuple[list[weakref.ref[torch.Tensor]], InputStatistics] | None = None  # weak: holds no activation in memory
 
     def handle(module: nn.Module, calls: list[tuple[int, Arguments]]) -> None:
         nonlocal last
@@ -174,13 +175,17 @@ def _prune_fused(
             found = _empty(matrices[0], rule.needs_hessian)
             for (index, _), tensor in zip(calls, inputs, strict=True):
                 found.add(tensor, chunks[index].token_mask)
-        last = (inputs, found)
+        last = ([weakref.ref(tensor) for tensor in inputs], found)
         prune_matrix(matrices[0], found, zeros[matrices[0].name], rule, gradients.get(matrices[0].name))
 
     def run(chunk: Chunk) -> None:
         chunk.hidden = run_block(block, chunk)
 
     run_in_step([partial(run, chunk) for chunk in chunks], _modules(block), handle)
+
+
+def _same_tensors(known: Sequence[weakref.ref[torch.Tensor]], inputs: Sequence[torch.Tensor]) -> bool:
+    return len(known) == len(inputs) and all(old() is new for old, new in zip(known, inputs, strict=True))
 
 
 def _prune_experts(

@@ -21,7 +21,7 @@ from owled_ros.errors import OwledError
 from owled_ros.files import sha256_file
 from owled_ros.pruning.config import Batch
 
-BATCH_TOKENS = 4096  # tokens of one text batch
+BATCH_TOKENS = 2048  # tokens of one text batch
 PYTHON_DOCS = "python-docs"  # general text that every Python brings along: the topics of its own help system
 MAX_SHARED_LENGTH = 16  # frame sequences of one length that make a batch
 
