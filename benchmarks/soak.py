@@ -48,7 +48,9 @@ def main() -> None:
     sys.exit(judge(rows, chosen.limit))
 
 
-def soak(camera: Camera, process: psutil.Process, minutes: float, rate: float, out: Path | None) -> list[dict[str, float]]:
+def soak(
+    camera: Camera, process: psutil.Process, minutes: float, rate: float, out: Path | None
+) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     sent: list[int] = []
     start, period = time.monotonic(), 1.0 / rate

@@ -63,7 +63,9 @@ class NodeProcess:
     def __enter__(self) -> NodeProcess:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -111,7 +113,9 @@ class Bench:
     def __enter__(self) -> Bench:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
@@ -183,7 +187,9 @@ class Bench:
                 return answer
         raise AssertionError(f"expected {reason}, the last answer was {answer}")
 
-    def status(self, part: str, words: str, timeout: float = PATIENCE_S, meanwhile: Callable[[], Any] | None = None) -> DiagnosticStatus:
+    def status(
+        self, part: str, words: str, timeout: float = PATIENCE_S, meanwhile: Callable[[], Any] | None = None
+    ) -> DiagnosticStatus:
         """Wait for a diagnostic message that holds the words."""
 
         def there() -> bool:
@@ -218,7 +224,9 @@ class Bench:
 
     def set(self, **values: Any) -> list[str]:
         """Set parameters; returns the reasons of those that were refused."""
-        parameters = [Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()]
+        parameters = [
+            Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()
+        ]
         request = SetParameters.Request(parameters=parameters)
         results = self.call(SetParameters, f"{NODE}/set_parameters", request).results
         return [result.reason for result in results if not result.successful]

@@ -44,7 +44,9 @@ class FakeEngine:
 
     def act(self, prefix: Frame) -> ActionAnswer:
         control = self.control()
-        return judge_action(Generation(control.get("text", GOOD), control.get("complete", True), control.get("confidence", 0.9), 8, 0.0))
+        return judge_action(
+            Generation(control.get("text", GOOD), control.get("complete", True), control.get("confidence", 0.9), 8, 0.0)
+        )
 
     def describe(self, prefix: Frame, cancelled: Callable[[], bool] = never) -> SceneAnswer | None:
         if not self._wait(self.control().get("scene_delay_s", 0.0), cancelled):

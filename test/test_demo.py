@@ -33,7 +33,14 @@ CRUISE = "cruise, acceleration +0.4 m/s2, steering +0.00 rad"
 
 def options(tmp_path: Path, **changes: Any) -> DemoOptions:
     model = changes.pop("model", None) or make_model(tmp_path / "model", text=CRUISE)
-    values: dict[str, Any] = {"seconds": 1.5, "width": 320, "height": 180, "lockstep": True, "routes": 1, "domain": DOMAIN}
+    values: dict[str, Any] = {
+        "seconds": 1.5,
+        "width": 320,
+        "height": 180,
+        "lockstep": True,
+        "routes": 1,
+        "domain": DOMAIN,
+    }
     return DemoOptions(out=tmp_path / "out", model=str(model), driver=FAKE, **{**values, **changes})
 
 
@@ -98,7 +105,12 @@ def test_actions_move_the_ego(tmp_path: Path) -> None:
 
 
 def test_real_time_drive(tmp_path: Path) -> None:
-    tally = run_demo(options(tmp_path, lockstep=False, film=False, seconds=2.0, parameters=("deadline_s:=5.0", "max_frame_age_s:=5.0")), quiet())
+    tally = run_demo(
+        options(
+            tmp_path, lockstep=False, film=False, seconds=2.0, parameters=("deadline_s:=5.0", "max_frame_age_s:=5.0")
+        ),
+        quiet(),
+    )
     assert tally.reasons["VALID"] > 0
     assert tally.received <= tally.sent <= 21
 
@@ -188,7 +200,9 @@ def test_tally_and_view() -> None:
     tally.hear({"event": "waiting", "driver": "/driving_node"})
     assert "loading the model" in line_of(tally)
     tally.hear(ANSWER)
-    tally.hear({**ANSWER, "reason": "LOW_CONFIDENCE", "detail": "confidence 0.10 is below", "camera_to_action_ms": 999.0})
+    tally.hear(
+        {**ANSWER, "reason": "LOW_CONFIDENCE", "detail": "confidence 0.10 is below", "camera_to_action_ms": 999.0}
+    )
     tally.hear({**ANSWER, "reason": "NO_EGO", "confidence": None})
     assert (tally.answered, tally.withheld, tally.dropped) == (2, 2, 1)
     assert tally.camera_to_action_ms == [60.0], "latency is that of actions"
@@ -206,7 +220,19 @@ def test_the_bundled_model_drives(tmp_path: Path) -> None:
     if not (bundled_model() / "config.json").exists():
         pytest.skip("the bundled model is not there")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "owled_ros.cli", "demo", "--fast", "--seconds", "1", "--routes", "1", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "owled_ros.cli",
+        "demo",
+        "--fast",
+        "--seconds",
+        "1",
+        "--routes",
+        "1",
+        "--out",
+        str(out),
+    ]
     command += ["--domain", "32", "--headless", "--threads", "1", "--set", "deadline_s:=60.0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -162,7 +162,9 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("control", "reason", "words"), ANSWERS)
-def test_answers_of_no_use_publish_nothing(bench: Bench, model: Path, control: dict[str, Any], reason: str, words: str) -> None:
+def test_answers_of_no_use_publish_nothing(
+    bench: Bench, model: Path, control: dict[str, Any], reason: str, words: str
+) -> None:
     make_model(model, **control)
     answer = bench.drive_until(reason)
     assert words in answer["detail"]
@@ -202,7 +204,9 @@ def test_late_answers_are_withheld(bench: Bench, model: Path) -> None:
         ("fault", "INFERENCE_ERROR", "ValueError: weights of layer 7 are NaN"),
     ],
 )
-def test_a_model_that_breaks_does_not_end_the_node(bench: Bench, model: Path, fail: str, reason: str, words: str) -> None:
+def test_a_model_that_breaks_does_not_end_the_node(
+    bench: Bench, model: Path, fail: str, reason: str, words: str
+) -> None:
     make_model(model, fail=fail)
     answer = bench.drive_until(reason)
     assert words in answer["detail"]
@@ -329,7 +333,9 @@ LOADS = [
 
 
 @pytest.mark.parametrize(("path", "control", "words"), LOADS)
-def test_a_load_that_fails_leaves_the_old_model(bench: Bench, model: Path, path: str, control: dict[str, Any], words: str) -> None:
+def test_a_load_that_fails_leaves_the_old_model(
+    bench: Bench, model: Path, path: str, control: dict[str, Any], words: str
+) -> None:
     if control:
         make_model(model.parent / path, **control)
     bench.drive_until("VALID")

@@ -135,7 +135,10 @@ def test_rungs_that_fail_keep_the_model_out() -> None:
     [
         (MemoryError(), Reason.OUT_OF_MEMORY),
         (RuntimeError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), Reason.OUT_OF_MEMORY),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            Reason.OUT_OF_MEMORY,
+        ),
         (RuntimeError("shape mismatch"), Reason.INFERENCE_ERROR),
     ],
 )
@@ -186,7 +189,11 @@ class Hearer:
         self.outcomes: list[Any] = []
         self.scenes: list[Any] = []
         self.worker = Worker(
-            ladder(engine), lambda: LIMITS, lambda: (rate, patience), self.outcomes.append, lambda _, scene: self.scenes.append(scene)
+            ladder(engine),
+            lambda: LIMITS,
+            lambda: (rate, patience),
+            self.outcomes.append,
+            lambda _, scene: self.scenes.append(scene),
         )
         self.worker.start()
 

@@ -51,7 +51,11 @@ def described(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("name", "entries"), NODES)
 def test_file_schema_and_declaration_hold_the_same(name: str, entries: tuple[parameters.Entry, ...]) -> None:
-    declared, written, schema = {entry.name: entry for entry in entries}, dict(flat(values_of(name))), dict(described(name))
+    declared, written, schema = (
+        {entry.name: entry for entry in entries},
+        dict(flat(values_of(name))),
+        dict(described(name)),
+    )
     assert list(declared) == list(written) == list(schema)
     for key, entry in declared.items():
         row = schema[key]
@@ -85,13 +89,17 @@ def test_units_stand_in_the_names_of_numbers() -> None:
 
 
 def settings() -> parameters.DrivingSettings:
-    return parameters.DrivingSettings(**{key.replace(".", "_"): value for key, value in flat(values_of("driving_node"))})
+    return parameters.DrivingSettings(
+        **{key.replace(".", "_"): value for key, value in flat(values_of("driving_node"))}
+    )
 
 
 def test_changes_are_taken_or_refused_with_words() -> None:
     from rclpy.parameter import Parameter
 
-    changed = parameters.changed(settings(), [Parameter("vehicle.wheel_base_m", value=3.1), Parameter("use_sim_time", value=True)])
+    changed = parameters.changed(
+        settings(), [Parameter("vehicle.wheel_base_m", value=3.1), Parameter("use_sim_time", value=True)]
+    )
     assert changed.vehicle.wheel_base == 3.1
     with pytest.raises(OwledError, match="cannot be changed while the node runs"):
         parameters.changed(settings(), [Parameter("model_path", value="/elsewhere")])

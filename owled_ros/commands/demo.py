@@ -15,23 +15,33 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     routes: int = typer.Option(3, min=1, help="Routes of the driving world, one after the other."),
-    seconds: float = typer.Option(0.0, min=0.0, help="End after this many seconds of driving; 0: at the end of the routes, bag or clip."),
+    seconds: float = typer.Option(
+        0.0, min=0.0, help="End after this many seconds of driving; 0: at the end of the routes, bag or clip."
+    ),
     seed: int = typer.Option(1, min=0, help="Seed of the first route; the following count up."),
     model: str = typer.Option("", help="Model directory or artifact; empty: the bundled small model."),
     rate: float = typer.Option(10.0, min=0.1, max=60.0, help="Pictures per second of the world."),
     width: int = typer.Option(1280, min=64, help="Width of the world's pictures."),
     height: int = typer.Option(720, min=64, help="Height of the world's pictures."),
-    record: Path | None = typer.Option(None, help="Record camera, odometry, actions and truth into this new rosbag2 directory (mcap)."),
+    record: Path | None = typer.Option(
+        None, help="Record camera, odometry, actions and truth into this new rosbag2 directory (mcap)."
+    ),
     bag: Path | None = typer.Option(None, help="Take camera and ego motion from this bag instead of the world."),
     video: Path | None = typer.Option(None, help="Take the camera from this clip instead of the world."),
-    fast: bool = typer.Option(False, "--fast", help="Lockstep: the next picture follows the answer, in simulated time."),
-    out: Path | None = typer.Option(None, help="Directory for report, film, picture and logs; default: demo_output/<time>."),
+    fast: bool = typer.Option(
+        False, "--fast", help="Lockstep: the next picture follows the answer, in simulated time."
+    ),
+    out: Path | None = typer.Option(
+        None, help="Directory for report, film, picture and logs; default: demo_output/<time>."
+    ),
     headless: bool = typer.Option(False, "--headless", help="Plain lines instead of the live view."),
     film: bool = typer.Option(True, help="Write the overlay film and picture."),
     device: str = typer.Option("cpu", help="Torch device of the model."),
     threads: int = typer.Option(2, min=1, help="CPU threads of the model."),
     domain: int | None = typer.Option(None, help="ROS domain; default: ROS_DOMAIN_ID, or 0."),
-    set_parameter: list[str] = typer.Option([], "--set", help="Further driving_node parameter, as name:=value; may be repeated."),
+    set_parameter: list[str] = typer.Option(
+        [], "--set", help="Further driving_node parameter, as name:=value; may be repeated."
+    ),
 ) -> None:
     """Watch a driving model read a camera and act, in closed loop, through real ROS 2 nodes.
 

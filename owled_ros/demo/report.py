@@ -25,7 +25,10 @@ def compare_routes(tally: Tally, period: float) -> list[dict[str, Any]]:
     for route in tally.routes:
         if route["outcome"] == "stopped":
             continue
-        row = {"seed": route["seed"], "model": f"{route['outcome']} ({route['progress']:.0%}, {route['mean_speed']:.1f} m/s)"}
+        row = {
+            "seed": route["seed"],
+            "model": f"{route['outcome']} ({route['progress']:.0%}, {route['mean_speed']:.1f} m/s)",
+        }
         for name, driver in OTHERS.items():
             driven = drive_route(route["seed"], driver, camera, period)
             row[name] = f"{driven.outcome.value} ({driven.progress:.0%}, {driven.mean_speed:.1f} m/s)"
@@ -59,7 +62,14 @@ def write_report(directory: Path, tally: Tally, routes: list[dict[str, Any]], ti
     """Write both files."""
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / JSON_REPORT, {"title": title, **tally.as_json(), "comparison": routes})
-    lines = [f"# {title}", "", "| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows_of(tally)), ""]
+    lines = [
+        f"# {title}",
+        "",
+        "| | |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in rows_of(tally)),
+        "",
+    ]
     if routes:
         names = list(routes[0])
         lines += [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]

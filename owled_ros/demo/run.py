@@ -80,7 +80,9 @@ def run_demo(options: DemoOptions, console: Console) -> Tally:
     print_report(console, tally, routes, title)
     console.print(f"report, film, picture and logs: {options.out}", highlight=False, soft_wrap=True)
     if options.record is not None:
-        console.print(f"recording: {options.record}  (ros2 bag play {options.record} --clock)", highlight=False, soft_wrap=True)
+        console.print(
+            f"recording: {options.record}  (ros2 bag play {options.record} --clock)", highlight=False, soft_wrap=True
+        )
     return tally
 
 
@@ -179,7 +181,9 @@ def _judge(driver: Child, source: Child, tally: Tally) -> None:
     if tally.answered:
         return
     if driver.code:
-        raise OwledError(f"driving_node ended with code {driver.code} before it answered; the end of {driver.log}:\n{driver.tail()}")
+        raise OwledError(
+            f"driving_node ended with code {driver.code} before it answered; the end of {driver.log}:\n{driver.tail()}"
+        )
     if tally.error or source.code:
         raise OwledError(f"source_node failed: {tally.error or source.code}; the end of {source.log}:\n{source.tail()}")
     why = f"{tally.answer['reason']}: {tally.answer['detail']}" if tally.answer else "no word came from driving_node"

@@ -23,7 +23,9 @@ class LiveView:
 
     def __init__(self, console: Console, tally: Tally, title: str) -> None:
         self._console, self._tally, self._title = console, tally, title
-        self._live = Live(console=console, refresh_per_second=REFRESH_HZ, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(console=console, refresh_per_second=REFRESH_HZ, transient=True) if console.is_terminal else None
+        )
         self._shown = 0.0
 
     def __enter__(self) -> LiveView:
@@ -32,7 +34,9 @@ class LiveView:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Leave the terminal as it was."""
         if self._live is not None:
             self._live.stop()
@@ -100,4 +104,6 @@ def _action(tally: Tally) -> Text:
 def _bar(share: float, width: int = 24) -> Text:
     style = next(style for floor, style in GRADES if share >= floor)
     full = round(min(max(share, 0.0), 1.0) * width)
-    return Text("█" * full, style=style).append("░" * (width - full), style="dim").append(f" {share:.2f}", style="default")
+    return (
+        Text("█" * full, style=style).append("░" * (width - full), style="dim").append(f" {share:.2f}", style="default")
+    )

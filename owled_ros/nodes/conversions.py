@@ -73,9 +73,7 @@ def outcome_to_action(outcome: Outcome, vehicle: VehicleParameters, frame_id: st
     return message
 
 
-def scene_to_message(
-    outcome: Outcome, answer: SceneAnswer, frame_age_s: float, latency_ms: float
-) -> SceneDescription:
+def scene_to_message(outcome: Outcome, answer: SceneAnswer, frame_age_s: float, latency_ms: float) -> SceneDescription:
     """Convert a description; it is not valid when the model does not trust the picture it describes."""
     reason, detail = answer.reason, answer.detail
     if answer.valid and outcome.reason in UNTRUSTED:

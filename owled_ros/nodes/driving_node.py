@@ -116,7 +116,9 @@ class DrivingNode(LifecycleNode):
         ladder.engine = job.engine
         self._worker = Worker(ladder, self._limits, self._description, self._on_outcome, self._on_scene)
         self._worker.start()
-        self._services_offered = ModelServices(self, self._worker, self._load, lambda: self.settings, self._report_model)
+        self._services_offered = ModelServices(
+            self, self._worker, self._load, lambda: self.settings, self._report_model
+        )
         self._report_model(Level.OK, "loaded")
         self.get_logger().info(f"loaded {job.engine.identity.model_id}; images: {decoder}")
         return SUCCESS
@@ -275,7 +277,9 @@ class DrivingNode(LifecycleNode):
         publisher(topics.PROCESSING_TIME, Float64Stamped)
 
     def _subscribe(self) -> None:
-        def subscription(part: str, topic: topics.Topic, kind: Any, heard: Callable[[Any], None], depth: int) -> InputWatch:
+        def subscription(
+            part: str, topic: topics.Topic, kind: Any, heard: Callable[[Any], None], depth: int
+        ) -> InputWatch:
             quality = QoSProfile(depth=depth, reliability=SENSOR)
             options = QoSOverridingOptions.with_default_policies()
             made = self.create_subscription(kind, topic.name, heard, quality, qos_overriding_options=options)

@@ -39,7 +39,11 @@ def report_inference(diagnostics: Diagnostics, worker: Worker, outcome: Outcome 
     if outcome is None:
         diagnostics.report("inference", Level.OK, "no picture yet", **values)
         return
-    values |= {"latency_ms": outcome.latency_ms, "inference_ms": outcome.inference_ms, "frame_age_s": outcome.frame_age_s}
+    values |= {
+        "latency_ms": outcome.latency_ms,
+        "inference_ms": outcome.inference_ms,
+        "frame_age_s": outcome.frame_age_s,
+    }
     if outcome.reason in BROKEN:
         diagnostics.report("inference", Level.ERROR, outcome.detail, **values)
     else:
@@ -54,7 +58,9 @@ def report_output(diagnostics: Diagnostics, outcome: Outcome | None, valid_at: f
     elif outcome.valid and since < timeout_s:
         diagnostics.report("output", Level.OK, "actions are published", reason=outcome.reason.name)
     elif outcome.valid:
-        diagnostics.report("output", Level.WARN, f"no action for {since:.1f} s: no newer picture", reason=Reason.NO_IMAGE.name)
+        diagnostics.report(
+            "output", Level.WARN, f"no action for {since:.1f} s: no newer picture", reason=Reason.NO_IMAGE.name
+        )
     else:
         level = Level.ERROR if outcome.reason in (*BROKEN, *UNUSABLE_INPUT) else Level.WARN
         words = f"no action: {outcome.reason.name}: {outcome.detail}"

@@ -38,7 +38,9 @@ def decode_with_bridge(message: Any) -> np.ndarray:
     try:
         picture = np.asarray(CvBridge().imgmsg_to_cv2(message, "rgb8"))
     except (CvBridgeError, TypeError, ValueError, KeyError) as error:
-        raise OwledError(f"cv_bridge cannot decode {message.encoding!r} ({error}); expected a colour or grey picture") from error
+        raise OwledError(
+            f"cv_bridge cannot decode {message.encoding!r} ({error}); expected a colour or grey picture"
+        ) from error
     check_image(picture)
     return picture
 

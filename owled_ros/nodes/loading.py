@@ -78,9 +78,7 @@ def load_and_warm(choice: ModelChoice, load: Loader, frame: Frame | None, memory
     """
     if memory_reserve_mb is not None:
         check_memory(choice, memory_reserve_mb)
-    engine = load(
-        choice.path, device=choice.device, dtype=choice.dtype, threads=choice.threads, runtime=choice.runtime
-    )
+    engine = load(choice.path, device=choice.device, dtype=choice.dtype, threads=choice.threads, runtime=choice.runtime)
     try:
         _warm_up(engine, frame)
     except BaseException:
@@ -129,4 +127,6 @@ def _warm_up(engine: Engine, frame: Frame | None) -> None:
     for _ in range(WARM_UP_RUNS):
         answer = engine.act(engine.see(tried))
     if frame is not None and answer.reason in NOT_ANSWERS:
-        raise OwledError(f"the model loads, but on the newest picture its answer is of no use: {answer.detail}; choose a driving model")
+        raise OwledError(
+            f"the model loads, but on the newest picture its answer is of no use: {answer.detail}; choose a driving model"
+        )

@@ -184,7 +184,9 @@ def changed(settings: DrivingSettings, parameters: Iterable[Parameter]) -> Drivi
         if entry is None or attribute not in attributes:
             continue
         if entry.read_only:
-            raise OwledError(f"parameter {entry.name} cannot be changed while the node runs; restart it, or use ~/load_model")
+            raise OwledError(
+                f"parameter {entry.name} cannot be changed while the node runs; restart it, or use ~/load_model"
+            )
         problem = problem_of(entry, parameter.value)
         if problem:
             raise OwledError(problem)

@@ -225,7 +225,9 @@ def _await_answer(node: SourceNode) -> None:
     if answer is None or answer["reason"] != "VALID":
         node.output.forget_action()
         return
-    while node.output.action is None or node.output.action[0].text != answer["text"]:  # the two topics may overtake each other
+    while (
+        node.output.action is None or node.output.action[0].text != answer["text"]
+    ):  # the two topics may overtake each other
         if node.stop.event.wait(0.001) or time.monotonic() > end:
             return
 
@@ -243,7 +245,15 @@ def replay(node: SourceNode, frames: Iterator[Frame]) -> None:
             started = started or time.monotonic() - played_s
             _wait_and_tick(node, frame.stamp, started + played_s)
         shown = Shown(
-            frame.stamp, frame.image, frame.ego, time.monotonic(), 0.0, 0, None, None, {"time": round(played_s, 2), "number": number}
+            frame.stamp,
+            frame.image,
+            frame.ego,
+            time.monotonic(),
+            0.0,
+            0,
+            None,
+            None,
+            {"time": round(played_s, 2), "number": number},
         )
         for again in range(50 if number == 0 else 1):  # the first picture may meet a node whose clock has not started
             node.output.tick(frame.stamp)
@@ -258,7 +268,11 @@ def replay(node: SourceNode, frames: Iterator[Frame]) -> None:
 
 
 def _await_first(node: SourceNode, again: int) -> None:
-    if node.output.answered.wait(0.3) and (node.output.last_answer or {}).get("reason") in ("CLOCK_JUMP", "NO_EGO") and again < 10:
+    if (
+        node.output.answered.wait(0.3)
+        and (node.output.last_answer or {}).get("reason") in ("CLOCK_JUMP", "NO_EGO")
+        and again < 10
+    ):
         node.output.answered.clear()
 
 
@@ -279,7 +293,9 @@ def _video_frames(options: SourceOptions) -> Iterator[Frame]:
     """Read a clip; it has no ego state, so a constant speed is reported."""
     clip = cv2.VideoCapture(options.path)
     if not clip.isOpened():
-        raise OwledError(f"{options.path} cannot be read as a video; expected a file that OpenCV plays, for example mp4")
+        raise OwledError(
+            f"{options.path} cannot be read as a video; expected a file that OpenCV plays, for example mp4"
+        )
     period = NANOSECONDS / (clip.get(cv2.CAP_PROP_FPS) or 30.0)
     number = 0
     try:

@@ -63,7 +63,11 @@ DIAGNOSTICS = Topic(
     "1 Hz, and at once when a level changes",
 )
 LOAD_MODEL = Topic(
-    "~/load_model", "owled_ros/LoadModel", "service", "", "load a model beside the running one, switch between two frames"
+    "~/load_model",
+    "owled_ros/LoadModel",
+    "service",
+    "",
+    "load a model beside the running one, switch between two frames",
 )
 ASK = Topic("~/ask", "owled_ros/AskQuestion", "service", "", "ask about the newest picture; driving goes first")
 
