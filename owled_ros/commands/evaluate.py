@@ -192,17 +192,20 @@ def _with_topics(scenario: Scenario, image_topic: str, ego_topic: str) -> Scenar
 
 
 def _show(results: list[ResultFile]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     baselines = results[0].metrics.get("baselines", {}) if results else {}
     table = Table("metric", *(_name(result) for result in results), *(f"[dim]{name}[/]" for name in baselines))
     for metric, heading in SHOWN:
         values = [_number(result.metrics.get("means", {}).get(metric)) for result in results]
-        table.add_row(heading, *values, *(f"[dim]{_number(means.get(metric))}[/]" for means in baselines.values()))
+        table.add_row(
+            escape(heading), *values, *(f"[dim]{_number(means.get(metric))}[/]" for means in baselines.values())
+        )
     timings = [result.metrics.get("timing", {}) for result in results]
     for share in (50, 99):
         values = [_number(timing.get(f"action_latency_p{share}_ms")) for timing in timings]
-        table.add_row(f"action p{share} [ms]", *values)
+        table.add_row(escape(f"action p{share} [ms]"), *values)
     table.add_row("frames", *(str(result.metrics.get("frames", 0)) for result in results))
     table.add_row("verdict", *("[green]passed[/]" if result.success else "[red]failed[/]" for result in results))
     _print(table)
