@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from owled_ros.driving.answer import (
+    ACCELERATION_STEP,
     Action,
     Light,
     Manoeuvre,

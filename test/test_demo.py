@@ -121,8 +121,8 @@ def test_nothing_answered_is_a_failure_with_the_cause(tmp_path: Path) -> None:
         run_demo(options(tmp_path, model=silent, film=False, seconds=0.5), quiet())
     with pytest.raises(OwledError, match=r"has no control\.json"):
         run_demo(options(tmp_path / "b", model=tmp_path / "none", film=False), quiet())
+    (tmp_path / "clip.mp4").write_text("no video")
     with pytest.raises(OwledError, match="cannot be read as a video"):
-        (tmp_path / "clip.mp4").write_text("no video")
         run_demo(options(tmp_path / "c", source="video", path=str(tmp_path / "clip.mp4"), film=False), quiet())
     with pytest.raises(OwledError, match="does not exist"):
         run_demo(options(tmp_path / "d", source="bag", path=str(tmp_path / "no_bag")), quiet())

@@ -92,7 +92,9 @@ def test_extreme_activations(packed: tuple[str, Path], kernel: str) -> None:
     model = NativeModel(path, threads=1, kernel=kernel)
     tensor = read_packed(path).tensors[0]
     weight = unpack_matrix(tensor)
-    np.testing.assert_array_equal(model.multiply(0, np.zeros((1, tensor.columns)), tensor.rows)[0], np.zeros(tensor.rows))
+    np.testing.assert_array_equal(
+        model.multiply(0, np.zeros((1, tensor.columns)), tensor.rows)[0], np.zeros(tensor.rows)
+    )
     for sign in (1, -1):
         x = np.full((1, tensor.columns), sign * 1e-3, np.float32)
         x[0, 7] = sign * 1e6
