@@ -16,8 +16,9 @@ pytest.importorskip("owled_ros.msg")
 
 from driving_rig import BEST_EFFORT, NODE, Bench, CompressedImage, NodeProcess, fake_node, until
 from fake_driving_node import GOOD, SCENE, make_model
-from owled_ros.srv import AskQuestion, LoadModel
 from sensor_msgs.msg import Image
+
+from owled_ros.srv import AskQuestion, LoadModel
 
 DOMAIN = 22
 SECOND = 1_000_000_000

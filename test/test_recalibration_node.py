@@ -19,18 +19,18 @@ import yaml
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from driving_rig import NodeProcess, until
-from owled_ros.action import Recalibrate
-from owled_ros.msg import Float64Stamped, GateVerdict
-from owled_ros.srv import ListArtifacts, LoadModel, PromoteArtifact, RollbackArtifact
 from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from stored_artifacts import make_artifact
 
+from owled_ros.action import Recalibrate
 from owled_ros.models.manifest import verify
+from owled_ros.msg import Float64Stamped, GateVerdict
 from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of
 from owled_ros.recalibration.store import Store
+from owled_ros.srv import ListArtifacts, LoadModel, PromoteArtifact, RollbackArtifact
 
 TEST = Path(__file__).resolve().parent
 ROOT = TEST.parent
