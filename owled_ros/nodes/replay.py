@@ -97,5 +97,3 @@ def video_frames(options: SourceOptions) -> Iterator[Frame]:
             number += 1
     finally:
         clip.release()
-
-

@@ -120,5 +120,3 @@ def await_answer(node: SourceNode) -> None:
     ):  # the two topics may overtake each other
         if node.stop.event.wait(0.001) or time.monotonic() > end:
             return
-
-
