@@ -11,24 +11,7 @@ namespace {
 #define OWLED_TILE_PANELS 1
 #include "ops.inl"
 #include "tiles_f32.inl"
-
-// For every byte of a mask: where each of eight places finds its value; 0x80 makes a zero.
-struct SpreadTable {
-  uint64_t bytes[256];
-  constexpr SpreadTable() : bytes() {
-    for (int mask = 0; mask < 256; ++mask) {
-      uint64_t pattern = 0;
-      uint64_t next = 0;
-      for (int bit = 0; bit < 8; ++bit) {
-        const bool kept = (mask >> bit & 1) != 0;
-        pattern |= (kept ? next : uint64_t{0x80}) << (8 * bit);
-        next += kept ? 1 : 0;
-      }
-      bytes[mask] = pattern;
-    }
-  }
-};
-constexpr SpreadTable kSpread;
+#include "spread.inl"
 
 inline __m128i load_eight(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
 
