@@ -51,6 +51,7 @@ def run_side(arguments: argparse.Namespace) -> dict[str, float]:
 
     from owled_ros.models.load import load_model, load_processor
     from owled_ros.pruning.calibration import read_driving_text, text_set
+    from owled_ros.pruning.passes import forward_precision
     from owled_ros.pruning.prune import peak_memory_bytes
     from owled_ros.pruning.quality import measure
 
@@ -66,7 +67,9 @@ def run_side(arguments: argparse.Namespace) -> dict[str, float]:
     peak = peak_memory_bytes() / 2**30
     weights = [p for name, p in model.named_parameters() if "proj" in name]
     zeros = sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
-    return {"seconds": seconds, "peak_GiB": peak, "perplexity": measure(model, test).perplexity, "zeros": zeros}
+    with forward_precision("auto", "cpu"):
+        perplexity = measure(model, test).perplexity
+    return {"seconds": seconds, "peak_GiB": peak, "perplexity": perplexity, "zeros": zeros}
 
 
 def _prune_ours(model: Any, batches: list[Any], arguments: argparse.Namespace) -> None:
@@ -84,15 +87,17 @@ def _prune_ours(model: Any, batches: list[Any], arguments: argparse.Namespace) -
 
 
 def _prune_peer(model: Any, batches: list[Any], arguments: argparse.Namespace) -> None:
-    from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.pruning.wanda import WandaPruningModifier
+    from torch.utils.data import DataLoader
 
-    rows = [row.tolist() for batch in batches for row in batch["input_ids"]]
-    data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+    rows = [row for batch in batches for row in batch["input_ids"]]
+    loader: Any = DataLoader(
+        [{"input_ids": row, "attention_mask": row * 0 + 1} for row in rows]
+    )  # its default: one each
     recipe = WandaPruningModifier(sparsity=SPARSITY, mask_structure="0:0", targets=["LlamaDecoderLayer"])
     oneshot(
-        model=model, dataset=data, recipe=recipe, max_seq_length=arguments.tokens, num_calibration_samples=len(rows),
+        model=model, dataset=loader, recipe=recipe, max_seq_length=arguments.tokens, num_calibration_samples=len(rows),
         tokenizer=str(arguments.model),
     )  # fmt: skip
 

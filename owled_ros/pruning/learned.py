@@ -86,6 +86,7 @@ def learn(
         for members, target in targets
     ]
     values = _project(values, sizes, pools)
+    batches = _split_text(batches, settings.tokens_per_step)
     order = _draw(batches, settings)
     first, second = np.zeros(len(groups)), np.zeros(len(groups))
     averaged, weight = np.zeros(len(groups)), 0.0
@@ -213,6 +214,22 @@ def _project(values: Floats, sizes: Floats, pools: Sequence[tuple[np.ndarray, fl
         if members.any():
             result[members] = project(values[members], sizes[members], target, high=max(HIGHEST, target))
     return result
+
+
+def _split_text(batches: Sequence[Batch], tokens: int) -> list[Batch]:
+    """Split batches of plain token rows (B, T) to about `tokens`; batches with pictures stay whole."""
+    parts: list[Batch] = []
+    for batch in batches:
+        shapes = {tuple(value.shape) if isinstance(value, torch.Tensor) else () for value in batch.values()}
+        shape = shapes.pop() if len(shapes) == 1 else ()
+        if len(shape) != 2:
+            parts.append(batch)
+            continue
+        rows = max(tokens // shape[1], 1)
+        parts += [
+            {key: value[start : start + rows] for key, value in batch.items()} for start in range(0, shape[0], rows)
+        ]
+    return parts
 
 
 def _draw(batches: Sequence[Batch], settings: LearnSettings) -> list[list[int]]:
