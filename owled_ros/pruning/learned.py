@@ -35,7 +35,7 @@ from owled_ros.pruning.statistics import InputStatistics
 
 RANK_STEPS = 32767  # ranks are kept as int16
 BAND = 0.05  # d: half width of the border in which the gradient is read
-RATE = 0.02  # Adam's step in s
+PATH = 0.8  # Adam's steps in s add up to half of this: fewer steps are larger
 MOMENTA = (0.8, 0.95)
 HIGHEST = 0.95  # no group is pruned more than this while learning
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def learn(
             first = MOMENTA[0] * first + (1 - MOMENTA[0]) * cost
             second = MOMENTA[1] * second + (1 - MOMENTA[1]) * cost**2
             move = (first / (1 - MOMENTA[0] ** step)) / (np.sqrt(second / (1 - MOMENTA[1] ** step)) + 1e-12)
-            rate = RATE * 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
+            rate = PATH / settings.steps * 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
             values = _project(values - rate * move, sizes, pools)
             if step > settings.steps * 3 // 4:
                 averaged, weight = averaged + values, weight + 1
