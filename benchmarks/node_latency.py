@@ -1,6 +1,6 @@
 """What driving_node costs: camera stamp to published action beside a bare rclpy subscriber, both in one run.
 
-    ./owled python benchmarks/node_latency.py [--pictures 200] [--seconds 60] [--threads 2] [--width 1280 --height 720]
+    ./owled python benchmarks/node_latency.py [--pictures 200] [--seconds 60] [--threads 1] [--width 1280 --height 720]
 
 Part 1: raw pictures go in turn to a bare subscriber that answers at once, and to driving_node with a model that answers
 at once: the difference of the medians is the node's own cost. Part 2: pictures at a camera's rate to driving_node with the
@@ -32,9 +32,10 @@ class Camera:
     def __init__(self, width: int, height: int, pictures: list[np.ndarray] | None = None) -> None:
         import rclpy
         from nav_msgs.msg import Odometry
-        from owled_ros.msg import PredictedAction
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import Image
+
+        from owled_ros.msg import PredictedAction
 
         rclpy.init()
         self.node = rclpy.create_node("camera_bench")
@@ -95,9 +96,10 @@ def _message(picture: np.ndarray) -> Any:
 def run_bare() -> None:
     """Answer every picture at once, with nothing in between: the floor of a Python subscriber."""
     import rclpy
-    from owled_ros.msg import PredictedAction
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import Image
+
+    from owled_ros.msg import PredictedAction
 
     rclpy.init()
     node = rclpy.create_node("bare")
@@ -206,7 +208,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0, help="of part 2; 0: only part 1")
     parser.add_argument("--rate", type=float, default=10.0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--height", type=int, default=720)
     parser.add_argument("--model", default="")

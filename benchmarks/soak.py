@@ -1,6 +1,6 @@
 """Does driving_node grow? Pictures at 10 Hz for half an hour; resident memory, latency and drops every ten seconds.
 
-    ./owled python benchmarks/soak.py [--minutes 30] [--threads 2] [--out soak.jsonl]
+    ./owled python benchmarks/soak.py [--minutes 30] [--threads 1] [--out soak.jsonl]
 
 Prints the growth [MB/min] of the second half (least squares); exit code 1 above --limit. Needs ROS 2 and psutil.
 """
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=10.0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--height", type=int, default=720)
     parser.add_argument("--model", default="")

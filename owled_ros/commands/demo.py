@@ -37,7 +37,7 @@ def demo(
     headless: bool = typer.Option(False, "--headless", help="Plain lines instead of the live view."),
     film: bool = typer.Option(True, help="Write the overlay film and picture."),
     device: str = typer.Option("cpu", help="Torch device of the model."),
-    threads: int = typer.Option(2, min=1, help="CPU threads of the model."),
+    threads: int = typer.Option(1, min=1, help="CPU threads of the model."),
     domain: int | None = typer.Option(None, help="ROS domain; default: ROS_DOMAIN_ID, or 0."),
     set_parameter: list[str] = typer.Option(
         [], "--set", help="Further driving_node parameter, as name:=value; may be repeated."

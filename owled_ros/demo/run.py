@@ -47,7 +47,7 @@ class DemoOptions:
     record: Path | None = None
     film: bool = True
     device: str = "cpu"
-    threads: int = 2
+    threads: int = 1
     domain: int | None = None
     parameters: tuple[str, ...] = ()  # further "name:=value" for driving_node
     driver: tuple[str, ...] = ("-m", "owled_ros.nodes", "driving_node")  # what Python runs
