@@ -13,7 +13,7 @@ from setuptools import Distribution, find_packages, setup
 from setuptools.command.build_py import build_py
 
 TOP = Path(__file__).resolve().parent
-SHARED = ("config", "schema")  # values that commands read at run time
+SHARED = ("config", "msg", "schema")  # values that commands read at run time
 
 
 def requirements() -> list[str]:
