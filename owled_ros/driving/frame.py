@@ -48,7 +48,9 @@ def check_image(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise OwledError(f"image has shape {image.shape} and type {image.dtype}; expected (height, width, 3) uint8 RGB")
     if min(image.shape[:2]) < MIN_IMAGE_SIDE:
-        raise OwledError(f"image is {image.shape[1]}x{image.shape[0]}; expected at least {MIN_IMAGE_SIDE}x{MIN_IMAGE_SIDE}")
+        raise OwledError(
+            f"image is {image.shape[1]}x{image.shape[0]}; expected at least {MIN_IMAGE_SIDE}x{MIN_IMAGE_SIDE}"
+        )
 
 
 class EgoHistory:
