@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -37,7 +38,6 @@ from owled_ros.scenes.sample import sample_snapshot
 START = 1_700_000_000_000_000_000
 PICTURES = 400  # of each of two drives
 SEEDS = 900_000
-START_S = 120.0  # a job that has not begun by then counts as standing still
 NO_JOB = "driving alone"
 NO_DRIVER = "recalibration alone"
 
@@ -94,9 +94,9 @@ def make_bag(path: Path) -> Path:
 
 @contextlib.contextmanager
 def running_job(
-    condition: Condition, root: Path, bag: Path, model: Path, pacer: Pacer | None
+    condition: Condition, root: Path, bag: Path, model: Path, pacer: Pacer | None, start_s: float
 ) -> Iterator[list[JobProgress]]:
-    """Run a job beside; yields what it says as soon as its even stage has begun."""
+    """Run a job beside; yields what it says as soon as its even stage has begun, or after `start_s`: it stands still."""
     said: list[JobProgress] = []
     stop = threading.Event()
     assert condition.courtesy is not None
@@ -117,7 +117,7 @@ def running_job(
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        end = time.monotonic() + START_S
+        end = time.monotonic() + start_s
         while thread.is_alive() and not any(item.stage == "calibrating" for item in said) and time.monotonic() < end:
             time.sleep(0.05)
         yield said
@@ -164,7 +164,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Measured]:
                     pacer.sample(latency)
                 continue
             used = pacer if condition.pausing else None
-            with running_job(condition, root, bag, model, used) as said:
+            with running_job(condition, root, bag, model, used, arguments.start_s) as said:
                 before, begun = len(answered(said)), time.monotonic()
                 if condition.driving:
                     measured.latencies_ms += drive(engine, frame, arguments.seconds, arguments.rate_hz, used)
@@ -173,6 +173,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Measured]:
                 measured.answered += len(answered(said)) - before
                 measured.seconds += time.monotonic() - begun
             measured.stops += pacer.stops if condition.pausing else 0
+            print(f"turn {turn + 1}: {condition.name}: {measured.answered} pictures", file=sys.stderr, flush=True)
     return found
 
 
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="per condition and round")
     parser.add_argument("--rate-hz", type=float, default=10.0)
+    parser.add_argument("--start-s", type=float, default=120.0, help="a job that has not begun by then stands still")
     parser.add_argument("--driver-threads", type=int, default=1)
     parser.add_argument("--model", default="", help="directory; empty: the bundled model")
     parser.add_argument("--json", default="", help="write the numbers to this file")
