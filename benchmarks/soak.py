@@ -1,8 +1,8 @@
-"""Does driving_node grow? Pictures at 10 Hz for half an hour; resident memory, latency and drops every ten seconds.
+"""Does driving_node grow? Pictures at 10 Hz for half an hour; private memory, latency and drops every ten seconds.
 
     ./owled python benchmarks/soak.py [--minutes 30] [--threads 1] [--out soak.jsonl]
 
-Prints the growth [MB/min] of the second half (least squares); exit code 1 above --limit. Needs ROS 2 and psutil.
+Prints the growth of private memory [MB/min] in the second half (least squares); exit code 1 above --limit. Needs ROS 2 and psutil.
 """
 
 from __future__ import annotations
@@ -63,10 +63,9 @@ def soak(
         camera.listen(max(start + (number + 1) * period - time.monotonic(), 0.0))
         if (number + 1) % round(SAMPLE_S * rate) == 0:
             known = [value for stamp in sent if (value := camera.latency_ms(stamp)) is not None]
-            memory = process.memory_info().rss / 1e6
             row = {
                 "minute": (time.monotonic() - start) / 60,
-                "rss_mb": memory,
+                **resident(process.pid),
                 "threads": process.num_threads(),
                 "files": process.num_fds(),
                 "cpu_percent": process.cpu_percent(),
@@ -84,12 +83,21 @@ def soak(
     return rows
 
 
+def resident(pid: int) -> dict[str, float]:
+    """Return private and shared resident memory [MB]; the shared part is the publisher's DDS segment as far as it was read."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    values = {
+        name: float(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "Rss" in name
+    }
+    return {"private_mb": values["RssAnon"] / 1e3, "shared_mb": values["RssShmem"] / 1e3}
+
+
 def judge(rows: list[dict[str, float]], limit: float) -> int:
     half = rows[len(rows) // 2 :]
     if len(half) < 3:
         print("too short to judge growth")
         return 0
-    minutes, memory = [row["minute"] for row in half], [row["rss_mb"] for row in half]
+    minutes, memory = [row["minute"] for row in half], [row["private_mb"] for row in half]
     growth = float(np.polyfit(minutes, memory, 1)[0])
     print(f"growth in the second half {growth:+.3f} MB/min, {memory[0]:.1f} -> {memory[-1]:.1f} MB")
     return int(growth > limit)
