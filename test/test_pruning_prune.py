@@ -210,6 +210,7 @@ def test_too_little_space_is_said_before_the_work(llama: Path, tmp_path: Path, m
         ({"components": ("vision",)}, "no component vision"),
         ({"pattern": "2:4", "sparsity": 0.6}, "always zeroes 50%"),
         ({"pattern": "2:4"}, "allocation uniform"),
+        ({"allocation": "owl-reference", "budgets": {"language": 0.4}}, "knows no budgets"),
         ({"sparsity": 0.995}, "cannot be reached"),
     ],
 )

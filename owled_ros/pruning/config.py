@@ -87,6 +87,8 @@ class PruneConfig:
             raise OwledError(
                 "learn_steps, lod_samples and damping must be positive, recovery_steps and refine_steps not negative"
             )
+        if self.allocation == "owl-reference" and self.budgets:
+            raise OwledError("owl-reference knows no budgets, as the reference code: use owl with budgets")
         if self.group is not None:
             share = self.group[0] / self.group[1]
             if not math.isclose(self.sparsity, share) or self.budgets:
