@@ -306,3 +306,17 @@ def test_truth_of_another_picture_is_not_taken(tmp_path):
         record_drive(bag, pictures=3, truth=False)
         bag.expert_action(START + PICTURE_PERIOD, Action(-2.0, 0.0))
     assert [sample.expert is None for sample in read_samples(tmp_path / "bag")] == [True, False, True]
+
+
+def test_chunks_that_overlap_far_are_merged_by_time(tmp_path):
+    # the recorder's clock runs twice over the same two seconds, each time filling chunks of its own
+    noise = np.random.default_rng(0).integers(0, 255, (360, 640, 3), dtype=np.uint8)  # 0.7 MB: a chunk holds two
+    with write(tmp_path) as bag:
+        for phase in (0, 1):
+            for number in range(phase, 40, 2):
+                stamp = START + number * PICTURE_PERIOD // 2
+                bag.image(stamp, noise)
+                bag.odometry(stamp, EgoState(stamp, 5.0))
+    assert [frame.stamp for frame in read_frames(tmp_path / "bag")] == [
+        START + n * PICTURE_PERIOD // 2 for n in range(40)
+    ]

@@ -13,7 +13,7 @@ from owled_ros.driving.frame import NANOSECONDS, EgoState
 STAMP_OFFSET = 4  # [bytes], behind the CDR header: every type below begins with its stamp
 
 
-def stamp_of(data: bytes) -> int:
+def stamp_of(data: bytes | memoryview) -> int:
     """Read the stamp [ns] of serialised messages that begin with a header or a time; 0 when there is none."""
     if len(data) < STAMP_OFFSET + 8:
         return 0

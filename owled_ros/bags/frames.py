@@ -78,7 +78,7 @@ class _Held:
     stamp: int
     index: int
     connection: Connection = field(compare=False)
-    data: bytes = field(compare=False)
+    data: bytes | memoryview = field(compare=False)
 
 
 def read_frames(path: Path, options: ReadOptions | None = None) -> Iterator[Frame]:
@@ -122,7 +122,7 @@ class MessageDecoder:
     def __init__(self) -> None:
         self._stores: dict[str, Typestore] = {}
 
-    def __call__(self, connection: Connection, data: bytes) -> Any:
+    def __call__(self, connection: Connection, data: bytes | memoryview) -> Any:
         """Return the message."""
         store = self._stores.get(connection.msgtype)
         if store is None:
@@ -169,7 +169,7 @@ class _Aligner:
             yield from self._release(message.newest - lookahead)
         yield from self._flush()
 
-    def _store(self, connection: Connection, stamp: int, data: bytes) -> None:
+    def _store(self, connection: Connection, stamp: int, data: bytes | memoryview) -> None:
         if connection.topic == self._topics.image:
             heapq.heappush(self._pictures, _Held(stamp, self._statistics.images, connection, data))
             self._statistics.images += 1

@@ -29,7 +29,7 @@ FORMATS = {
     "ros2idl": MessageDefinitionFormat.IDL,
     "omgidl": MessageDefinitionFormat.IDL,
 }
-Message = tuple[Connection, int, bytes]
+Message = tuple[Connection, int, bytes | memoryview]
 
 
 @dataclass

@@ -29,7 +29,7 @@ class Stamped:
     connection: Connection
     stamp: int  # [ns]
     newest: int  # [ns], newest stamp of the section so far
-    data: bytes
+    data: bytes | memoryview
     repaired: bool  # the stamp is not the header's
 
 
@@ -42,7 +42,7 @@ class TimeLine:
     _offsets: dict[str, int] = field(default_factory=dict)  # topic -> recording time minus header [ns]
     _rejected: dict[str, int] = field(default_factory=dict)
 
-    def stamp(self, topic: str, data: bytes, received: int) -> int:
+    def stamp(self, topic: str, data: bytes | memoryview, received: int) -> int:
         """Return the stamp [ns] of a serialised message that was recorded at `received` [ns]."""
         if not self.use_headers:
             return received

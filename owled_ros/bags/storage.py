@@ -22,6 +22,7 @@ import yaml
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
+from owled_ros.bags.chunks import chunk_messages, is_orderly
 from owled_ros.bags.salvage import Message, SalvagedMcap, SalvagedSqlite
 from owled_ros.errors import OwledError
 
@@ -150,7 +151,7 @@ def _messages_of(bag: Bag, file: Path, storage: Storage, connections: list[Conne
     """Read a file; damage inside hands over to salvage, from the last message on."""
     last = None
     try:
-        for message in storage.messages(connections):
+        for message in _whole_messages(storage, connections):
             last = message[1]
             yield message
         return
@@ -166,6 +167,14 @@ def _messages_of(bag: Bag, file: Path, storage: Storage, connections: list[Conne
     except Exception as error:  # see above
         bag.note(f"{file.name}: the rest cannot be read ({error})")
     bag.notes.extend(text for text in salvaged.notes if text not in bag.notes)
+
+
+def _whole_messages(storage: Storage, connections: list[Connection]) -> Iterator[Message]:
+    if not is_orderly(storage):
+        yield from storage.messages(connections)
+        return
+    with open(storage.path, "rb") as stream:  # type: ignore[attr-defined]
+        yield from chunk_messages(stream, storage, connections)  # type: ignore[arg-type]
 
 
 def _open_whole(bag: Bag, file: Path) -> Storage | None:
