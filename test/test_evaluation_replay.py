@@ -70,6 +70,25 @@ def test_lines_that_are_no_answers_are_left_out(tmp_path):
         judge_replay(tmp_path / "bag", answers_of([answer(0, "BECAUSE")]), EASY, tmp_path / "out")
 
 
+def test_parameters_file_schema_and_declaration_hold_the_same():
+    pytest.importorskip("rclpy")
+    import yaml
+
+    from owled_ros.nodes.evaluation_node import ENTRIES
+
+    root = Path(__file__).resolve().parent.parent
+    written = yaml.safe_load((root / "config/evaluation_node.param.yaml").read_text())["/**"]["ros__parameters"]
+    schema = json.loads((root / "schema/evaluation_node.schema.json").read_text())
+    rows = schema["definitions"]["evaluation_node"]["properties"]
+    kinds = {"str": "string", "float": "number", "bool": "boolean"}
+    for entry in ENTRIES:
+        row = rows[entry.name]
+        assert (row["type"], row["description"]) == (kinds[entry.kind], entry.description)
+        assert (row.get("minimum"), row.get("maximum")) == (entry.low, entry.high)
+        assert row["default"] == written[entry.name]
+    assert set(rows) == set(written) == {entry.name for entry in ENTRIES}
+
+
 @pytest.mark.slow
 def test_player_driver_and_evaluator_end_with_a_verdict(tmp_path):
     pytest.importorskip("rclpy")
