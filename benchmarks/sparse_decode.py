@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from owled_ros.sparse import Decoder, SparseDecoder
 from owled_ros.sparse.pack import pack_model
 from owled_ros.sparse.timing import interleave, read_bandwidth, time_prefill, time_steps
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SHAPE_1B = {
     "model_type": "llama",
     "hidden_size": 2048,
@@ -82,6 +84,7 @@ class RandomModel(Mapping[str, torch.Tensor]):
 def main() -> None:
     """Measure and print."""
     arguments = parse()
+    clock = CLOCKS[arguments.clock]
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     packed = pack_smollm2(arguments) if arguments.setting == "smollm2" else pack_1b(arguments)
@@ -100,9 +103,9 @@ def main() -> None:
         for length in arguments.prefill:
             prefills[f"{name} @{length}"] = lambda rival=rival, length=length: rival.prefill(length)  # type: ignore[misc]
     for name, decoder in decoders.items():
-        steps[name] = lambda decoder=decoder: time_steps(decoder, 4, arguments.tokens + 1)  # type: ignore[misc]
+        steps[name] = lambda decoder=decoder: time_steps(decoder, 4, arguments.tokens + 1, clock)  # type: ignore[misc]
         for length in arguments.prefill:
-            prefills[f"{name} @{length}"] = lambda d=decoder, length=length: time_prefill(d, length)  # type: ignore[misc]
+            prefills[f"{name} @{length}"] = lambda d=decoder, length=length: time_prefill(d, length, clock)  # type: ignore[misc]
     interleave(steps, 1)  # warm
     times = interleave(steps, arguments.rounds)
     prefill_times = interleave(prefills, max(3, arguments.rounds // 3)) if prefills else {}
@@ -126,6 +129,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--prefill", type=int, nargs="*", default=[])
     parser.add_argument("--mapped", action="store_true", help="map the packed files instead of copying to huge pages")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: for a busy machine, one thread")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     return parser.parse_args()
 
@@ -158,6 +162,7 @@ def pack_1b(arguments: argparse.Namespace) -> dict[str, Path]:
 def make_rivals(arguments: argparse.Namespace) -> dict[str, Any]:
     """Open transformers and llama.cpp."""
     rivals: dict[str, Any] = {}
+    clock = CLOCKS[arguments.clock]
     context = max([64, *arguments.prefill]) + 64
     types = {"hf-fp32": torch.float32, "hf-bf16": torch.bfloat16}
     wanted = [name for name in arguments.rivals if name not in types]
@@ -169,10 +174,10 @@ def make_rivals(arguments: argparse.Namespace) -> dict[str, Any]:
         if not path.exists():
             model = RandomModel(SHAPE_1B, 0.0)
             write_gguf(path, SHAPE_1B, list(model), lambda key, model=model: model[key].numpy(), name)  # type: ignore[misc]
-        rivals[f"llama.cpp {name}"] = LlamaCpp(path, arguments.threads, context)
+        rivals[f"llama.cpp {name}"] = LlamaCpp(path, arguments.threads, context, clock)
     if arguments.setting == "smollm2":
         for name in set(arguments.rivals) & set(types):
-            rivals[f"transformers {name[3:]}"] = Transformers(arguments.dense, types[name], arguments.threads)
+            rivals[f"transformers {name[3:]}"] = Transformers(arguments.dense, types[name], arguments.threads, clock)
     return rivals
 
 
@@ -186,7 +191,7 @@ def report(
     medians = {name: statistics.median(values) * 1e3 for name, values in times.items()}
     rivals = [name for name in medians if not name.startswith("ours")]
     stream = read_bandwidth(arguments.threads)
-    print(f"{arguments.setting}, {arguments.threads} threads, {arguments.rounds} rounds of {arguments.tokens} tokens, "
+    print(f"{arguments.setting}, {arguments.threads} threads, {arguments.clock} clock, {arguments.rounds} rounds of {arguments.tokens} tokens, "
           f"load {os.getloadavg()[0]:.1f}, stream read {stream / 1e9:.1f} GB/s\n")  # fmt: skip
     print("| | ms/token | p10 - p90 | GB/s | " + " | ".join(f"x {name}" for name in rivals) + " |")
     print("|---" * (4 + len(rivals)) + "|")

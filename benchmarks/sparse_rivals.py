@@ -6,13 +6,14 @@ Needs transformers; llama-cpp-python and gguf where llama.cpp is wanted. GGUF fi
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from owled_ros.sparse.timing import Clock
 
 PROMPT = 4  # so short that a generation is all decoding
 # Our name: llama.cpp's file type number (llama_ftype in llama.h).
@@ -22,41 +23,41 @@ GGUF_TYPES = {"F32": 0, "BF16": 32, "Q8_0": 7, "Q4_0": 2}
 class Transformers:
     """The stock model with `generate`."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype, threads: int) -> None:
+    def __init__(self, directory: Path, dtype: torch.dtype, threads: int, clock: Clock) -> None:
         from transformers import AutoModelForCausalLM
 
         self._model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
-        self._threads = threads
+        self._threads, self._clock = threads, clock
 
     def step(self, tokens: int) -> float:
         """Seconds per token of a greedy generation."""
         torch.set_num_threads(self._threads)
         ids = torch.arange(5, 5 + PROMPT)[None]
         with torch.inference_mode():
-            start = time.perf_counter()
+            start = self._clock()
             self._model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens,
                 do_sample=False, pad_token_id=0,
             )  # fmt: skip
-            return (time.perf_counter() - start) / tokens
+            return (self._clock() - start) / tokens
 
     def prefill(self, tokens: int) -> float:
         """Seconds to read a prompt and give the last logits."""
         torch.set_num_threads(self._threads)
         ids = torch.arange(5, 5 + tokens)[None]
         with torch.inference_mode():
-            start = time.perf_counter()
+            start = self._clock()
             self._model(ids, use_cache=True, logits_to_keep=1)
-            return time.perf_counter() - start
+            return self._clock() - start
 
 
 class LlamaCpp:
     """llama.cpp through its C functions: one llama_decode per token and nothing else, no sampling."""
 
-    def __init__(self, gguf: Path, threads: int, context: int) -> None:
+    def __init__(self, gguf: Path, threads: int, context: int, clock: Clock) -> None:
         import llama_cpp
 
-        self._c = llama_cpp
+        self._c, self._clock = llama_cpp, clock
         llama_cpp.llama_backend_init()
         quiet = llama_cpp.llama_log_callback(lambda level, text, user: None)
         llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
@@ -85,18 +86,18 @@ class LlamaCpp:
         self._clear()
         self._decode(np.arange(5, 5 + PROMPT, dtype=np.int32))
         one = np.array([7], np.int32)
-        start = time.perf_counter()
+        start = self._clock()
         for _ in range(tokens):
             self._decode(one)
-        return (time.perf_counter() - start) / tokens
+        return (self._clock() - start) / tokens
 
     def prefill(self, tokens: int) -> float:
         """Seconds to read a prompt and give the last logits."""
         self._clear()
         ids = np.arange(5, 5 + tokens, dtype=np.int32)
-        start = time.perf_counter()
+        start = self._clock()
         self._decode(ids)
-        return time.perf_counter() - start
+        return self._clock() - start
 
 
 def make_gguf(directory: Path, source: Path) -> dict[str, Path]:

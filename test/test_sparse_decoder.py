@@ -293,7 +293,7 @@ def test_opening_what_is_no_model(tmp_path: Path, llama: Case) -> None:
 
 
 def test_facts_and_residence(llama: Case) -> None:
-    mapped, copied = SparseDecoder.open(llama.path), SparseDecoder.open(llama.path, copy=True)
+    mapped, copied = SparseDecoder.open(llama.path, copy=False), SparseDecoder.open(llama.path)
     assert mapped.facts.file_bytes == llama.path.stat().st_size
     assert (mapped.facts.hidden, mapped.facts.vocabulary) == (BASE["hidden_size"], BASE["vocab_size"])
     assert 0 < mapped.facts.nonzeros < mapped.facts.weights

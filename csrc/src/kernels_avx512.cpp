@@ -40,8 +40,8 @@ inline __attribute__((always_inline)) void add_group_bf16(
   const uint64_t** mask, const uint16_t** values, const float* x, __m512* sums) {
   const __m512i top = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   const uint16_t* v = *values;
-  _mm_prefetch(reinterpret_cast<const char*>(v) + 1024, _MM_HINT_T0);
-  _mm_prefetch(reinterpret_cast<const char*>(v) + 1088, _MM_HINT_T0);
+  prefetch_lines(v, (kSparse ? 7 : 16) * kWidth);
+  if (kSparse) prefetch_lines(*mask, kWidth);
 #pragma GCC unroll 8
   for (int r = 0; r < kBlockRows; ++r)
     for (int h = 0; h < 2 * kWidth; ++h) {

@@ -40,8 +40,8 @@ inline __attribute__((always_inline)) void add_group_bf16(
   __m512bh x[4 * kWidth];
   for (int i = 0; i < 4 * kWidth; ++i) x[i] = (__m512bh)_mm512_loadu_si512(halves + 32 * i);
   const uint16_t* v = *values;
-  _mm_prefetch(reinterpret_cast<const char*>(v) + 1024, _MM_HINT_T0);
-  _mm_prefetch(reinterpret_cast<const char*>(v) + 1088, _MM_HINT_T0);
+  prefetch_lines(v, (kSparse ? 7 : 16) * kWidth);
+  if (kSparse) prefetch_lines(*mask, kWidth);
 #pragma GCC unroll 8
   for (int r = 0; r < kBlockRows; ++r) {
 #pragma GCC unroll 4

@@ -120,7 +120,7 @@ class SparseDecoder:
         threads: int = DEFAULT_THREADS,
         kernel: str = "auto",
         *,
-        copy: bool = False,
+        copy: bool = True,
         verify: bool = True,
         cpus: Sequence[int] = (),
     ) -> Decoder:
@@ -130,8 +130,8 @@ class SparseDecoder:
             packed: File written by `owled_ros.sparse.pack`.
             threads: Including the calling one; further ones sleep between calls and never hold a step up.
             kernel: "auto", a kernel of `owled_ros.sparse.library.kernels()`, or "torch" for the fallback.
-            copy: Copy the weights into huge pages instead of mapping the file: faster for large models, but the
-                memory is not shared with other processes.
+            copy: Copy the weights into huge pages: decodes about 15 % faster. False maps the file instead, opens at
+                once and shares the memory with other processes.
             verify: Check the checksum over the file.
             cpus: Core of each thread; the first entry (the calling thread) is not touched. Empty pins nothing.
 
