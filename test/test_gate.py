@@ -129,3 +129,12 @@ def test_the_shipped_rules_fit_their_schema_and_name_known_metrics() -> None:
     for rule in read_rules(packaged_rules()).rules:
         if rule.metric.startswith("means.") or rule.not_worse:
             assert rule.metric.removeprefix("means.") in LOWER_IS_BETTER, rule.name
+
+
+def test_a_limit_that_is_just_met_holds_in_binary_too():
+    from owled_ros.recalibration.gate_rules import _within
+
+    assert 0.9 - 0.85 > 0.05
+    assert _within("max_decrease", 0.05, 0.85, 0.9)
+    assert not _within("max_decrease", 0.05, 0.8499, 0.9)
+    assert _within("max_increase", 0.05, 0.9, 0.85)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from owled_ros.errors import OwledError
 
 RULES_NAME = "gate.yaml"
+ROUNDING = 1e-9  # 0.90 - 0.85 is a little more than 0.05 in binary
 LIMITS = ("min", "max", "max_increase", "max_decrease", "max_ratio")
 RELATIONS = ("agreement.", "paired.")  # numbers that only exist between two models
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -163,9 +164,9 @@ def _lost(models: Mapping[str, Mapping[str, Any]], path: str, against: str) -> b
 
 def _within(kind: str, limit: float, value: float, other: float) -> bool:
     if kind == "max_increase":
-        return value - other <= limit
+        return value - other <= limit + ROUNDING
     if kind == "max_decrease":
-        return other - value <= limit
+        return other - value <= limit + ROUNDING
     return value <= limit * other
 
 
