@@ -41,10 +41,13 @@ class Row:
     statistics: str
     sparsity: float
     draw: int
+    refine: int = 0
+    damping: float = 0.01
 
     @property
     def key(self) -> str:
-        return f"{self.score}/{self.allocation}/{self.statistics}/{self.sparsity:g}/{self.draw}"
+        extra = f"/refine {self.refine}" * (self.refine > 0) + f"/damping {self.damping:g}" * (self.damping != 0.01)
+        return f"{self.score}/{self.allocation}/{self.statistics}/{self.sparsity:g}/{self.draw}{extra}"
 
 
 def main() -> None:
@@ -89,16 +92,22 @@ def smollm2_gguf() -> Path:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Format the rows as markdown: driving / general perplexity, mean over draws, spread where there are several."""
-    lines = ["| sparsity | score | statistics | allocation | driving | general | draws |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| sparsity | score | statistics | allocation | driving | general | draws |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows.values():
         if row["key"] == "dense":
             lines.append(f"| 0 | dense | | | {row['driving']:.2f} | {row['general']:.2f} | |")
         else:
-            groups.setdefault((row["sparsity"], row["score"], row["statistics"], row["allocation"]), []).append(row)
+            score = row["score"] + f" + refine {row.get('refine')}" * bool(row.get("refine"))
+            groups.setdefault((row["sparsity"], score, row["statistics"], row["allocation"]), []).append(row)
     for (sparsity, score, statistics, allocation), found in sorted(groups.items()):
         cells = [_spread([row[kind] for row in found]) for kind in ("driving", "general")]
-        lines.append(f"| {sparsity:g} | {score} | {statistics} | {allocation} | {cells[0]} | {cells[1]} | {len(found)} |")
+        lines.append(
+            f"| {sparsity:g} | {score} | {statistics} | {allocation} | {cells[0]} | {cells[1]} | {len(found)} |"
+        )
     return "\n".join(lines)
 
 
@@ -108,7 +117,12 @@ def _spread(values: list[float]) -> str:
 
 
 def _plan(
-    model: Any, structure: Structure, batches: list[Batch], row: Row, arguments: argparse.Namespace, plans: dict[tuple[str, int], Plan]
+    model: Any,
+    structure: Structure,
+    batches: list[Batch],
+    row: Row,
+    arguments: argparse.Namespace,
+    plans: dict[tuple[str, int], Plan],
 ) -> Plan:
     """Make the row's plan; the learned one is found once per draw and shifted to the row's sparsity."""
     if row.allocation != "learned":
@@ -132,15 +146,18 @@ def shifted(structure: Structure, plan: Plan, sparsity: float) -> Plan:
     from owled_ros.pruning.allocation import project
 
     matrices = [matrix for block in structure.blocks for matrix in block.matrices]
-    values = project(np.array([plan.sparsity[m.name] for m in matrices]), np.array([float(m.size) for m in matrices]), sparsity)
+    values = project(
+        np.array([plan.sparsity[m.name] for m in matrices]), np.array([float(m.size) for m in matrices]), sparsity
+    )
     moved = {matrix.name: float(value) for matrix, value in zip(matrices, values, strict=True)}
     return Plan(moved, count_zeros(structure, moved, [(tuple(structure.component_sizes()), sparsity)]), plan.lod)
 
 
 def _config(row: Row, arguments: argparse.Namespace) -> PruneConfig:
     return PruneConfig(
-        Path("."), Path("."), row.sparsity, row.score, row.allocation, row.statistics, seed=row.draw, learn_steps=arguments.learn_steps
-    )
+        Path("."), Path("."), row.sparsity, row.score, row.allocation, row.statistics, seed=row.draw,
+        learn_steps=arguments.learn_steps, refine_steps=row.refine, damping=row.damping,
+    )  # fmt: skip
 
 
 def _calibration(tokenizer: Any, arguments: argparse.Namespace, draw: int) -> CalibrationSet:
@@ -176,7 +193,7 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[Row]:
             for statistics in arguments.statistics:
                 for score in arguments.score:
                     for allocation in arguments.allocation:
-                        yield Row(score, allocation, statistics, sparsity, draw)
+                        yield Row(score, allocation, statistics, sparsity, draw, arguments.refine, arguments.damping)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -204,6 +221,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=8)
     parser.add_argument("--learn-steps", type=int, default=40)
+    parser.add_argument("--refine", type=int, default=0, help="least-squares steps on the kept weights")
+    parser.add_argument("--damping", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

@@ -78,7 +78,9 @@ def prune(
     tokens: Tokens = 512,
     general_share: Share = 0.25,
     recovery_steps: Annotated[int, typer.Option(min=0, help="Masked distillation after pruning; 0 is off.")] = 0,
-    refine: Annotated[int, typer.Option(min=0, help="Least-squares steps on the kept weights; 0 is off.")] = 0,
+    refine: Annotated[
+        int | None, typer.Option(min=0, help="Least-squares steps; default 10 with sparsegpt, else 0.")
+    ] = None,
     pack: Annotated[bool, typer.Option(help="Add the packed weights of the sparse runtime.")] = False,
     seed: Seed = 0,
     threads: Threads = None,

@@ -14,6 +14,7 @@ COMPONENTS = ("vision", "projector", "language")
 SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
 ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned")
 STATISTICS = ("fused", "block", "oneshot")
+REFINE_STEPS = 10
 PATTERNS = ("unstructured", "2:4", "4:8")
 
 Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors with a leading batch axis
@@ -44,7 +45,7 @@ class PruneConfig:
     lod_samples: int = 8  # sequences that measure the outliers; owl-reference takes all
     learn_steps: int = 40  # steps of the learned allocation
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
-    refine_steps: int = 0  # conjugate-gradient steps that fit the kept weights to the dense output, mask fixed
+    refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt, else 0
     damping: float = 0.01  # of the Hessian (SparseGPT, refine): share of the mean of the Hessian's diagonal added to it
     seed: int = 0
     dtype: str = "auto"  # of the products in forward passes: float32, bfloat16, or auto: bfloat16 where it is fast
@@ -59,6 +60,13 @@ class PruneConfig:
             return None
         zeros, group = self.pattern.split(":")
         return int(zeros), int(group)
+
+    @property
+    def refinement(self) -> int:
+        """Steps of `sparsegpt.refine`: by default only where the score corrects the kept weights anyway."""
+        if self.refine_steps is None:
+            return REFINE_STEPS if self.score == "sparsegpt" else 0
+        return self.refine_steps
 
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
@@ -80,7 +88,7 @@ class PruneConfig:
             raise OwledError(f"the outlier threshold M is {self.lod_threshold}; it must be a positive number")
         if (
             self.learn_steps < 1
-            or min(self.recovery_steps, self.refine_steps) < 0
+            or min(self.recovery_steps, self.refinement) < 0
             or self.lod_samples < 1
             or self.damping <= 0.0
         ):

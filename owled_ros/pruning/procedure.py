@@ -44,7 +44,7 @@ def prune_blocks(
         report: called with the blocks done, all blocks and the name of the last one.
     """
     gradients = dense_gradients(model, structure, batches) if config.score == "pruner-zero" else None
-    rule = Rule(config.score, config.group, config.damping, config.refine_steps)
+    rule = Rule(config.score, config.group, config.damping, config.refinement)
     segments = find_segments(model, structure.blocks, _most_telling(batches))
     total, done = len(structure.blocks), 0
     for index, segment in enumerate(segments):
