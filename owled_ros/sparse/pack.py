@@ -70,7 +70,7 @@ def pack_model(
         precision: "int8" (scale per row and 128 columns) or "bf16".
         config: Content of config.json, for a state dict.
         extra: Further matrices by name with their biases, for `SparseLinear`.
-        dense_below: Share of zeros below which a matrix is stored dense; None: the measured break-even.
+        dense_below: Share of zeros below which a matrix is stored dense; None: the usual break-even.
         meta: JSON kept in the file.
         progress: Called with (matrices done, matrices in all).
 

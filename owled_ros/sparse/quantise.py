@@ -24,7 +24,7 @@ from owled_ros.sparse.format import (
 )
 
 INT8_STEPS = 127
-# Below these shares of zeros the plain format is smaller or as fast; measured in docs/kernels.md.
+# Below these shares of zeros the plain format is smaller or as fast, by byte counts and trials (docs/kernels.md).
 DENSE_BELOW = {"int8": 0.30, "bf16": 0.20}
 STRIP_ENTRIES = 1 << 17
 FORMATS = {
@@ -80,7 +80,7 @@ def pack_matrix(
         weight: (rows, columns), any float type.
         bias: (rows) or None.
         precision: "int8" or "bf16".
-        dense_below: Share of zeros below which every value is stored; None: the measured break-even. 2 packs dense.
+        dense_below: Share of zeros below which every value is stored; None: the usual break-even. 2 packs dense.
 
     Raises:
         OwledError: NaN or infinity in the weights, no matrix, or an unknown precision.
