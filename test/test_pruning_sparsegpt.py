@@ -79,3 +79,16 @@ def test_nan_hessian_is_refused() -> None:
     inputs[0, 0] = torch.nan
     with pytest.raises(OwledError, match="Hessian"):
         sparsegpt(weight, inputs.t() @ inputs, 10)
+
+
+def test_refining_survives_huge_activations_and_rows_without_freedom() -> None:
+    weight, inputs = _case(tokens=60)  # rank 60 of 160
+    inputs[:, 3] *= 1e4  # a massive activation, as language models have
+    hessian = inputs.t() @ inputs
+    pruned, mask = sparsegpt(weight, hessian, weight.numel() * 7 // 10)
+    mask[0], pruned[0] = True, 0.0
+    refined = refine(weight, pruned, mask, hessian, 200)
+    assert bool(refined.isfinite().all())
+    assert bool((refined[mask] == 0).all())
+    for row in range(weight.shape[0]):
+        assert _error(refined[row], weight[row], inputs) <= _error(pruned[row], weight[row], inputs) * 1.001 + 1e-3

@@ -15,6 +15,7 @@ from owled_ros.pruning.scores import mask_groups
 
 COLUMN_BLOCK = 128
 DAMPING_TRIES = 5
+CONVERGED = 1e-7  # of the first squared gradient, about float32's resolution
 logger = logging.getLogger(__name__)
 
 
@@ -61,7 +62,7 @@ def refine(
     """Move the kept weights towards the least squares of their fixed mask: the one that reproduces W X best.
 
     Conjugate gradients on all rows at once, with the diagonal as preconditioner; each row has its own step. SparseGPT's
-    greedy corrections stop well short of this optimum. Costs `steps` products (R, K) x (K, K).
+    greedy corrections stop well short of this optimum. No row becomes worse than it was. Costs `steps` products (R, K) x (K, K).
 
     Args:
         weight: the dense weight (R, K). pruned: where to start. mask: True stays zero.
@@ -74,16 +75,26 @@ def refine(
     residual = ((weight.float() - current) @ damped) * free  # (R, K), minus the gradient
     direction = residual / scale
     strength = (residual * direction).sum(1, keepdim=True)  # (R, 1)
+    noise = strength * CONVERGED  # below it a row only follows rounding errors: it rests
     for _ in range(steps):
         image = (direction @ damped) * free
-        step = strength / (direction * image).sum(1, keepdim=True).clamp(min=1e-30)
+        curvature = (direction * image).sum(1, keepdim=True)
+        moves = (strength > noise) & (curvature > 0)
+        step = torch.where(moves, strength / curvature, 0.0)
         current = current + step * direction
         residual = residual - step * image
         steep = residual / scale
         following = (residual * steep).sum(1, keepdim=True)
-        direction = steep + following / strength.clamp(min=1e-30) * direction
-        strength = following
-    return current
+        direction = steep + torch.where(moves, following / strength, 0.0) * direction
+        strength = torch.where(moves, following, 0.0)
+    better = _output_error(weight, current, damped) < _output_error(weight, pruned, damped)  # False for NaN
+    return torch.where(better, current, pruned.float())
+
+
+def _output_error(weight: torch.Tensor, other: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
+    """Return the squared error of each row's output (R, 1)."""
+    difference = weight.float() - other.float()
+    return ((difference @ hessian) * difference).sum(1, keepdim=True)
 
 
 def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
