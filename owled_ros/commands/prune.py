@@ -63,7 +63,9 @@ def prune(
     budget: Annotated[list[str], typer.Option(help="Sparsity of one component, e.g. vision=0.4.")] = [],  # noqa: B006
     component: Components = [],  # noqa: B006
     score: Annotated[str, typer.Option(help=" | ".join(SCORES))] = "sparsegpt",
-    allocation: Annotated[str, typer.Option(help=" | ".join(ALLOCATIONS))] = "learned",
+    allocation: Annotated[
+        str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default block0 with sparsegpt, else learned.")
+    ] = "",
     statistics: Annotated[str, typer.Option(help=" | ".join(STATISTICS))] = "fused",
     pattern: Annotated[str, typer.Option(help=" | ".join(PATTERNS))] = "unstructured",
     threshold: Annotated[float, typer.Option("--outlier-threshold", help="OWL's M.")] = 5.0,
@@ -96,6 +98,8 @@ def prune(
     from owled_ros.pruning.prune import prune as run
 
     place = _place(model)
+    if not allocation:
+        allocation = "uniform" if pattern != "unstructured" else "block0" if score == "sparsegpt" else "learned"
     config = PruneConfig(
         place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
         _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
