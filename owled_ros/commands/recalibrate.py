@@ -38,7 +38,7 @@ def recalibrate(
     running: str = typer.Option("", help="What drives now; empty: the store's current version, else the dense model."),
     sparsity: float = typer.Option(0.5, help="Share of zero weights over the pruned matrices, in (0, 1)."),
     score: str = typer.Option("sparsegpt", help="magnitude, wanda, sparsegpt or pruner-zero."),
-    allocation: str = typer.Option("learned", help="uniform, owl, owl-reference, block0 or learned."),
+    allocation: str = typer.Option("block0", help="uniform, owl, owl-reference, block0 or learned."),
     budget: list[str] = typer.Option([], help="COMPONENT=SHARE, for example vision=0.3; may be repeated."),
     recovery_steps: int = typer.Option(0, min=0, help="Steps of masked distillation after pruning."),
     calibration_frames: int = typer.Option(48, min=2, help="Pictures that the model is pruned with."),

@@ -31,7 +31,7 @@ class Request:
     running: Path | None = None  # what drives now; None: the dense model
     sparsity: float = 0.5
     score: str = "sparsegpt"
-    allocation: str = "learned"
+    allocation: str = "block0"
     budgets: Mapping[str, float] = field(default_factory=dict)  # component -> share of zeros
     recovery_steps: int = 0
     seed: int = 0
