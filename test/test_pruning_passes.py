@@ -13,6 +13,7 @@ from owled_ros.pruning.blocks import Rule, advance, observe, prune_block
 from owled_ros.pruning.lockstep import run_in_step
 from owled_ros.pruning.passes import find_segments, forward_body, record
 from owled_ros.pruning.plan import dense_statistics
+from owled_ros.pruning.statistics import InputStatistics
 
 
 @pytest.mark.parametrize("name", [*VISION_MODELS, *TEXT_MODELS])
@@ -101,6 +102,26 @@ def test_fused_statistics_follow_the_pruned_matrices_before() -> None:
     for row in range(down.rows):
         kept, gone = score[row][down.weight()[row] != 0], score[row][down.weight()[row] == 0]
         assert gone.max() <= kept.min() * (1 + 1e-5)
+
+
+def test_layers_that_read_the_same_tensor_share_one_statistic(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A LLaMA block has seven matrices and four inputs: q, k and v share one, gate and up another.
+    model, batches = tiny_model("llama"), tiny_batches("llama", count=3)
+    block = find_structure(model).blocks[0]
+    chunks = record(model, find_segments(model, [block], batches), 0, batches)
+    sums: set[int] = set()
+    add = InputStatistics.add
+
+    def counted(self: InputStatistics, inputs: torch.Tensor, token_mask: torch.Tensor | None = None) -> None:
+        sums.add(self.squares.data_ptr())
+        kept.append(self)
+        add(self, inputs, token_mask)
+
+    kept: list[InputStatistics] = []  # keeps addresses from being used twice
+    monkeypatch.setattr(InputStatistics, "add", counted)
+    prune_block(block, chunks, {matrix.name: 1 for matrix in block.matrices}, Rule("wanda"), "fused")
+    assert len(block.matrices) == 7
+    assert len(sums) == 4
 
 
 def test_run_in_step_handles_each_stop_once_with_all_inputs() -> None:

@@ -165,11 +165,7 @@ def _prune_fused(
             _prune_experts(module, matrices, [arguments for _, arguments in calls], zeros, rule, gradients)
             return
         inputs = [_input_of(arguments) for _, arguments in calls]
-        if (
-            last is not None
-            and len(last[0]) == len(inputs)
-            and all(a is b for a, b in zip(last[0], inputs, strict=True))
-        ):
+        if last is not None and _same_tensors(last[0], inputs):
             found = last[1]  # q, k and v (gate and up) read the same tensors: one statistic serves all
         else:
             found = _empty(matrices[0], rule.needs_hessian)
