@@ -2,32 +2,40 @@
 
 Every turn starts `owled recalibrate` on a bag that is made first, with a small random model (or `--model`), and kills it with
 SIGKILL somewhere between its start and a little after its usual end. After every kill: no process of the job lives, and the
-store's current version is whole. With `--driving-node` a real driving node runs all the time and loads what is promoted.
-Turns that were not hit in time count as finished jobs.
+store's current version is whole. With `--driving-node` the model is the bundled one, a real driving node answers pictures of
+the world all the time and loads what is promoted; pictures that it did not answer are counted. Turns that were not hit in time count as finished jobs. With
+`--counts FILE` a run that was interrupted goes on where it was.
 
-    python benchmarks/recalibration_kills.py --kills 200
+    python benchmarks/recalibration_kills.py --kills 200 --driving-node
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from owled_ros.bags.write import BagWriter
 from owled_ros.driving.frame import EgoState
 from owled_ros.errors import OwledError
+from owled_ros.files import write_json
+from owled_ros.models.driving_model import resolve_model
 from owled_ros.models.manifest import verify
 from owled_ros.recalibration.store import Store
+from owled_ros.scenes import camera as scene_camera
 from owled_ros.scenes import mini_model
 from owled_ros.scenes.outliers import outlier_image
+from owled_ros.scenes.sample import sample_snapshot
 
 START = 1_700_000_000_000_000_000
 TINY = {
@@ -40,6 +48,7 @@ TINY = {
     "VISION_LAYERS": 1,
     "TEXT_LAYERS": 1,
 }
+RATE_HZ = 5.0  # of the pictures that the driving node gets
 ALWAYS = "format_version: 1\nrules: [{name: frames, metric: frames, unit: frames, min: 2}]\n"
 GONE_S = 20.0
 
@@ -69,7 +78,7 @@ def start_job(root: Path, model: Path, turn: int, driving_node: str) -> subproce
     arguments = [
         sys.executable, "-m", "owled_ros.cli", "recalibrate", str(root / "bag"), "--store", str(root / "store"), "--model", str(model),
         "--gate", str(root / "gate.yaml"), "--score", "magnitude", "--allocation", "uniform", "--calibration-frames", "3",
-        "--gate-frames", "3", "--seed", str(turn), "--keep", "3",
+        "--gate-frames", "3", "--seed", str(turn), "--keep", "3", "--sparsity", "0.1", "--no-idle",
     ]  # fmt: skip
     if driving_node:
         arguments += ["--driving-node", driving_node]
@@ -137,24 +146,67 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after this long; 0: when all kills are done")
-    parser.add_argument("--model", default="", help="directory; empty: a small random model")
+    parser.add_argument("--model", default="", help="directory; empty: the bundled or a random one")
+    parser.add_argument("--counts", default="", help="JSON file of the counts so far, read at the start")
     parser.add_argument(
         "--driving-node", action="store_true", help="a real driving node runs all the time (needs ROS 2)"
     )
     arguments = parser.parse_args()
-    random.seed(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        model = Path(arguments.model) if arguments.model else make_model(root / "model")
+        small = not arguments.model and not arguments.driving_node
+        model = make_model(root / "model") if small else resolve_model(arguments.model)
         make_bag(root / "bag")
         (root / "gate.yaml").write_text(ALWAYS)
         driver = start_driver(root, model) if arguments.driving_node else None
+        camera = Camera() if arguments.driving_node else None
         try:
-            run(arguments, root, model, driver)
+            run(arguments, root, model, driver, camera)
         finally:
             if driver is not None:
                 driver.kill()
                 driver.wait()
+    os._exit(0)  # the camera's thread may be inside ROS
+
+
+class Camera:
+    """Sends the driving node small pictures and odometry, and counts its answers, in a thread of its own."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from nav_msgs.msg import Odometry
+        from rclpy.executors import SingleThreadedExecutor
+        from sensor_msgs.msg import Image
+        from std_msgs.msg import String
+
+        from owled_ros.nodes.conversions import picture_to_image
+
+        rclpy.init()
+        self.sent = self.answered = 0
+        self.node = rclpy.create_node("camera")
+        image = self.node.create_publisher(Image, "/driving_node/input/image", 1)
+        odometry = self.node.create_publisher(Odometry, "/driving_node/input/odometry", 1)
+        self.node.create_subscription(String, "/driving_node/debug/answer", self._on_answer, 50)
+        picture = sample_snapshot(0, scene_camera.Camera().resized(640, 360)).image
+
+        def send() -> None:
+            if image.get_subscription_count() == 0:
+                return
+            stamp = self.node.get_clock().now()
+            ego = Odometry()
+            ego.header.stamp, ego.twist.twist.linear.x = stamp.to_msg(), 5.0
+            odometry.publish(ego)
+            image.publish(picture_to_image(picture, stamp.nanoseconds, "camera"))
+            self.sent += 1
+
+        self.node.create_timer(1.0 / RATE_HZ, send)
+        executor = SingleThreadedExecutor()
+        executor.add_node(self.node)
+        threading.Thread(target=executor.spin, daemon=True).start()
+
+    def _on_answer(self, message: Any) -> None:
+        answer = json.loads(message.data)
+        self.answered += answer["kind"] == "action" and answer["inference_ms"] > 0.0
 
 
 def start_driver(root: Path, model: Path) -> subprocess.Popen[bytes]:
@@ -166,7 +218,13 @@ def start_driver(root: Path, model: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def run(arguments: argparse.Namespace, root: Path, model: Path, driver: subprocess.Popen[bytes] | None) -> None:
+def run(
+    arguments: argparse.Namespace,
+    root: Path,
+    model: Path,
+    driver: subprocess.Popen[bytes] | None,
+    camera: Camera | None,
+) -> None:
     """Do the turns and print what came out."""
     node = "/driving_node" if driver else ""
     begun = time.monotonic()
@@ -175,36 +233,64 @@ def run(arguments: argparse.Namespace, root: Path, model: Path, driver: subproce
         sys.exit(f"a job that nobody kills does not work:\n{(root / 'job.log').read_text()}")
     usual_s = time.monotonic() - begun
     print(f"an undisturbed job takes {usual_s:.1f} s", flush=True)
-    counts: Counter[str] = Counter()
-    turn = 0
+    counts = read_counts(arguments.counts)
+    random.seed(f"{arguments.seed} {counts['killed']}")
     while counts["killed"] < arguments.kills:
         if arguments.minutes and time.monotonic() - begun > 60 * arguments.minutes:
             break
-        turn += 1
-        job = start_job(root, model, turn, node)
-        victim = random.choice(("parent", "child", "both"))
-        try:
-            job.wait(random.uniform(0.0, 1.1 * usual_s))
-            counts["finished"] += 1
-            gone = []
-        except subprocess.TimeoutExpired:
-            counts["killed"] += 1
-            counts[f"killed {victim}"] += 1
-            gone = kill(job, victim)
-            job.wait()
-        wrong = check(root, gone)
+        counts["turns"] += 1
+        seen = (camera.sent, camera.answered) if camera is not None else (0, 0)
+        started = time.monotonic()
+        wrong = turn(root, model, counts, usual_s, node)
         counts["corrupted"] += bool(wrong)
         counts["driver lost"] += driver is not None and driver.poll() is not None
+        if camera is not None:
+            counts["pictures sent"] += camera.sent - seen[0]
+            counts["pictures answered"] += camera.answered - seen[1]
+        counts["milliseconds"] += round((time.monotonic() - started) * 1e3)
+        write_counts(arguments.counts, counts)
         if wrong:
-            print(f"turn {turn}, {victim}: {wrong}", flush=True)
-    last = start_job(root, model, turn + 1, node)
+            print(f"turn {counts['turns']}: {wrong}", flush=True)
+    last = start_job(root, model, counts["turns"] + 1, node)
     counts["next job works"] = int(last.wait() == 0)
-    print(
-        ", ".join(f"{name} {count}" for name, count in sorted(counts.items())),
-        f"in {(time.monotonic() - begun) / 60:.1f} min",
-    )
+    counts["driver lost"] += driver is not None and driver.poll() is not None
+    print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
     if counts["corrupted"] or counts["driver lost"] or not counts["next job works"]:
         sys.exit(1)
+
+
+def turn(root: Path, model: Path, counts: Counter[str], usual_s: float, node: str) -> str:
+    """Start a job, kill it unless it ends before; returns what is wrong afterwards."""
+    job = start_job(root, model, counts["turns"], node)
+    victim = random.choice(("parent", "child", "both"))
+    gone: list[int] = []
+    try:
+        job.wait(random.uniform(0.0, 1.1 * usual_s))
+        counts["finished"] += 1
+    except subprocess.TimeoutExpired:
+        counts["killed"] += 1
+        counts[f"killed {victim}"] += 1
+        counts[f"killed while {stage(root)}"] += 1
+        gone = kill(job, victim)
+        job.wait()
+    return check(root, gone)
+
+
+def stage(root: Path) -> str:
+    """Return what the job said last."""
+    lines = [line.split() for line in (root / "job.log").read_text(errors="replace").splitlines() if "%" in line[:5]]
+    return lines[-1][1] if lines and len(lines[-1]) > 1 else "starting"
+
+
+def read_counts(path: str) -> Counter[str]:
+    """Read what an earlier run has counted."""
+    return Counter(json.loads(Path(path).read_text())) if path and Path(path).exists() else Counter()
+
+
+def write_counts(path: str, counts: Counter[str]) -> None:
+    """Keep the counts so far."""
+    if path:
+        write_json(Path(path), dict(counts))
 
 
 if __name__ == "__main__":
