@@ -12,17 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from packed_samples import BASE, FAMILIES, pruned_model
+from transformers import PreTrainedModel
 
 from owled_ros.errors import OwledError
 from owled_ros.sparse import Decoder, SparseDecoder, library
@@ -31,34 +22,6 @@ from owled_ros.sparse.pack import pack_matrices, pack_model
 from owled_ros.sparse.quantise import unpack_matrix
 
 KERNELS = [*(library.kernels() if library.available() else []), "torch"]
-BASE = {
-    "hidden_size": 192,
-    "intermediate_size": 320,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "vocab_size": 301,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": False,
-}
-ODD = {"hidden_size": 72, "intermediate_size": 100, "num_attention_heads": 3, "num_key_value_heads": 1}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-FAMILIES = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**BASE)),
-    "llama_odd_tied": lambda: LlamaForCausalLM(LlamaConfig(**{**BASE, **ODD, "tie_word_embeddings": True})),
-    "llama3_rotary": lambda: LlamaForCausalLM(LlamaConfig(**BASE, rope_parameters=LLAMA3)),
-    "llama_biases": lambda: LlamaForCausalLM(LlamaConfig(**BASE, attention_bias=True, mlp_bias=True)),
-    "mistral_window": lambda: MistralForCausalLM(MistralConfig(**BASE, sliding_window=20)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**BASE)),
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**BASE, head_dim=48)),
-}
 PROMPT, ANSWER = 37, 12
 # Largest difference relative to the largest logit. int8 prefill on bf16 tiles rounds activations to 8 bits of mantissa.
 TOLERANCE = {("bf16", "step"): 2e-5, ("bf16", "prefill"): 2e-5, ("int8", "step"): 1e-3, ("int8", "prefill"): 1.5e-2}
@@ -74,21 +37,8 @@ class Case:
     model: PreTrainedModel
 
 
-def pruned(family: str) -> PreTrainedModel:
-    torch.manual_seed(1)
-    model = FAMILIES[family]().eval().float()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "bias" in name or "q_norm" in name:
-                parameter.normal_(0.5, 0.5)
-            elif "proj" in name:
-                parameter.mul_(3 * (torch.rand_like(parameter) > 0.6))
-            parameter.copy_(parameter.bfloat16().float())
-    return model
-
-
 def make_case(directory: Path, family: str, precision: str) -> Case:
-    model = pruned(family)
+    model = pruned_model(family)
     facts = pack_model(model.state_dict(), directory / f"{family}.owled", precision, config=model.config.to_dict())
     reference = copy.deepcopy(model)
     with torch.no_grad():
