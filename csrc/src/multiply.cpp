@@ -12,6 +12,53 @@ namespace {
 constexpr int kSingleRows = 2;        // so few are faster one by one
 constexpr int kMaxPanelsAtOnce = 16;
 
+typedef float Four __attribute__((vector_size(16)));
+typedef float FourAt __attribute__((vector_size(16), aligned(4), may_alias));
+
+#if defined(__clang__)
+#define OWLED_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t FourInt __attribute__((vector_size(16)));
+#define OWLED_PICK(a, b, ...) __builtin_shuffle(a, b, FourInt{__VA_ARGS__})
+#endif
+
+Four load_four(const float* p) { return *reinterpret_cast<const FourAt*>(p); }
+
+// to[c][r] = from[r][c] + add[c] for 4 rows and 4 columns; the steps are between rows.
+void transpose_four(const float* from, size_t from_step, float* to, size_t to_step, const Four& add) {
+  const Four r0 = load_four(from), r1 = load_four(from + from_step);
+  const Four r2 = load_four(from + 2 * from_step), r3 = load_four(from + 3 * from_step);
+  const Four a = OWLED_PICK(r0, r1, 0, 4, 1, 5), b = OWLED_PICK(r2, r3, 0, 4, 1, 5);
+  const Four c = OWLED_PICK(r0, r1, 2, 6, 3, 7), d = OWLED_PICK(r2, r3, 2, 6, 3, 7);
+  const Four out[4] = {OWLED_PICK(a, b, 0, 1, 4, 5), OWLED_PICK(a, b, 2, 3, 6, 7),
+                       OWLED_PICK(c, d, 0, 1, 4, 5), OWLED_PICK(c, d, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; ++i) *reinterpret_cast<FourAt*>(to + i * to_step) = out[i] + add;
+}
+
+// panel [columns][16] of `tokens` rows of x, at most 16; tokens that are missing become 0.
+void fill_panel(const float* x, int tokens, int columns, float* panel) {
+  if (tokens < kPanel) std::memset(panel, 0, static_cast<size_t>(columns) * kPanel * sizeof(float));
+  const int whole = columns / 4 * 4, quads = tokens / 4 * 4;
+  for (int c = 0; c < whole; c += 4)
+    for (int t = 0; t < quads; t += 4)
+      transpose_four(x + static_cast<size_t>(t) * columns + c, columns, panel + c * kPanel + t, kPanel, Four{});
+  for (int t = 0; t < tokens; ++t)
+    for (int c = t < quads ? whole : 0; c < columns; ++c) panel[c * kPanel + t] = x[static_cast<size_t>(t) * columns + c];
+}
+
+// y rows [tokens][rows] from a panel [row][16], for the matrix rows [first, last) with their biases.
+void empty_panel(const float* panel, const float* bias, int tokens, int first, int last, int rows, float* y) {
+  const int quads = tokens / 4 * 4, whole = first + (last - first) / 4 * 4;
+  for (int t = 0; t < quads; t += 4)
+    for (int r = first; r < whole; r += 4)
+      transpose_four(panel + static_cast<size_t>(r) * kPanel + t, kPanel, y + static_cast<size_t>(t) * rows + r, rows,
+                     bias != nullptr ? load_four(bias + r) : Four{});
+  for (int t = 0; t < tokens; ++t)
+    for (int r = t < quads ? whole : first; r < last; ++r)
+      y[static_cast<size_t>(t) * rows + r] =
+        panel[static_cast<size_t>(r) * kPanel + t] + (bias != nullptr ? bias[r] : 0.0f);
+}
+
 template <typename T>
 void reserve(Buffer<T>* buffer, size_t* size, size_t wanted) {
   if (wanted <= *size) return;
@@ -74,11 +121,7 @@ void Multiplier::run_panels(Walk& walk) {
         const size_t columns = m.padded_columns();
         for (int p = begin; p < end; ++p) {
           float* panel = panels_.get() + columns * kPanel * p;
-          for (int t = 0; t < kPanel; ++t) {
-            const bool inside = p * kPanel + t < count_;
-            const float* row = x_ + static_cast<size_t>(inside ? p * kPanel + t : 0) * m.columns;
-            for (int c = 0; c < m.columns; ++c) panel[c * kPanel + t] = inside ? row[c] : 0.0f;
-          }
+          fill_panel(x_ + static_cast<size_t>(p) * kPanel * m.columns, std::min(kPanel, count_ - p * kPanel), m.columns, panel);
           kernels_.pack_panel(panel, m.columns, m.padded_columns(), nullptr, nullptr, !m.int8(),
                               packed_.get() + kernels_.panel_bytes(m.padded_columns()) * p);
         }
@@ -88,11 +131,10 @@ void Multiplier::run_panels(Walk& walk) {
     const Matrix& m = *matrix_;
     const int first = begin * kTileBlocks, last = std::min(end * kTileBlocks, m.blocks);
     kernels_.gemm(m, packed_.get(), panels, products_.get(), m.padded_rows(), first, last, tiles_[walk.worker].get());
-    for (int i = 0; i < count_; ++i)
-      for (int r = first * kBlockRows; r < std::min(last * kBlockRows, m.rows); ++r)
-        y_[static_cast<size_t>(i) * m.rows + r] =
-          products_[(static_cast<size_t>(i / kPanel) * m.padded_rows() + r) * kPanel + i % kPanel] +
-          (m.bias != nullptr ? m.bias[r] : 0.0f);
+    for (int p = 0; p < panels; ++p)
+      empty_panel(products_.get() + static_cast<size_t>(p) * m.padded_rows() * kPanel, m.bias,
+                  std::min(kPanel, count_ - p * kPanel), first * kBlockRows, std::min(last * kBlockRows, m.rows), m.rows,
+                  y_ + static_cast<size_t>(p) * kPanel * m.rows);
   });
 }
 
