@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from owled_ros.evaluation.beside import Beside
     from owled_ros.evaluation.result import ResultFile
     from owled_ros.evaluation.run import EngineSpec
     from owled_ros.evaluation.scenario import Scenario
 
+JUDGED = "judged"  # evaluation.beside; not imported here, so that `owled --help` is fast
 SHOWN = (  # metric, heading
-    ("acceleration_mae_mps2", "acceleration MAE, valid answers [m/s2]"),
-    ("acceleration_filled_mae_mps2", "acceleration MAE, withheld as 0 [m/s2]"),
-    ("acceleration_raw_mae_mps2", "acceleration MAE, without floor [m/s2]"),
+    ("acceleration_mae_mps2", "accel. MAE [m/s2]"),
+    ("acceleration_filled_mae_mps2", "… withheld as 0"),
+    ("acceleration_raw_mae_mps2", "… without floor"),
     ("steering_mae_rad", "steering MAE [rad]"),
     ("path_ade_m", "ADE [m]"),
     ("E_car", "E_car"),
@@ -56,13 +58,29 @@ def evaluate(
     camera_test: Annotated[int, typer.Option(min=0, help="Pictures per bag shown blank and shuffled; 0: none.")] = 24,
     write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     ray: Annotated[str, typer.Option(help="Address of a Ray cluster ('auto', 'local'): bags go to its machines.")] = "",
+    dense: Annotated[
+        Path | None, typer.Option(help="The model that pruned ones come from; found when bundled or beside them.")
+    ] = None,
+    uniform: Annotated[
+        Path | None, typer.Option(help="The same pruning with zeros spread evenly; found when beside the artifact.")
+    ] = None,
+    make_uniform: Annotated[
+        bool, typer.Option("--make-uniform", help="Make it where it is missing, once; kept in OUT/beside.")
+    ] = False,
+    calibration: Annotated[
+        list[Path], typer.Option(help="For --make-uniform: bags and texts that the artifact was calibrated on.")
+    ] = [],  # noqa: B006
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Only the given models; none of what stands beside pruned ones.")
+    ] = False,
 ) -> None:
     """Drive models through recorded bags, every frame, and say whether they are good enough.
 
-    Writes OUT/<model>/result.jsonl (the form of driving_log_replayer_v2) and OUT/report.html. Exits with 0 when every
-    model meets every condition. Beside the models stand the constant, the hold-as-it-is and the previous answer.
+    Writes OUT/<model>/result.jsonl (the form of driving_log_replayer_v2) and OUT/report.html. Exits with 0 when every given
+    model meets every condition. Beside the models stand the constant, the hold-as-it-is and the previous answer; beside a
+    pruned one also its dense and its uniformly pruned model, where they are found: these are shown, never judged.
 
-    Example:  owled evaluate drive1/ drive2/ -m mini -m artifacts/mini-50 --scenario town.yaml --processes 2
+    Example:  owled evaluate drive1/ drive2/ -m artifacts/mini-50 --scenario town.yaml --processes 2
     """
     from owled_ros.evaluation.evaluate import Request
     from owled_ros.evaluation.evaluate import evaluate as run
@@ -70,7 +88,10 @@ def evaluate(
 
     wanted = _with_topics(read_scenario(scenario), image_topic, ego_topic)
     specs = _specs(model, device, dtype, threads, runtime)
-    request = Request(bags, specs, out, wanted, processes, every, camera_test)
+    beside: dict[str, dict[str, object]] = {}
+    if not alone:
+        specs, beside = _with_references(specs, out, dense, uniform, make_uniform, calibration)
+    request = Request(bags, specs, out, wanted, processes, every, camera_test, beside)
     if ray:
         from owled_ros.evaluation.fleet import evaluate_on_fleet
 
@@ -82,7 +103,7 @@ def evaluate(
         from owled_ros.evaluation.report import write_html
 
         _say(f"report: {write_html(results, out / 'report.html')}")
-    if not all(result.success for result in results):
+    if not all(result.success for result in results if result.role == JUDGED):
         raise typer.Exit(1)
 
 
@@ -186,6 +207,30 @@ def _specs(models: list[str], device: str, dtype: str, threads: int, runtime: st
     return [EngineSpec(path, name, device, dtype, threads, runtime) for path, name in zip(paths, names, strict=True)]
 
 
+def _with_references(
+    specs: list[EngineSpec], out: Path, dense: Path | None, uniform: Path | None, make: bool, calibration: list[Path]
+) -> tuple[list[EngineSpec], dict[str, dict[str, object]]]:
+    """Add the dense and the uniformly pruned models of the pruned ones."""
+    from owled_ros.evaluation.beside import UNIFORM_SUFFIX, find_beside, with_references
+    from owled_ros.models.manifest import is_artifact
+
+    found: list[Beside | None] = []
+    for spec in specs:
+        path = Path(spec.path)
+        if not is_artifact(path):
+            found.append(None)
+            continue
+        made = out / "beside" / f"{spec.name}{UNIFORM_SUFFIX}"
+        known = find_beside(path, dense, uniform, [made])
+        if make and known.wants_uniform:
+            from owled_ros.commands.counterpart import make_uniform
+
+            make_uniform(path, known.dense, made, calibration)
+            known = find_beside(path, dense, uniform, [made])
+        found.append(known)
+    return with_references(specs, found)
+
+
 def _with_topics(scenario: Scenario, image_topic: str, ego_topic: str) -> Scenario:
     changes = {key: value for key, value in (("image_topic", image_topic), ("ego_topic", ego_topic)) if value}
     return scenario.model_copy(update={"reading": scenario.reading.model_copy(update=changes)})
@@ -196,22 +241,35 @@ def _show(results: list[ResultFile]) -> None:
     from rich.table import Table
 
     baselines = results[0].metrics.get("baselines", {}) if results else {}
-    table = Table("metric", *(_name(result) for result in results), *(f"[dim]{name}[/]" for name in baselines))
+    table = Table("metric", *(_heading(result) for result in results))
+    trivial = Table(f"trivial answers, beside {_name(results[0])}" if results else "", *baselines)
     for metric, heading in SHOWN:
         values = [_number(result.metrics.get("means", {}).get(metric)) for result in results]
-        table.add_row(
-            escape(heading), *values, *(f"[dim]{_number(means.get(metric))}[/]" for means in baselines.values())
-        )
+        table.add_row(escape(heading), *values)
+        trivial.add_row(escape(heading), *(_number(means.get(metric)) for means in baselines.values()))
     timings = [result.metrics.get("timing", {}) for result in results]
     for share in (50, 99):
         values = [_number(timing.get(f"action_latency_p{share}_ms")) for timing in timings]
         table.add_row(escape(f"action p{share} [ms]"), *values)
     table.add_row("frames", *(str(result.metrics.get("frames", 0)) for result in results))
-    table.add_row("verdict", *("[green]passed[/]" if result.success else "[red]failed[/]" for result in results))
+    table.add_row("verdict", *(_verdict(result) for result in results))
     _print(table)
+    _print(trivial)
     for result in results:
-        _say(f"{_name(result)}: {result.summary}")
+        _say(f"{_name(result)}: {result.summary}" if result.role == JUDGED else f"{_name(result)}: shown beside")
+        for note in (result.metrics.get("beside") or {}).get("notes", ()):
+            _say(f"  {note}")
         _say(f"  {result.path}")
+
+
+def _heading(result: ResultFile) -> str:
+    return _name(result) if result.role == JUDGED else f"{_name(result)}\n({result.role})"
+
+
+def _verdict(result: ResultFile) -> str:
+    if result.role != JUDGED:
+        return "-"
+    return "[green]passed[/]" if result.success else "[red]failed[/]"
 
 
 def _rank(result: ResultFile) -> tuple[bool, float]:

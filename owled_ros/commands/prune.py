@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +54,24 @@ class Sources:
     general_share: float
     seed: int
     device: str = "cpu"
+    image_topic: str = ""
+    ego_topic: str = ""
+
+    def asked(self) -> dict[str, Any]:
+        """Return what makes the same set again, without where the files lie on this machine."""
+        told = {key: value for key, value in asdict(self).items() if key not in ("bags", "driving_text", "device")}
+        general = self.general_text if self.general_text in ("", "python-docs") else Path(self.general_text).name
+        text = self.driving_text.name if self.driving_text else None
+        return {**told, "general_text": general, "driving_text": text, "bags": [path.name for path in self.bags]}
+
+
+@dataclass(frozen=True)
+class _BagFrame:
+    """A frame of a bag with an answer, and where it is from."""
+
+    answered: AnsweredFrame
+    fingerprint: str  # of its picture, see bags.frames.fingerprint
+    drive: str  # digest of its drive, see bags.summary.Drive
 
 
 def prune(
@@ -84,9 +102,14 @@ def prune(
         int | None, typer.Option(min=0, help="Least-squares steps; default 10 with sparsegpt, else 0.")
     ] = None,
     pack: Annotated[bool, typer.Option(help="Add the packed weights of the sparse runtime.")] = False,
+    with_uniform: Annotated[
+        bool, typer.Option(help="Also write OUTPUT-uniform, zeros spread evenly: `owled evaluate` shows it beside.")
+    ] = False,
     seed: Seed = 0,
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu, or a CUDA device.")] = "cpu",
+    image_topic: Annotated[str, typer.Option(help="Camera, where a bag has several.")] = "",
+    ego_topic: Annotated[str, typer.Option(help="Ego motion, where a bag has several.")] = "",
 ) -> None:
     """Prune a model with OWLed and write a hashed, reproducible artifact.
 
@@ -94,8 +117,7 @@ def prune(
     """
     from rich.console import Console
 
-    from owled_ros.models.manifest import read_manifest
-    from owled_ros.pruning.prune import prune as run
+    from owled_ros.evaluation.beside import UNIFORM, UNIFORM_SUFFIX
 
     place = _place(model)
     if not allocation:
@@ -105,16 +127,44 @@ def prune(
         _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
     )  # fmt: skip
     config.check()
-    sources = Sources(tuple(bag), driving_text, general_text, scenes, samples, tokens, general_share, seed, device)
-    calibration, held_out = calibration_sets(place, sources)
-    run(config, calibration.batches, calibration.entries(), held_out.batches, _say)
+    sources = Sources(
+        tuple(bag),
+        driving_text,
+        general_text,
+        scenes,
+        samples,
+        tokens,
+        general_share,
+        seed,
+        device,
+        image_topic,
+        ego_topic,
+    )
+    configs = [config]  # both see the very same calibration
+    if with_uniform and allocation != UNIFORM:
+        configs.append(replace(config, allocation=UNIFORM, output=output.with_name(output.name + UNIFORM_SUFFIX)))
+    sets = calibration_sets(place, sources)
+    for chosen in configs:
+        Console().print(write_artifact(chosen, sets, sources, pack))
+
+
+def write_artifact(
+    config: PruneConfig, sets: tuple[CalibrationSet, CalibrationSet], sources: Sources, pack: bool
+) -> Any:
+    """Prune with calibration and held-out set, pack where asked for; returns a summary that rich prints."""
+    from owled_ros.commands.inspect import summary
+    from owled_ros.models.manifest import read_manifest
+    from owled_ros.pruning.prune import prune as run
+
+    calibration, held_out = sets
+    entries = calibration.entries()
+    entries[0] |= {"asked": sources.asked()}
+    run(config, calibration.batches, entries, held_out.batches, _say)
     if pack:
         from owled_ros.pruning.packing import pack_artifact
 
-        pack_artifact(output)
-    from owled_ros.commands.inspect import summary
-
-    Console().print(summary(read_manifest(output)))
+        pack_artifact(config.output)
+    return summary(read_manifest(config.output))
 
 
 def sensitivity(
@@ -187,9 +237,10 @@ def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, Cal
     driving = max(round(sources.samples * share / max(kinds, 1)), 1)
     parts, kept = [], []
     if sources.bags:
-        halves = _cut(list(_bag_frames(model, sources, driving)))
-        parts.append(frame_set(", ".join(path.name for path in sources.bags), halves[0], processor))
-        kept.append(frame_set("held out", halves[1], processor))
+        used, rest = _cut(list(_bag_frames(model, sources, driving)))
+        found = frame_set(", ".join(path.name for path in sources.bags), (item.answered for item in used), processor)
+        parts.append(replace(found, provenance=[replace(found.provenance[0], traces=_traces(used, sources))]))
+        kept.append(frame_set("held out", (item.answered for item in rest), processor))
     if sources.scenes:
         halves = _cut(list(scene_frames(model, sources.scenes)))
         parts.append(frame_set("rendered scenes", halves[0], processor))
@@ -231,8 +282,20 @@ def _few_words(tokenizer: Any) -> bool:
     return few
 
 
-def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[AnsweredFrame]:
+def _traces(frames: list[_BagFrame], sources: Sources) -> dict[str, Any]:
+    """Return what `owled evaluate` finds calibration pictures again by."""
+    from owled_ros.bags.summary import bag_digest
+
+    return {
+        "bags": [{"name": path.name, "sha256": bag_digest(path)} for path in sources.bags],
+        "frame_fingerprints": sorted({frame.fingerprint for frame in frames}),
+        "drive_digests": sorted({frame.drive for frame in frames}),
+    }
+
+
+def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame]:
     """Choose frames that cover speeds, turns and lights; the dense model answers both questions about each."""
+    from owled_ros.bags.frames import ReadOptions, fingerprint
     from owled_ros.bags.selection import read_selected, select_frames
     from owled_ros.bags.summary import summarise_bag
     from owled_ros.driving.engine import predict
@@ -240,18 +303,22 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[AnsweredF
     from owled_ros.models.driving_model import load_engine
     from owled_ros.pruning.calibration import AnsweredFrame
 
+    options = ReadOptions(image_topic=sources.image_topic, ego_topic=sources.ego_topic)
     engine, profile = load_engine(model, device=sources.device), read_profile(model)
     for number, path in enumerate(sources.bags):
-        chosen = select_frames(
-            summarise_bag(path).frames, max(count // 2 // len(sources.bags), 1), sources.seed + number
-        )
-        for sample in read_selected(path, chosen):
+        summary = summarise_bag(path, options)
+        digests = {drive.number: drive.digest for drive in summary.drives}
+        chosen = select_frames(summary.frames, max(count // 2 // len(sources.bags), 1), sources.seed + number)
+        for sample in read_selected(path, chosen, options):
             prediction = predict(engine, sample.frame)
             ego = profile.ego_sentence(sample.frame.ego)
-            image = _sized(sample.frame.image, profile.image_size)
-            yield AnsweredFrame(image, ego + profile.action_question, prediction.action.generation.text or "unknown")
+            image, mark = _sized(sample.frame.image, profile.image_size), fingerprint(sample.frame)
+            answers = [(profile.action_question, prediction.action.generation.text)]
             if prediction.scene is not None:
-                yield AnsweredFrame(image, ego + profile.scene_question, prediction.scene.generation.text or "unknown")
+                answers.append((profile.scene_question, prediction.scene.generation.text))
+            for question, answer in answers:
+                answered = AnsweredFrame(image, ego + question, answer or "unknown")
+                yield _BagFrame(answered, mark, digests[sample.drive])
     engine.close()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,22 @@ class Request:
     processes: int = 1
     stride: int = 1  # every n-th picture
     camera_test_frames: int = 24
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see evaluation.beside.with_references
 
 
 def evaluate(request: Request) -> list[ResultFile]:
     """Evaluate every model on every bag; what an earlier, interrupted run has done is not done again."""
     jobs = plan_jobs(request.bags, request.specs, part_options(request), request.out)
     failures = run_jobs([job for group in jobs.values() for job in group], request.processes)
-    return [finish(group, failures, request.scenario, request.out / name) for name, group in jobs.items()]
+    return finish_all(request, jobs, failures)
+
+
+def finish_all(request: Request, jobs: Mapping[str, Sequence[Job]], failures: dict[Path, str]) -> list[ResultFile]:
+    """Write the result of every model."""
+    return [
+        finish(group, failures, request.scenario, request.out / name, request.beside.get(name))
+        for name, group in jobs.items()
+    ]
 
 
 def part_options(request: Request) -> PartOptions:
@@ -55,7 +64,13 @@ def part_options(request: Request) -> PartOptions:
     )
 
 
-def finish(jobs: Sequence[Job], failures: dict[Path, str], scenario: Scenario, directory: Path) -> ResultFile:
+def finish(
+    jobs: Sequence[Job],
+    failures: dict[Path, str],
+    scenario: Scenario,
+    directory: Path,
+    beside: Mapping[str, Any] | None = None,
+) -> ResultFile:
     """Put the parts of one model together: metrics, verdict, result.jsonl."""
     parts = [read_part(job.file) for job in jobs if job.file not in failures]
     records = [record for part in parts for record in part.records]
@@ -65,6 +80,7 @@ def finish(jobs: Sequence[Job], failures: dict[Path, str], scenario: Scenario, d
     metrics["camera_test"] = _camera_test(parts)
     metrics["calibration"] = calibration_overlap(spec, records, [part.head["Drives"] for part in parts])
     metrics["model"] = _model(spec, parts)
+    metrics["beside"] = dict(beside) if beside else None
     metrics["machine"] = {"peak_rss_bytes": max((p.end["machine"]["peak_rss_bytes"] for p in parts), default=None)}
     metrics["bag_notes"] = {part.head["Bag"]: part.end["Notes"] for part in parts if part.end["Notes"]}
     metrics["bag_failures"] = {job.bag_name: failures[job.file] for job in jobs if job.file in failures}
@@ -168,6 +184,7 @@ def _model(spec: EngineSpec, parts: Sequence[Part]) -> dict[str, Any]:
     head: dict[str, Any] = parts[0].head if parts else {}
     return {
         "name": spec.name,
+        "role": spec.role,
         "model_id": head.get("Model", ""),
         "artifact_id": head.get("Artifact", ""),
         "facts": parts[0].end["Facts"] if parts else {},

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.evaluate import Request, finish, part_options
+from owled_ros.evaluation.evaluate import Request, finish_all, part_options
 from owled_ros.evaluation.part import evaluate_part
 from owled_ros.evaluation.result import ResultFile
 from owled_ros.evaluation.run import Job, plan_jobs
@@ -43,7 +43,7 @@ def evaluate_on_fleet(request: Request, address: str) -> list[ResultFile]:
         every = [job for group in jobs.values() for job in group]
         for _ in track(_run(ray, every, failures), "evaluating bags", len(every)):
             pass
-        return [finish(group, failures, request.scenario, request.out / name) for name, group in jobs.items()]
+        return finish_all(request, jobs, failures)
     finally:
         ray.shutdown()
 

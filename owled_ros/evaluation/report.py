@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from owled_ros.errors import OwledError
+from owled_ros.evaluation.beside import DENSE, JUDGED, UNIFORM
 from owled_ros.evaluation.compare import paired_difference
 from owled_ros.evaluation.evaluate import scenario_of
 from owled_ros.evaluation.frame_values import LOWER_IS_BETTER
@@ -69,7 +70,7 @@ def write_html(results: Sequence[ResultFile], path: Path) -> Path:
         comparisons=_comparisons(results),
         plots=plots,
         colours=COLOURS,
-        success=all(result.success for result in results),
+        success=all(result.success for result in results if result.role == JUDGED),
     )
     write_atomic(path, html)
     return path
@@ -99,6 +100,8 @@ def _model(number: int, result: ResultFile) -> dict[str, Any]:
         "galleries": [("Worst frames", frames[: len(worst)]), ("Random frames", frames[len(worst) :])],
         "confidence": metrics.get("confidence", {}),
         "calibration": metrics.get("calibration", {}),
+        "role": result.role,
+        "beside": metrics.get("beside") or {},
     }
 
 
@@ -123,14 +126,12 @@ def _rows(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
 
 
 def _comparisons(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
-    """Compare every further model with the first one on the frames that both saw."""
+    """Compare every pruned model with what stands beside it, and every further one with the first, on shared frames."""
     tables = []
     scenario = scenario_of(results[0])
-    for other in results[1:]:
+    for other, base in _pairs(results):
         try:
-            found = paired_difference(
-                results[0].records, other.records, scenario.vehicle_parameters(), scenario.tolerance()
-            )
+            found = paired_difference(base.records, other.records, scenario.vehicle_parameters(), scenario.tolerance())
         except OwledError:
             continue  # other bags: nothing to compare
         entries = [
@@ -138,8 +139,22 @@ def _comparisons(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
              "interval": _span(found[name]["interval_95"])}
             for name, heading, _ in METRICS if found[name]["frames"]
         ]  # fmt: skip
-        tables.append({"name": f"{name_of(other)} against {name_of(results[0])}", "entries": entries})
+        what = "" if base.role == JUDGED else f" ({base.role})"
+        tables.append({"name": f"{name_of(other)} against {name_of(base)}{what}", "entries": entries})
     return tables
+
+
+def _pairs(results: Sequence[ResultFile]) -> list[tuple[ResultFile, ResultFile]]:
+    by_name = {name_of(result): result for result in results}
+    judged = [result for result in results if result.role == JUDGED]
+    pairs = [(result, judged[0]) for result in judged[1:]]
+    for result in judged:
+        beside = result.metrics.get("beside") or {}
+        for name in (beside.get(DENSE), beside.get(UNIFORM)):
+            other = by_name.get(name) if name else None
+            if other is not None and (result, other) not in pairs:
+                pairs.append((result, other))
+    return pairs
 
 
 def number(value: Any) -> str:

@@ -36,6 +36,11 @@ class ResultFile:
     metrics: dict[str, Any]  # the "Frame" of the verdict; empty when the file ends before it
     whole: bool  # False: the verdict is missing
 
+    @property
+    def role(self) -> str:
+        """What the model is here: "judged", or beside a judged one "dense" or "uniform"."""
+        return str(self.condition.get("Model", {}).get("role", "judged"))
+
 
 def frame_line(record: Record, system_s: float) -> str:
     """Return the line of one frame; `system_s` is the wall-clock time of its evaluation."""

@@ -42,6 +42,7 @@ class EngineSpec:
     threads: int = 1
     runtime: str = "auto"
     loader: str = LOADER
+    role: str = "judged"  # or what it is beside a judged one: "dense", "uniform"
 
     def load(self) -> Engine:
         """Load the engine."""

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ class Provenance:
     sha256: str
     samples: int
     tokens: int
+    traces: Mapping[str, Any] = field(default_factory=dict)  # further entries: what the sources are found again by
 
     def entry(self) -> dict[str, Any]:
         """Return the manifest entry."""
-        return asdict(self)
+        known = asdict(self)
+        return {**known, **known.pop("traces")}
 
 
 @dataclass(frozen=True)
