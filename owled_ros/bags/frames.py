@@ -20,6 +20,7 @@ from rosbags.typesys.store import Typestore
 from owled_ros.bags.conversions import EGO_CONVERTERS, message_to_action, message_to_scene
 from owled_ros.bags.images import decode_image
 from owled_ros.bags.message_types import typestore_for
+from owled_ros.bags.perception import PerceivedScenes
 from owled_ros.bags.stamps import stamped_messages
 from owled_ros.bags.storage import Bag, find_bag
 from owled_ros.bags.topics import TopicChoice, choose_topics
@@ -154,6 +155,7 @@ class _Aligner:
         self._history = EgoHistory(EGO_CAPACITY)
         self._experts: list[tuple[int, Action]] = []
         self._scenes: list[tuple[int, Scene]] = []
+        self._perceived = PerceivedScenes()
         self._section = 0
         self._last: int | None = None  # [ns], stamp of the newest picture that left
         self._drive = 0
@@ -177,6 +179,8 @@ class _Aligner:
             return
         try:
             message = self._decode(connection, data)
+            if connection.topic in self._topics.perception:
+                self._perceived.add(connection.msgtype, message, stamp)
             if connection.topic == self._topics.ego:
                 self._store_ego(EGO_CONVERTERS[self._topics.ego_type](message, stamp))
             elif connection.topic == self._topics.expert and (action := message_to_action(message)):
@@ -211,6 +215,7 @@ class _Aligner:
         self._history.clear()
         self._experts.clear()
         self._scenes.clear()
+        self._perceived.clear()
         self._section = section
         self._last = None
         self._drive += 1
@@ -239,7 +244,13 @@ class _Aligner:
             return None
         statistics.sizes.add((frame.image.shape[1], frame.image.shape[0]))
         expert, scene = _nearest(self._experts, held.stamp), _nearest(self._scenes, held.stamp)
-        return Sample(frame, self._drive, self._section, held.index, expert, scene)
+        return Sample(frame, self._drive, self._section, held.index, expert, scene or self._perceived_at(held.stamp))
+
+    def _perceived_at(self, stamp: int) -> Scene | None:
+        scene = self._perceived.scene_at(stamp) if self._topics.perception else None
+        if self._perceived.fault and self._perceived.fault not in self._bag.notes:
+            self._bag.note(self._perceived.fault)
+        return scene
 
     def _ego_at(self, stamp: int) -> EgoState | None:
         horizon = stamp + _nanoseconds(self._options.lookahead_s)

@@ -91,7 +91,7 @@ def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
             digest = sha256(message.data).hexdigest() if begins else ""
             pictures.append(_Picture(section, stamp, len(pictures), digest))
             continue
-        if topic == topics.expert:
+        if topic == topics.expert or (topic in topics.perception and topic != topics.ego):
             continue
         try:
             content = decode(message.connection, message.data)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from owled_ros.bags import message_types as types
 from owled_ros.bags.conversions import EGO_CONVERTERS, IMAGE_TYPES, STEERING_TYPES
+from owled_ros.bags.perception import LIGHT_TYPES, OBJECT_TYPES
 from owled_ros.bags.storage import Bag, TopicSummary, list_topics
 from owled_ros.errors import OwledError
 
@@ -26,11 +27,12 @@ class TopicChoice:
     steering: str = ""  # measured tire angle
     expert: str = ""
     scene: str = ""
+    perception: tuple[str, ...] = ()  # objects, traffic lights and the pose that goes with them, where scene is empty
 
     @property
     def names(self) -> frozenset[str]:
         """Every topic that is read."""
-        return frozenset(filter(None, (self.image, self.ego, self.steering, self.expert, self.scene)))
+        return frozenset(filter(None, (self.image, self.ego, self.steering, self.expert, self.scene, *self.perception)))
 
 
 def choose_topics(bag: Bag, image_topic: str = "", ego_topic: str = "") -> TopicChoice:
@@ -41,14 +43,24 @@ def choose_topics(bag: Bag, image_topic: str = "", ego_topic: str = "") -> Topic
         raise OwledError(f"bag {bag.path} holds no topics{detail}; record a camera and the ego motion")
     image = _the_camera(bag, topics, image_topic)
     ego = _the_ego(bag, topics, ego_topic)
+    scene = _first(topics, (types.SCENE_DESCRIPTION,), TRUTH_NAMESPACE)
     return TopicChoice(
         image=image.name,
         ego=ego.name,
         ego_type=ego.msgtype,
         steering=_first(topics, STEERING_TYPES),
         expert=_first(topics, (types.PREDICTED_ACTION,), EXPERT_NAMESPACE),
-        scene=_first(topics, (types.SCENE_DESCRIPTION,), TRUTH_NAMESPACE),
+        scene=scene,
+        perception=() if scene else _perception(topics, ego),
     )
+
+
+def _perception(topics: Sequence[TopicSummary], ego: TopicSummary) -> tuple[str, ...]:
+    objects = next((name for kind in OBJECT_TYPES if (name := _first(topics, (kind,)))), "")
+    if not objects:
+        return ()
+    pose = ego.name if ego.msgtype == types.ODOMETRY else _first(topics, (types.ODOMETRY,))
+    return tuple(filter(None, (objects, _first(topics, LIGHT_TYPES), pose)))
 
 
 def _the_camera(bag: Bag, topics: Sequence[TopicSummary], wanted: str) -> TopicSummary:

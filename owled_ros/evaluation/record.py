@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from owled_ros.driving.answer import Action, AnswerError, Manoeuvre, Scene, format_scene, parse_scene
+from owled_ros.driving.answer import Action, AnswerError, Light, Manoeuvre, Scene, format_scene, parse_scene
 from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import Prediction, Reason
 from owled_ros.errors import OwledError
@@ -118,7 +118,7 @@ def make_record(
 def make_truth(motion: Truth, expert: Action | None, scene: Scene | None) -> Truth:
     """Complete the truth from ego motion: an expert's action takes the place of what the vehicle did."""
     # distances are whole metres in the answers, so they are in the truth
-    truth = replace(motion, scene=parse_scene(format_scene(scene)) if scene else None)
+    truth = replace(motion, scene=_scene_from(format_scene(scene), scene.light.name) if scene else None)
     if expert is None:
         return truth
     return replace(
@@ -160,6 +160,7 @@ def record_to_frame(record: Record) -> dict[str, Any]:
             "Manoeuvre": truth.manoeuvre,
             "Path": [list(point) for point in truth.path] if truth.path else None,
             "Scene": format_scene(truth.scene) if truth.scene else None,
+            **({"Light": truth.scene.light.name} if truth.scene else {}),
         },
         TIMING_KEY: asdict(record.timing),
     }
@@ -196,12 +197,18 @@ def frame_to_record(frame: Mapping[str, Any]) -> Record:
                 source=truth["Source"],
                 manoeuvre=truth["Manoeuvre"],
                 path=tuple((point[0], point[1]) for point in truth["Path"]) if truth["Path"] else None,
-                scene=parse_scene(truth["Scene"]) if truth["Scene"] else None,
+                scene=_scene_from(truth["Scene"], truth.get("Light")) if truth["Scene"] else None,
             ),
             timing=Timing(**frame.get(TIMING_KEY, {})),
         )
     except (KeyError, TypeError, IndexError, AnswerError) as error:
         raise OwledError(f"a frame of the result cannot be read ({error!r}); evaluate again") from error
+
+
+def _scene_from(text: str, light: str | None) -> Scene | None:
+    """Read a true scene; its light may be unknown, or known without a distance, which the grammar cannot say."""
+    scene = parse_scene(text)
+    return replace(scene, light=Light[light]) if scene and light else scene
 
 
 def _number(value: float) -> float:
