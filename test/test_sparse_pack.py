@@ -20,7 +20,7 @@ from transformers import (
 
 from owled_ros.errors import OwledError
 from owled_ros.sparse import SparseDecoder, library
-from owled_ros.sparse.architecture import refusal, rotary_frequencies, shape_of
+from owled_ros.sparse.architecture import position_sections, refusal, rotary_frequencies, shape_of, text_config
 from owled_ros.sparse.build import AVX512, sources
 from owled_ros.sparse.format import read_packed
 from owled_ros.sparse.linear import pack_linears, replace_linears
@@ -103,6 +103,17 @@ def test_what_the_kernels_cannot_compute_is_refused(change: dict[str, object], r
     assert reason in refusal({**LLAMA, **change})
     with pytest.raises(OwledError, match="torch"):
         shape_of({**LLAMA, **change})
+
+
+@pytest.mark.parametrize("kind", ["mrope", "default"])
+def test_the_text_of_qwen_vl_in_both_layouts_of_its_config(kind: str) -> None:
+    text = {**LLAMA, "model_type": "qwen2_vl_text", "rope_scaling": {"type": kind, "mrope_section": [2, 3, 3]}}
+    for config in ({**text, "model_type": "qwen2_vl"}, {"model_type": "qwen2_vl", "text_config": text}):
+        found = text_config(config)
+        assert refusal(found) == ""
+        assert shape_of(found).head_dim == 16
+        assert position_sections(found) == (2, 3, 3)
+    assert position_sections(LLAMA) == ()
 
 
 def test_rotary_frequencies_by_hand() -> None:

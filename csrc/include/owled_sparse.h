@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 #define OWLED_API __attribute__((visibility("default")))
-#define OWLED_ABI_VERSION 1
+#define OWLED_ABI_VERSION 2
 
 enum owled_status {
   OWLED_OK = 0,
@@ -94,6 +94,11 @@ OWLED_API size_t owled_cache_bytes(const owled_cache* cache);
 /* embeddings (count, hidden); logits (vocabulary) of the last position. */
 OWLED_API int owled_embed(owled_model* model, const int32_t* tokens, int count, float* embeddings);
 OWLED_API int owled_prefill(owled_model* model, owled_cache* cache, const float* embeddings, int count, float* logits);
+/* The same with given rotary positions, (count, head_dim / 2) in the order of the frequencies, for models that place the
+ * tokens of a picture in three dimensions. What follows goes on from `next`, until the cache is cut back to nothing. */
+OWLED_API int owled_prefill_at(
+  owled_model* model, owled_cache* cache, const float* embeddings, const float* positions, int next, int count,
+  float* logits);
 OWLED_API int owled_step(owled_model* model, owled_cache* cache, int32_t token, float* logits);
 
 /* Decode from `logits` (of the last position in the cache). Writes at most max_tokens tokens and log probabilities,

@@ -241,6 +241,7 @@ int owled_cache_truncate(owled_cache* cache, int length) {
     if (length < 0 || length > cache->length)
       refuse("the cache holds " + std::to_string(cache->length) + " positions and cannot be cut to " + std::to_string(length));
     cache->length = length;
+    if (length == 0) cache->shift = 0;
   });
 }
 
@@ -254,12 +255,23 @@ int owled_embed(owled_model* model, const int32_t* tokens, int count, float* emb
 }
 
 int owled_prefill(owled_model* model, owled_cache* cache, const float* embeddings, int count, float* logits) {
+  return owled_prefill_at(model, cache, embeddings, nullptr, 0, count, logits);
+}
+
+int owled_prefill_at(
+  owled_model* model, owled_cache* cache, const float* embeddings, const float* positions, int next, int count,
+  float* logits) {
   return guarded([&] {
     const std::lock_guard<std::mutex> hold(model->lock);
     owled::Decoder& decoder = decoder_of(model);
     check_room(model, cache, count);
     check_finite(embeddings, static_cast<size_t>(count) * decoder.shape().hidden, "the embeddings");
-    decoder.prefill(cache, embeddings, count, logits);
+    if (positions != nullptr) {
+      check_finite(positions, static_cast<size_t>(count) * (decoder.shape().head_dim / 2), "the positions");
+      if (next < 0 || next > (1 << 24)) refuse("the next position is " + std::to_string(next));
+    }
+    decoder.prefill(cache, embeddings, count, logits, positions);
+    if (positions != nullptr) cache->shift = next - cache->length;
     check_finite(logits, decoder.shape().vocabulary, "the logits");
   });
 }

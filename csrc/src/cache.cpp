@@ -26,6 +26,7 @@ Cache::~Cache() { munmap(keys_, bytes_); }
 
 void Cache::copy_from(const Cache& other) {
   length = other.length;
+  shift = other.shift;
   const size_t used = static_cast<size_t>((length + kPanel - 1) / kPanel * kPanel) * dim;
   for (int layer = 0; layer < layers_; ++layer)
     for (int head = 0; head < kv_heads_; ++head) {

@@ -126,24 +126,26 @@ void Decoder::reserve_scores(int positions) {
   for (Scratch& s : scratch_) s.scores = Buffer<float>(static_cast<size_t>(score_room_) * kMaxQueries);
 }
 
-// Angles of `count` positions from `first`: [position / 16][D / 2][16].
-void Decoder::rotary_table(int first, int count) {
+// Angles of `count` positions from `first`, or of the given ones: [position / 16][D / 2][16].
+void Decoder::rotary_table(int first, int count, const float* positions) {
   const int half = shape_.head_dim / 2;
   for (int t = 0; t < count; ++t)
     for (int i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(first + t) * rotary_[i];
+      const float position =
+        positions != nullptr ? positions[static_cast<size_t>(t) * half + i] : static_cast<float>(first + t);
+      const float angle = position * rotary_[i];
       const size_t place = (static_cast<size_t>(t / kPanel) * half + i) * kPanel + t % kPanel;
       cosine_[place] = std::cos(angle) * shape_.rotary_scale;
       sine_[place] = std::sin(angle) * shape_.rotary_scale;
     }
 }
 
-void Decoder::step(Cache* cache, const float* embedding, float* logits) {
+void Decoder::step(Cache* cache, const float* embedding, float* logits, const float* positions) {
   reserve_scores(cache->room);
   team_->begin();
   cache_ = cache;
   std::memcpy(hidden_.get(), embedding, shape_.hidden * sizeof(float));
-  rotary_table(cache->length, 1);
+  rotary_table(cache->length + cache->shift, 1, positions);
   with_logits_.store(logits != nullptr, std::memory_order_release);
   team_->run(step_job, this);
   cache->length += 1;

@@ -41,10 +41,11 @@ class Decoder {
   const DecoderShape& shape() const { return shape_; }
   uint64_t step_bytes() const;
   void embed(int token, float* out) const;
-  // Appends one position; its logits when logits is not null.
-  void step(Cache* cache, const float* embedding, float* logits);
-  // Appends `count` positions and gives the logits of the last one.
-  void prefill(Cache* cache, const float* embeddings, int count, float* logits);
+  // Appends one position; its logits when logits is not null. `positions` (D / 2): see prefill.
+  void step(Cache* cache, const float* embedding, float* logits, const float* positions = nullptr);
+  // Appends `count` positions and gives the logits of the last one. `positions` (count, D / 2) are the rotary positions
+  // of every pair; null: one after the other.
+  void prefill(Cache* cache, const float* embeddings, int count, float* logits, const float* positions = nullptr);
 
  private:
   struct Projection {
@@ -58,7 +59,7 @@ class Decoder {
   bool prefill_layer(Walk& walk, int index);
 
   void reserve_scores(int positions);
-  void rotary_table(int first, int count);
+  void rotary_table(int first, int count, const float* positions);
   void project(Scratch& s, const float* x, const Projection* list, int count, int begin, int end) const;
   bool add_projection(Walk& walk, const float* x, const Matrix& matrix);
   void attend_token(Scratch& s, int index, int head) const;

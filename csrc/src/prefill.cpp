@@ -19,7 +19,7 @@ float* panel_at(const Buffer<float>& buffer, int rows, int panel) {
 
 }  // namespace
 
-void Decoder::prefill(Cache* cache, const float* embeddings, int count, float* logits) {
+void Decoder::prefill(Cache* cache, const float* embeddings, int count, float* logits, const float* positions) {
   const int queries = shape_.heads * shape_.head_dim, keys = shape_.kv_heads * shape_.head_dim;
   if (panel_hidden_.get() == nullptr && count > kSingleTokens) {
     const auto make = [](int rows) { return Buffer<float>(static_cast<size_t>(rows_of(rows)) * kPanel * kMaxPanels); };
@@ -40,16 +40,20 @@ void Decoder::prefill(Cache* cache, const float* embeddings, int count, float* l
     cache_ = cache;
     tokens_ = take;
     embeddings_ = embeddings;
-    rotary_table(cache->length, take);
+    rotary_table(cache->length + cache->shift, take, positions);
     panels_.store((take + kPanel - 1) / kPanel, std::memory_order_release);
     with_logits_.store(take == count, std::memory_order_release);
     team_->run(prefill_job, this);
     cache->length += take;
     count -= take;
     embeddings += static_cast<size_t>(take) * shape_.hidden;
+    if (positions != nullptr) positions += static_cast<size_t>(take) * (shape_.head_dim / 2);
     if (count == 0) std::memcpy(logits, logits_.get(), shape_.vocabulary * sizeof(float));
   }
-  for (; count > 0; --count, embeddings += shape_.hidden) step(cache, embeddings, count == 1 ? logits : nullptr);
+  for (; count > 0; --count, embeddings += shape_.hidden) {
+    step(cache, embeddings, count == 1 ? logits : nullptr, positions);
+    if (positions != nullptr) positions += shape_.head_dim / 2;
+  }
 }
 
 void Decoder::prefill_job(void* self, Walk& walk) { static_cast<Decoder*>(self)->run_prefill(walk); }

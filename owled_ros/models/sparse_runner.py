@@ -14,7 +14,11 @@ import torch
 
 from owled_ros.errors import OwledError
 from owled_ros.models.runners import TEXT_INPUTS
+from owled_ros.sparse.architecture import position_sections
 from owled_ros.sparse.decoder import Cache, DecoderFacts, SparseDecoder
+
+LANGUAGE_PARTS = ("language_model", "text_model")
+PLACES = "mm_token_type_ids"  # the text input that tells Qwen-VL which tokens are a picture's
 
 
 class SparseRunner:
@@ -22,13 +26,19 @@ class SparseRunner:
 
     def __init__(self, model: Any, packed: Path, dtype: torch.dtype, threads: int, kernel: str = "auto") -> None:
         self._decoder = SparseDecoder.open(packed, threads=threads, kernel=kernel)
-        self._capture = _Capture(model.model.language_model)
+        part = next((name for name in LANGUAGE_PARTS if hasattr(model.model, name)), None)
+        if part is None:
+            raise OwledError(
+                f"no language model found inside {type(model).__name__}; expected one named {' or '.join(LANGUAGE_PARTS)}"
+            )
+        self._capture = _Capture(getattr(model.model, part))
+        self._sections = position_sections(self._capture.config.to_dict())
         hidden = self._capture.embed_tokens.weight.shape[1]
         if hidden != self._decoder.facts.hidden:
             raise OwledError(
                 f"{packed} has hidden size {self._decoder.facts.hidden}, the model {hidden}; pack the model again"
             )
-        model.model.language_model = self._capture  # frees the dense language model
+        setattr(model.model, part, self._capture)  # frees the dense language model
         self._seeing, self._dtype = model.model.eval(), dtype
         self._cache: Cache = self._decoder.new_cache(self._decoder.facts.max_positions)
         self._prefix_tokens = 0
@@ -43,14 +53,15 @@ class SparseRunner:
         pictures = {
             name: value.to(self._dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
             for name, value in inputs.items()
-            if name not in TEXT_INPUTS
+            if name not in TEXT_INPUTS or name == PLACES
         }
         with torch.inference_mode():
             self._seeing(input_ids=inputs["input_ids"], **pictures, use_cache=False)
         prefix = self._capture.embeddings[0].float().numpy()  # (T, C)
         self._prefix_tokens = len(prefix)
         self._cache.truncate(0)
-        return self._decoder.prefill(self._cache, np.concatenate([prefix, self._decoder.embed(suffix)]))
+        places = pair_positions(self._capture.positions, self._sections, len(suffix))
+        return self._decoder.prefill(self._cache, np.concatenate([prefix, self._decoder.embed(suffix)]), places)
 
     def rewind(self) -> None:
         """Cut the cache back to the prefix."""
@@ -68,22 +79,43 @@ class SparseRunner:
         self._seeing = torch.nn.Identity()
 
 
+def pair_positions(positions: torch.Tensor | None, sections: tuple[int, ...], more: int) -> np.ndarray | None:
+    """Spread three positions per token over the rotary pairs, and go on behind them for `more` tokens.
+
+    Args:
+        positions: (3, 1, T) for time, height and width, or (4, 1, T) with the plain position before them; else None.
+        sections: Pairs that turn by each (Wang et al., arXiv 2409.12191, section 2.1); empty: plain positions.
+        more: Tokens of text behind, X.
+
+    Returns:
+        (T + X, D / 2) float32; None where the tokens simply follow each other.
+    """
+    if positions is None or positions.ndim != 3 or not sections:
+        return None
+    grid = positions[-3:, 0].float()  # (3, T)
+    text = grid.max() + 1 + torch.arange(more)  # (X)
+    grid = torch.cat([grid, text.expand(3, -1)], dim=1)  # (3, T + X)
+    axes = torch.repeat_interleave(torch.arange(len(sections)) % 3, torch.tensor(sections))  # (D / 2)
+    return grid[axes].T.contiguous().numpy()
+
+
 class _Capture(torch.nn.Module):
-    """Stands where the language model stood and keeps the embeddings it would have read."""
+    """Stands where the language model stood and keeps the embeddings and positions it would have read."""
 
     def __init__(self, language_model: Any) -> None:
         super().__init__()
         self.embed_tokens = language_model.get_input_embeddings()
         self.config = language_model.config
         self.embeddings = torch.empty(0)
+        self.positions: torch.Tensor | None = None
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """Return the table that transformers looks tokens up in."""
         return self.embed_tokens
 
-    def forward(self, inputs_embeds: torch.Tensor, **_: Any) -> Any:
-        """Keep (1, T, C)."""
+    def forward(self, inputs_embeds: torch.Tensor, position_ids: torch.Tensor | None = None, **_: Any) -> Any:
+        """Keep (1, T, C) and the positions."""
         from transformers.modeling_outputs import BaseModelOutputWithPast
 
-        self.embeddings = inputs_embeds
+        self.embeddings, self.positions = inputs_embeds, position_ids
         return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)

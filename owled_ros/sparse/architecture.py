@@ -11,7 +11,11 @@ import numpy as np
 from owled_ros.errors import OwledError
 from owled_ros.sparse.format import Role, Shape
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+# Texts inside Qwen-VL turn pairs by three positions; the caller gives them where a picture is (Decoder.prefill).
+IN_THREE_DIMENSIONS = ("qwen2_vl_text", "qwen2_5_vl_text")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", *IN_THREE_DIMENSIONS)
+# Older configs keep what belongs to the text at the top.
+WHOLE_MODELS = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}
 TEXT_PARTS = ("text_config", "llm_config", "language_config")
 # Where the decoder's tensors start: plain models, and the language model inside LLaVA, SmolVLM and Qwen-VL.
 PREFIXES = (
@@ -41,7 +45,8 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for part in TEXT_PARTS:
         if isinstance(config.get(part), Mapping):
             return config[part]
-    return config
+    family = str(config.get("model_type", ""))
+    return {**config, "model_type": WHOLE_MODELS[family]} if family in WHOLE_MODELS else config
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
@@ -73,13 +78,12 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
 def refusal(config: Mapping[str, Any]) -> str:
     """Say why the decoder cannot run a model; empty when it can."""
     family = str(config.get("model_type", ""))
-    # The texts inside VLMs have types such as "qwen2_vl_text"; their text-only rotation is the plain one.
     if family not in FAMILIES:
         return f"model type {family!r} is not one of {', '.join(FAMILIES)}"
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         return f"activation {config['hidden_act']!r}, expected silu"
     rope = _rope(config)
-    if "mrope_section" in rope:
+    if "mrope_section" in rope and family not in IN_THREE_DIMENSIONS:
         return "three-dimensional rotary positions (mrope)"
     if rope_kind(rope) not in ("default", "linear", "llama3"):
         return f"rotary scaling {rope_kind(rope)!r}"
@@ -92,8 +96,14 @@ def refusal(config: Mapping[str, Any]) -> str:
 
 
 def rope_kind(rope: Mapping[str, Any]) -> str:
-    """Name the kind of rotary scaling."""
-    return str(rope.get("rope_type") or rope.get("type") or "default")
+    """Name the kind of rotary scaling; three-dimensional positions scale nothing."""
+    kind = str(rope.get("rope_type") or rope.get("type") or "default")
+    return "default" if kind == "mrope" else kind
+
+
+def position_sections(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Give how many neighbouring pairs turn by the first, second and third position; empty with plain positions."""
+    return tuple(int(size) for size in _rope(config).get("mrope_section") or ())
 
 
 def rotary_frequencies(config: Mapping[str, Any], shape: Shape) -> np.ndarray:

@@ -77,8 +77,15 @@ class Decoder(Protocol):
     def new_cache(self, max_tokens: int) -> Cache:
         """Make an empty cache; memory is taken as it fills."""
 
-    def prefill(self, cache: Cache, embeddings: np.ndarray) -> np.ndarray:
-        """Append T positions from their embeddings (T, C), image tokens among them; logits (V,) of the last."""
+    def prefill(self, cache: Cache, embeddings: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """Append T tokens from their embeddings (T, C), image tokens among them; logits (V,) of the last.
+
+        Args:
+            cache: They are appended to it.
+            embeddings: (T, C).
+            positions: (T, D / 2) for head size D, the rotary position of every pair, for models that place pictures in
+                three dimensions; whatever follows goes on behind the largest. None: one after the other.
+        """
 
     def step(self, cache: Cache, token: int) -> np.ndarray:
         """Append one token; logits (V,) float32 of the next."""
@@ -109,6 +116,18 @@ class Decoder(Protocol):
 
     def close(self) -> None:
         """Free everything; caches are closed with it."""
+
+
+def checked_positions(positions: np.ndarray | None, tokens: int, pairs: int) -> tuple[np.ndarray | None, int]:
+    """Give rotary positions (T, D / 2) as float32 and the position behind them; raises OwledError when they do not fit."""
+    if positions is None:
+        return None, 0
+    places = np.ascontiguousarray(positions, np.float32)
+    if places.shape != (tokens, pairs) or not np.isfinite(places).all() or places.min(initial=0) < 0:
+        raise OwledError(
+            f"rotary positions of shape {places.shape}, expected ({tokens}, {pairs}) with none below zero or not finite"
+        )
+    return places, int(places.max(initial=-1)) + 1
 
 
 class SparseDecoder:

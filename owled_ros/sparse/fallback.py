@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from owled_ros.errors import OwledError
-from owled_ros.sparse.decoder import Cache, DecoderFacts, Generation
+from owled_ros.sparse.decoder import Cache, DecoderFacts, Generation, checked_positions
 from owled_ros.sparse.format import Format, PackedTensor, Role, Shape, read_packed
 from owled_ros.sparse.quantise import unpack_matrix
 
@@ -36,6 +36,7 @@ class TorchCache:
         size = (shape.layers, shape.kv_heads, max_tokens, shape.head_dim)
         self.keys, self.values = torch.zeros(size), torch.zeros(size)
         self._shape, self._max_tokens, self._length = shape, max_tokens, 0
+        self.shift = 0  # rotary position of the next token minus length
 
     @property
     def length(self) -> int:
@@ -56,13 +57,14 @@ class TorchCache:
         if not 0 <= length <= self._length:
             raise OwledError(f"the cache holds {self._length} positions and cannot be cut to {length}")
         self._length = length
+        self.shift = self.shift if length else 0
 
     def fork(self) -> TorchCache:
         """Copy the positions into a cache of its own."""
         copy = TorchCache(self._shape, self._max_tokens)
         copy.keys.copy_(self.keys)
         copy.values.copy_(self.values)
-        copy._length = self._length
+        copy._length, copy.shift = self._length, self.shift
         return copy
 
     def close(self) -> None:
@@ -113,8 +115,8 @@ class TorchDecoder:
         """Make an empty cache."""
         return TorchCache(self._shape, max_tokens)
 
-    def prefill(self, cache: Cache, embeddings: np.ndarray) -> np.ndarray:
-        """Append T positions; logits (V,) of the last."""
+    def prefill(self, cache: Cache, embeddings: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """Append T tokens; logits (V,) of the last."""
         own = _own(cache)
         x = torch.from_numpy(np.ascontiguousarray(embeddings, np.float32))  # (T, C)
         if x.ndim != 2 or x.shape[1] != self._shape.hidden or len(x) == 0:
@@ -125,14 +127,16 @@ class TorchDecoder:
             raise OwledError(
                 f"the cache is full: {own.length} of {own.max_tokens} positions used, {len(x)} more asked for"
             )
+        places, following = checked_positions(positions, len(x), self._shape.head_dim // 2)
         with self._lock, torch.inference_mode():
-            cosine, sine = self._rotation(own.length, len(x))
+            cosine, sine = self._rotation(own.length + own.shift, len(x), places)
             for layer in range(self._shape.layers):
                 x = x + self._attention(own, layer, x, cosine, sine)
                 normed = self._norm(x, Role.MLP_NORM, layer)
                 gated = silu(self._project(normed, Role.GATE, layer)) * self._project(normed, Role.UP, layer)
                 x = x + self._project(gated, Role.DOWN, layer)
             own.append(len(x))
+            own.shift = own.shift if places is None else following - own.length
             head = Role.HEAD if (Role.HEAD, -1) in self._tensors else Role.EMBEDDING
             logits = self._project(self._norm(x[-1:], Role.FINAL_NORM, -1), head, -1)[0]
         if not torch.isfinite(logits).all():
@@ -208,9 +212,12 @@ class TorchDecoder:
         )[0]
         return self._project(mixed.transpose(0, 1).reshape(count, -1), Role.OUTPUT, layer)
 
-    def _rotation(self, start: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        positions = torch.arange(start, start + count, dtype=torch.float32)
-        angles = torch.outer(positions, self._tensors[Role.ROTARY, -1].weight).repeat(1, 2)  # (T, D)
+    def _rotation(self, start: int, count: int, places: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        frequencies = self._tensors[Role.ROTARY, -1].weight  # (D / 2)
+        positions = torch.arange(start, start + count, dtype=torch.float32)[:, None]
+        if places is not None:
+            positions = torch.from_numpy(places)
+        angles = (positions * frequencies).repeat(1, 2)  # (T, D)
         return angles.cos() * self._shape.rotary_scale, angles.sin() * self._shape.rotary_scale
 
     def _heads(self, x: torch.Tensor, role: Role, layer: int, heads: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 from owled_ros.errors import OwledError
 
 logger = logging.getLogger(__name__)
-ABI_VERSION = 1
+ABI_VERSION = 2
 LIBRARY_NAME = "libowled_sparse.so"
 ENVIRONMENT = "OWLED_SPARSE_LIBRARY"
 
@@ -83,7 +83,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "owled_cache_truncate": (_INT, (_POINTER, _INT)),
     "owled_cache_bytes": (ctypes.c_size_t, (_POINTER,)),
     "owled_embed": (_INT, (_POINTER, _POINTER, _INT, _POINTER)),
-    "owled_prefill": (_INT, (_POINTER, _POINTER, _POINTER, _INT, _POINTER)),
+    "owled_prefill_at": (_INT, (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _POINTER)),
     "owled_step": (_INT, (_POINTER, _POINTER, _INT32, _POINTER)),
     "owled_read_bandwidth": (ctypes.c_double, (ctypes.c_size_t, _INT, _INT)),
     "owled_generate": (

@@ -13,7 +13,7 @@ import numpy as np
 
 from owled_ros.errors import OwledError
 from owled_ros.sparse import library
-from owled_ros.sparse.decoder import Cache, DecoderFacts, Generation
+from owled_ros.sparse.decoder import Cache, DecoderFacts, Generation, checked_positions
 
 FINISH = ("stop", "length", "cancelled", "callback")
 SPIN_US = 50  # an idle worker sleeps after this
@@ -144,7 +144,7 @@ class NativeDecoder:
         if not facts.has_decoder:
             self._model.close()
             raise OwledError(f"{path}: holds single matrices, no decoder; open it with owled_ros.sparse.linear")
-        self._hidden, self._vocabulary = facts.hidden, facts.vocabulary
+        self._hidden, self._vocabulary, self._half_head = facts.hidden, facts.vocabulary, facts.head_dim // 2
         self._caches: weakref.WeakSet[NativeCache] = weakref.WeakSet()
         self._facts = DecoderFacts(
             kernel=facts.kernel.decode(),
@@ -187,14 +187,17 @@ class NativeDecoder:
         self._caches.add(cache)
         return cache
 
-    def prefill(self, cache: Cache, embeddings: np.ndarray) -> np.ndarray:
-        """Append T positions; logits (V,) of the last."""
+    def prefill(self, cache: Cache, embeddings: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """Append T tokens; logits (V,) of the last."""
         x = np.ascontiguousarray(embeddings, np.float32)  # (T, C)
         if x.ndim != 2 or x.shape[1] != self._hidden:
             raise OwledError(f"embeddings of shape {x.shape}, expected (T, {self._hidden})")
         logits = np.empty(self._vocabulary, np.float32)
-        native, model = self._model.library, self._model.open_handle()
-        library.check(native.owled_prefill(model, _native(cache).open_handle(), _address(x), len(x), _address(logits)))
+        places, following = checked_positions(positions, len(x), self._half_head)
+        native, model, handle = self._model.library, self._model.open_handle(), _native(cache).open_handle()
+        address = None if places is None else _address(places)
+        status = native.owled_prefill_at(model, handle, _address(x), address, following, len(x), _address(logits))
+        library.check(status)
         return logits
 
     def step(self, cache: Cache, token: int) -> np.ndarray:
