@@ -60,7 +60,7 @@ def run_side(arguments: argparse.Namespace) -> dict[str, float]:
     texts = [read_driving_text(arguments.data, tokenizer, lines) for lines in (CALIBRATION_LINES, TEST_LINES)]
     make = lambda part, samples, tokens: text_set("driving_text", "-", "-", part, tokenizer, samples, tokens, 0).batches  # noqa: E731
     batches, test = make(texts[0], arguments.samples, arguments.tokens), make(texts[1], 8, 512)
-    model = load_model(arguments.model)
+    model = load_model(arguments.model, dtype="float32" if arguments.side == "ours" else arguments.peer_dtype)
     start = time.monotonic()
     (_prune_ours if arguments.side == "ours" else _prune_peer)(model, batches, arguments)
     seconds = time.monotonic() - start
@@ -104,8 +104,8 @@ def _prune_peer(model: Any, batches: list[Any], arguments: argparse.Namespace) -
 
 def _in_a_process(side: str, arguments: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--side", side]
-    for name in ("model", "data", "samples", "tokens", "threads", "allocation"):
-        command += [f"--{name}", str(getattr(arguments, name))]
+    for name in ("model", "data", "samples", "tokens", "threads", "allocation", "peer_dtype"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(arguments.peer_path or "")]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(arguments.threads)}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
@@ -124,6 +124,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--allocation", default="uniform", help="of our side; the other one knows uniform only")
+    parser.add_argument(
+        "--peer-dtype", default="float32", help="of the other side's weights; bfloat16 is faster, and rounds"
+    )
     parser.add_argument("--peer-path", type=Path)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()

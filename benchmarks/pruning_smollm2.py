@@ -13,18 +13,21 @@ import importlib.util
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from owled_ros.models.components import Structure, find_structure
 from owled_ros.models.load import load_model, load_processor
+from owled_ros.pruning.allocation import project
 from owled_ros.pruning.calibration import CalibrationSet, merge, read_driving_text, read_general_text, text_set
 from owled_ros.pruning.config import Batch, PruneConfig
+from owled_ros.pruning.learned import HIGHEST
 from owled_ros.pruning.passes import forward_precision
-from owled_ros.pruning.plan import Plan, count_zeros, make_plan
+from owled_ros.pruning.plan import Plan, learn_plan, make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.pruning.quality import measure
 
@@ -65,19 +68,17 @@ def main() -> None:
     with forward_precision("auto", "cpu"):
         if "dense" not in _read(arguments.rows):
             _append(arguments.rows, {"key": "dense", **_perplexities(model, tests)})
-        plans: dict[tuple[str, int], Plan] = {}
         for row in _wanted(arguments):
             if row.key in _read(arguments.rows):
                 continue
             model.load_state_dict(dense)
             batches = _calibration(tokenizer, arguments, row.draw).batches
-            start = time.monotonic()
-            plan = _plan(model, structure, batches, row, arguments, plans)
+            plan, learn_s = _plan(model, structure, batches, row, arguments)
             planned = time.monotonic()
             prune_blocks(model, structure, batches, plan.zeros, _config(row, arguments))
             pruned = time.monotonic()
             found = {"key": row.key, **vars(row), **_perplexities(model, tests)}
-            found |= {"plan_s": round(planned - start, 1), "prune_s": round(pruned - planned, 1)}
+            found |= {"learn_s": learn_s, "prune_s": round(pruned - planned, 1)}
             _append(arguments.rows, found)
             print(json.dumps(found), flush=True)
 
@@ -117,40 +118,29 @@ def _spread(values: list[float]) -> str:
 
 
 def _plan(
-    model: Any,
-    structure: Structure,
-    batches: list[Batch],
-    row: Row,
-    arguments: argparse.Namespace,
-    plans: dict[tuple[str, int], Plan],
-) -> Plan:
-    """Make the row's plan; the learned one is found once per draw and shifted to the row's sparsity."""
-    if row.allocation != "learned":
-        return make_plan(model, structure, batches, _config(row, arguments), lambda *_: None)
-    cached = arguments.rows.with_suffix(f".learned-{row.draw}.json")
-    if ("learned", row.draw) not in plans:
-        if cached.exists():
-            plans["learned", row.draw] = Plan(**json.loads(cached.read_text()))
-        else:
-            at = Row(row.score, "learned", row.statistics, LEARN_AT, row.draw)
+    model: Any, structure: Structure, batches: list[Batch], row: Row, arguments: argparse.Namespace
+) -> tuple[Plan, float]:
+    """Make the row's plan and tell what learning took; a learned one is found once per draw and shifted."""
+    config, learned, seconds = _config(row, arguments), None, 0.0
+    if row.allocation == "learned":
+        kept = arguments.rows.with_suffix(f".learned-{row.draw}.json")
+        if not kept.exists():
+            at = _config(replace(row, sparsity=LEARN_AT), arguments)
             report = lambda done, total, detail: print(f"learn {done}/{total} {detail}", flush=True)  # noqa: E731
-            plans["learned", row.draw] = make_plan(model, structure, batches, _config(at, arguments), report)
-            cached.write_text(json.dumps(plans["learned", row.draw].to_json()))
-    return shifted(structure, plans["learned", row.draw], row.sparsity)
+            start = time.monotonic()
+            plan = learn_plan(model, structure, batches, at, report)
+            kept.write_text(json.dumps({"plan": plan, "seconds": round(time.monotonic() - start, 1)}))
+        found = json.loads(kept.read_text())
+        learned, seconds = shifted(structure, found["plan"], row.sparsity), found["seconds"]
+    return make_plan(model, structure, batches, config, lambda *_: None, learned), seconds
 
 
-def shifted(structure: Structure, plan: Plan, sparsity: float) -> Plan:
+def shifted(structure: Structure, plan: dict[str, float], sparsity: float) -> dict[str, float]:
     """Move a plan to another sparsity by one shift of all its values within the bounds."""
-    import numpy as np
-
-    from owled_ros.pruning.allocation import project
-
     matrices = [matrix for block in structure.blocks for matrix in block.matrices]
-    values = project(
-        np.array([plan.sparsity[m.name] for m in matrices]), np.array([float(m.size) for m in matrices]), sparsity
-    )
-    moved = {matrix.name: float(value) for matrix, value in zip(matrices, values, strict=True)}
-    return Plan(moved, count_zeros(structure, moved, [(tuple(structure.component_sizes()), sparsity)]), plan.lod)
+    sizes = np.array([float(matrix.size) for matrix in matrices])
+    values = project(np.array([plan[matrix.name] for matrix in matrices]), sizes, sparsity, high=HIGHEST)
+    return {matrix.name: float(value) for matrix, value in zip(matrices, values, strict=True)}
 
 
 def _config(row: Row, arguments: argparse.Namespace) -> PruneConfig:

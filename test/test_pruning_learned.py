@@ -55,6 +55,22 @@ def test_learning_moves_the_zeros_to_the_useless_block_and_leaves_the_model_alon
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
+def test_scores_that_correct_what_is_kept_go_part_of_the_way_from_block0() -> None:
+    model, batches = tiny_model("llama"), tiny_batches("llama")
+    structure = find_structure(model)
+    found: dict[str, dict[str, float]] = {}
+    far = {
+        matrix.name: 0.5 for block in structure.blocks for matrix in block.matrices
+    }  # any plan that holds the budget
+    for score, allocation in (("wanda", "learned"), ("sparsegpt", "learned"), ("sparsegpt", "block0")):
+        config = PruneConfig(Path(), Path(), 0.5, score, allocation)
+        found[f"{score} {allocation}"] = make_plan(model, structure, batches, config, lambda *_: None, far).sparsity
+    assert found["wanda learned"] == far
+    for name, start in found["sparsegpt block0"].items():
+        assert found["sparsegpt learned"][name] == pytest.approx(0.6 * start + 0.4 * 0.5)
+    assert any(value != 0.5 for value in found["sparsegpt block0"].values())
+
+
 def test_fused_experts_of_a_block_share_one_number() -> None:
     model, batches = tiny_model("qwen3_moe"), tiny_batches("qwen3_moe")
     structure = find_structure(model)

@@ -68,6 +68,11 @@ class PruneConfig:
             return REFINE_STEPS if self.score == "sparsegpt" else 0
         return self.refine_steps
 
+    @property
+    def corrects(self) -> bool:
+        """Whether the kept weights change too, which repairs part of what the zeros cost."""
+        return self.score == "sparsegpt" or self.refinement > 0
+
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
         _one_of("score", self.score, SCORES)

@@ -21,6 +21,7 @@ from owled_ros.pruning.outliers import outlier_percent, outlier_scores
 from owled_ros.pruning.passes import forward_body, to_device
 from owled_ros.pruning.statistics import InputStatistics
 
+CORRECTED_SHARE = 0.4  # of the way from block0 to the learned plan, where the kept weights are corrected as well
 LEARN_SEQUENCES = 32  # sequences whose norms rank the weights while an allocation is learned
 Report = Callable[[int, int, str], None]  # done, total, detail
 
@@ -38,9 +39,17 @@ class Plan:
 
 
 def make_plan(
-    model: nn.Module, structure: Structure, batches: Sequence[Batch], config: PruneConfig, report: Report
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[Batch],
+    config: PruneConfig,
+    report: Report,
+    learned: Mapping[str, float] | None = None,
 ) -> Plan:
-    """Decide the zeros of every matrix: `config.allocation` over blocks, exact to one weight per pool."""
+    """Decide the zeros of every matrix: `config.allocation` over blocks, exact to one weight per pool.
+
+    `learned` is a result of `learn_plan` for the same budgets, taken instead of learning it again.
+    """
     pools = budget_pools(structure, config)
     lod: dict[str, float] = {}
     if config.allocation in ("owl", "owl-reference"):
@@ -52,13 +61,23 @@ def make_plan(
     per_block = _block_plan(structure, config, pools, lod)
     sparsity = {matrix.name: per_block[block.name] for block in structure.blocks for matrix in block.matrices}
     if config.allocation == "learned":
-        seen = dense_statistics(model, structure, first_sequences(batches, LEARN_SEQUENCES))
-        settings = LearnSettings(steps=config.learn_steps, seed=config.seed)
-        sparsity = learn(
-            model, structure, seen, batches, per_block, pools, settings,
-            lambda step, loss: report(step, config.learn_steps, f"loss {loss:.3f}"),
-        )  # fmt: skip
+        learned = learned or learn_plan(model, structure, batches, config, report)
+        share = CORRECTED_SHARE if config.corrects else 1.0
+        sparsity = {name: value + share * (learned[name] - value) for name, value in sparsity.items()}
     return Plan(sparsity, count_zeros(structure, sparsity, pools), lod)
+
+
+def learn_plan(
+    model: nn.Module, structure: Structure, batches: Sequence[Batch], config: PruneConfig, report: Report
+) -> dict[str, float]:
+    """Learn a sparsity per matrix name on Wanda's masks, whatever the score, from the plan that protects first blocks."""
+    pools = budget_pools(structure, config)
+    seen = dense_statistics(model, structure, first_sequences(batches, LEARN_SEQUENCES))
+    settings = LearnSettings(steps=config.learn_steps, seed=config.seed)
+    return learn(
+        model, structure, seen, batches, _block_plan(structure, config, pools, {}), pools, settings,
+        lambda step, loss: report(step, config.learn_steps, f"loss {loss:.3f}"),
+    )  # fmt: skip
 
 
 def budget_pools(structure: Structure, config: PruneConfig) -> list[tuple[tuple[str, ...], float]]:
