@@ -9,6 +9,7 @@ Every finished row is kept in --rows, so a killed run goes on. One process; --ta
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from row_file import append_row, read_rows
 
 from owled_ros.models.components import Structure, find_structure
 from owled_ros.models.load import load_model, load_processor
@@ -30,6 +32,7 @@ from owled_ros.pruning.passes import forward_precision
 from owled_ros.pruning.plan import Plan, learn_plan, make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.pruning.quality import measure
+from owled_ros.pruning.recovery import recover
 
 CALIBRATION_LINES, TEST_LINES = range(0, 200), range(260, 790)  # frames are consecutive: a gap between them
 LEARN_AT = 0.7  # the learned plan is found at this sparsity and shifted to the others
@@ -46,10 +49,12 @@ class Row:
     draw: int
     refine: int = 0
     damping: float = 0.01
+    recover: int = 0
 
     @property
     def key(self) -> str:
         extra = f"/refine {self.refine}" * (self.refine > 0) + f"/damping {self.damping:g}" * (self.damping != 0.01)
+        extra += f"/recover {self.recover}" * (self.recover > 0)
         return f"{self.score}/{self.allocation}/{self.statistics}/{self.sparsity:g}/{self.draw}{extra}"
 
 
@@ -57,7 +62,7 @@ def main() -> None:
     """Run the chosen rows that are not there yet."""
     arguments = _arguments()
     if arguments.table:
-        print(table(_read(arguments.rows)))
+        print(table(read_rows(arguments.rows)))
         return
     torch.set_num_threads(arguments.threads)
     path = arguments.model or smollm2_gguf()
@@ -66,10 +71,10 @@ def main() -> None:
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     tests = {kind: _test_set(kind, tokenizer, arguments) for kind in ("driving", "general")}
     with forward_precision("auto", "cpu"):
-        if "dense" not in _read(arguments.rows):
-            _append(arguments.rows, {"key": "dense", **_perplexities(model, tests)})
+        if "dense" not in read_rows(arguments.rows):
+            append_row(arguments.rows, {"key": "dense", **_perplexities(model, tests)})
         for row in _wanted(arguments):
-            if row.key in _read(arguments.rows):
+            if row.key in read_rows(arguments.rows):
                 continue
             model.load_state_dict(dense)
             batches = _calibration(tokenizer, arguments, row.draw).batches
@@ -77,9 +82,15 @@ def main() -> None:
             planned = time.monotonic()
             prune_blocks(model, structure, batches, plan.zeros, _config(row, arguments))
             pruned = time.monotonic()
+            if row.recover:
+                teacher = copy.deepcopy(model)
+                teacher.load_state_dict(dense)
+                recover(model, teacher, structure, batches, row.recover, row.draw)
+            recovered = time.monotonic()
             found = {"key": row.key, **vars(row), **_perplexities(model, tests)}
             found |= {"learn_s": learn_s, "prune_s": round(pruned - planned, 1)}
-            _append(arguments.rows, found)
+            found |= {"recover_s": round(recovered - pruned, 1)}
+            append_row(arguments.rows, found)
             print(json.dumps(found), flush=True)
 
 
@@ -102,7 +113,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         if row["key"] == "dense":
             lines.append(f"| 0 | dense | | | {row['driving']:.2f} | {row['general']:.2f} | |")
         else:
-            score = row["score"] + f" + refine {row.get('refine')}" * bool(row.get("refine"))
+            score = row["score"] + "".join(f" + {step} {row[step]}" for step in ("refine", "recover") if row.get(step))
             groups.setdefault((row["sparsity"], score, row["statistics"], row["allocation"]), []).append(row)
     for (sparsity, score, statistics, allocation), found in sorted(groups.items()):
         cells = [_spread([row[kind] for row in found]) for kind in ("driving", "general")]
@@ -183,17 +194,16 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[Row]:
             for statistics in arguments.statistics:
                 for score in arguments.score:
                     for allocation in arguments.allocation:
-                        yield Row(score, allocation, statistics, sparsity, draw, arguments.refine, arguments.damping)
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {row["key"]: row for row in map(json.loads, lines)}
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
+                        yield Row(
+                            score,
+                            allocation,
+                            statistics,
+                            sparsity,
+                            draw,
+                            arguments.refine,
+                            arguments.damping,
+                            arguments.recover,
+                        )
 
 
 def _arguments() -> argparse.Namespace:
@@ -212,6 +222,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test-samples", type=int, default=8)
     parser.add_argument("--learn-steps", type=int, default=40)
     parser.add_argument("--refine", type=int, default=0, help="least-squares steps on the kept weights")
+    parser.add_argument("--recover", type=int, default=0, help="steps of masked distillation after pruning")
     parser.add_argument("--damping", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

@@ -9,13 +9,13 @@ and evaluates on other unseen scenes. Finished rows are kept in --rows, so a kil
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from row_file import append_row, read_rows
 
 from owled_ros.commands.prune import SCENE_SEEDS, scene_frames
 from owled_ros.evaluation.metrics import summarise
@@ -51,7 +51,7 @@ def main() -> None:
     """Run the chosen rows that are not there yet."""
     arguments = _arguments()
     if arguments.table:
-        print(table(list(_read(arguments.rows).values())))
+        print(table(list(read_rows(arguments.rows).values())))
         return
     torch.set_num_threads(arguments.threads)
     directory = resolve_model(arguments.model)
@@ -64,12 +64,12 @@ def main() -> None:
 
     def evaluate(key: str, facts: dict[str, Any]) -> None:
         found = summarise(evaluate_rendered(model, directory, scenes), intervals=False)["means"]
-        _append(arguments.rows, {"key": key, **facts, **{name: found[name] for name in METRICS}})
+        append_row(arguments.rows, {"key": key, **facts, **{name: found[name] for name in METRICS}})
 
-    if "dense" not in _read(arguments.rows):
+    if "dense" not in read_rows(arguments.rows):
         evaluate("dense", {})
     for row in _wanted(arguments):
-        if row.key in _read(arguments.rows):
+        if row.key in read_rows(arguments.rows):
             continue
         model.load_state_dict(dense)
         part = structure.only(PARTS[row.part])
@@ -107,16 +107,6 @@ def _wanted(arguments: argparse.Namespace) -> list[Row]:
         for score in arguments.score
         for allocation in arguments.allocation
     ]
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {row["key"]: row for row in map(json.loads, lines)}
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
