@@ -27,7 +27,8 @@ DEADLY = 99  # number of the picture that kills a "dying" driver
 class FakeDriver:
     """Accelerates by the red of the picture.
 
-    Kinds: "seeing", "blind" (ignores the picture), "mute" (nobody understands it), "slow", "dying".
+    Kinds: "seeing", "blind" (ignores the picture), "mute" (nobody understands it), "slow", "dying",
+    "wild" (brakes, accelerates, doubts and stammers by the number of the picture).
     """
 
     def __init__(self, kind: str = "seeing") -> None:
@@ -47,9 +48,17 @@ class FakeDriver:
     def act(self, prefix: Frame) -> Any:
         if self.kind == "mute":
             return judge_action(Generation("well, hm", True, 0.1, 3, 0.0))
+        if self.kind == "wild":
+            return self._wild(int(prefix.image[0, 0, 0]))
         red = float(prefix.image[..., 0].mean()) if self.kind == "seeing" else 4.0
         action = Action((red % 10 - 5) * ACCELERATION_STEP, 0.02, Manoeuvre.CRUISE)
         return judge_action(Generation(format_action(action), True, 0.9, 12, 0.0))
+
+    def _wild(self, number: int) -> Any:
+        acceleration = ACCELERATION_STEP * (number * 7 % 17 - 8)  # -1.6 to +1.6 m/s2
+        text = format_action(Action(acceleration, 0.01 * (number % 5 - 2), Manoeuvre.FOLLOW))
+        confidence = (number * 3 % 10 + 0.5) / 10
+        return judge_action(Generation(text if number % 11 else "erm", True, confidence, 12, 0.0))
 
     def describe(self, prefix: Frame, cancelled: Any = None) -> Any:
         scene = Scene((SceneObject(ObjectKind.LEAD, 12.0),), (), Light.RED, 20.0)
