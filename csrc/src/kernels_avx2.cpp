@@ -13,34 +13,64 @@ namespace {
 #include "tiles_f32.inl"
 #include "spread.inl"
 
-inline __m128i load_eight(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
-
-// 16 int8 weights as int16; moves the stream on.
-template <bool kSparse>
-inline __attribute__((always_inline)) __m256i next_words(const uint8_t** values, uint32_t mask) {
-  if (!kSparse) {
-    const __m256i w = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(*values)));
-    *values += 16;
-    return w;
+// Shuffles of bytes for a mask of eight, from values that begin some places later.
+struct ShiftedTable {
+  uint64_t bytes[9][256];
+  constexpr ShiftedTable() : bytes() {
+    for (uint64_t shift = 0; shift < 9; ++shift)
+      for (int mask = 0; mask < 256; ++mask) bytes[shift][mask] = kSpread.bytes[mask] + shift * 0x0101010101010101u;
   }
-  const uint32_t first = mask & 0xff, second = mask >> 8 & 0xff;
-  const __m128i low = _mm_shuffle_epi8(load_eight(*values), load_eight(&kSpread.bytes[first]));
-  *values += _mm_popcnt_u32(first);
-  const __m128i high = _mm_shuffle_epi8(load_eight(*values), load_eight(&kSpread.bytes[second]));
-  *values += _mm_popcnt_u32(second);
-  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi64(low, high));
+};
+
+// Shuffles of words for a mask of eight.
+struct WordTable {
+  alignas(16) uint8_t bytes[256][16];
+  constexpr WordTable() : bytes() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int i = 0; i < 8; ++i) {
+        const uint8_t from = static_cast<uint8_t>(kSpread.bytes[mask] >> (8 * i));
+        bytes[mask][2 * i] = static_cast<uint8_t>(from < 0x80 ? 2 * from : 0x80);
+        bytes[mask][2 * i + 1] = static_cast<uint8_t>(from < 0x80 ? 2 * from + 1 : 0x80);
+      }
+  }
+};
+constexpr ShiftedTable kShifted;
+constexpr WordTable kWords;
+
+// The bits of a block's mask as bytes: the least significant one first, as this processor stores them.
+inline const uint8_t* bytes_of_mask(const Matrix& m, int block) {
+  return reinterpret_cast<const uint8_t*>(m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows);
+}
+
+inline __m128i load_sixteen(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+
+inline __attribute__((always_inline)) void prefetch_lines(const void* p, int lines) {
+  for (int i = 0; i < lines; ++i) _mm_prefetch(static_cast<const char*>(p) + 4096 + 64 * i, _MM_HINT_T0);
+}
+
+// 16 int8 weights as int16, kept where two bytes of the mask say; moves the stream on.
+template <bool kSparse>
+inline __attribute__((always_inline)) __m256i next_words(const uint8_t** values, const uint8_t* mask) {
+  const __m128i packed = load_sixteen(*values);
+  if (!kSparse) {
+    *values += 16;
+    return _mm256_cvtepi8_epi16(packed);
+  }
+  const size_t first = mask[0], second = mask[1];
+  const size_t kept = static_cast<size_t>(_mm_popcnt_u64(first));
+  const __m128d low = _mm_load_sd(reinterpret_cast<const double*>(&kShifted.bytes[0][first]));
+  const __m128d both = _mm_loadh_pd(low, reinterpret_cast<const double*>(&kShifted.bytes[kept][second]));
+  *values += kept + static_cast<size_t>(_mm_popcnt_u64(second));
+  return _mm256_cvtepi8_epi16(_mm_shuffle_epi8(packed, _mm_castpd_si128(both)));
 }
 
 // 8 bf16 weights as float32; moves the stream on.
 template <bool kSparse>
-inline __attribute__((always_inline)) __m256 next_floats(const uint16_t** values, uint32_t mask) {
-  __m128i w = _mm_loadu_si128(reinterpret_cast<const __m128i*>(*values));
+inline __attribute__((always_inline)) __m256 next_floats(const uint16_t** values, const uint8_t* mask) {
+  __m128i w = load_sixteen(*values);
   if (kSparse) {
-    // A byte pattern p becomes the pair (2p, 2p + 1); 0x80 must keep its top bit.
-    const __m128i pattern = load_eight(&kSpread.bytes[mask & 0xff]);
-    const __m128i twice = _mm_or_si128(_mm_add_epi8(pattern, pattern), _mm_and_si128(pattern, _mm_set1_epi8(-128)));
-    w = _mm_shuffle_epi8(w, _mm_unpacklo_epi8(twice, _mm_or_si128(twice, _mm_set1_epi8(1))));
-    *values += _mm_popcnt_u32(mask & 0xff);
+    w = _mm_shuffle_epi8(w, load_sixteen(kWords.bytes[*mask]));
+    *values += _mm_popcnt_u32(*mask);
   } else {
     *values += 8;
   }
@@ -77,11 +107,11 @@ void prepare(Activation* a, int columns, bool int8) {
 // One chunk (64 columns) of one row.
 template <bool kSparse>
 inline __attribute__((always_inline)) __m256i dot_chunk_int8(
-  const uint8_t** values, uint64_t mask, const uint8_t* fixed, __m256i dot) {
+  const uint8_t** values, const uint8_t* mask, const uint8_t* fixed, __m256i dot) {
   const __m256i* x = reinterpret_cast<const __m256i*>(fixed);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
-    const __m256i w = next_words<kSparse>(values, static_cast<uint32_t>(mask >> (16 * i)));
+    const __m256i w = next_words<kSparse>(values, mask + 2 * i);
     dot = _mm256_add_epi32(dot, _mm256_madd_epi16(w, _mm256_loadu_si256(x + i)));
   }
   return dot;
@@ -90,7 +120,7 @@ inline __attribute__((always_inline)) __m256i dot_chunk_int8(
 template <bool kSparse>
 void gemv_int8(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   for (int b = begin; b < end; ++b) {
-    const uint64_t* mask = m.mask + static_cast<size_t>(b) * m.chunks * kBlockRows;
+    const uint8_t* mask = bytes_of_mask(m, b);
     const uint8_t* values = m.values + m.block_offset[b];
     const uint16_t* scales = m.scales + static_cast<size_t>(b) * m.groups() * kBlockRows;
     __m256 sums[kBlockRows];
@@ -98,11 +128,13 @@ void gemv_int8(const Matrix& m, const Activation& a, float* y, int begin, int en
     for (int chunk = 0; chunk < m.chunks; chunk += 2, scales += kBlockRows) {
       const bool pair = chunk + 1 < m.chunks;
       const uint8_t* fixed = a.fixed + static_cast<size_t>(chunk) * kChunk * 2;
-      _mm_prefetch(reinterpret_cast<const char*>(values) + 1024, _MM_HINT_T0);
+      prefetch_lines(values, kSparse ? 8 : 16);
+      if (kSparse) prefetch_lines(mask, 2);
       for (int r = 0; r < kBlockRows; ++r) {
         __m256i dot = _mm256_setzero_si256();
-        dot = dot_chunk_int8<kSparse>(&values, kSparse ? *mask++ : 0, fixed, dot);
-        if (pair) dot = dot_chunk_int8<kSparse>(&values, kSparse ? *mask++ : 0, fixed + 2 * kChunk, dot);
+        dot = dot_chunk_int8<kSparse>(&values, mask, fixed, dot);
+        if (pair) dot = dot_chunk_int8<kSparse>(&values, mask + 8, fixed + 2 * kChunk, dot);
+        if (kSparse) mask += pair ? 16 : 8;
         sums[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_set1_ps(bf16_to_float(scales[r])), sums[r]);
       }
     }
@@ -113,20 +145,22 @@ void gemv_int8(const Matrix& m, const Activation& a, float* y, int begin, int en
 template <bool kSparse>
 void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   for (int b = begin; b < end; ++b) {
-    const uint64_t* mask = m.mask + static_cast<size_t>(b) * m.chunks * kBlockRows;
+    const uint8_t* mask = bytes_of_mask(m, b);
     const uint16_t* values = reinterpret_cast<const uint16_t*>(m.values + m.block_offset[b]);
     __m256 sums[kBlockRows];
     for (auto& sum : sums) sum = _mm256_setzero_ps();
     for (int chunk = 0; chunk < m.chunks; chunk += 2) {
       const int width = chunk + 1 < m.chunks ? 2 : 1;
+      prefetch_lines(values, kSparse ? 14 : 32);
+      if (kSparse) prefetch_lines(mask, 2);
       for (int r = 0; r < kBlockRows; ++r)
         for (int c = 0; c < width; ++c) {
-          const uint64_t bits = kSparse ? *mask++ : 0;
           const float* x = a.x + static_cast<size_t>(chunk + c) * kChunk;
           for (int i = 0; i < 8; ++i) {
-            const __m256 w = next_floats<kSparse>(&values, static_cast<uint32_t>(bits >> (8 * i)));
+            const __m256 w = next_floats<kSparse>(&values, mask + i);
             sums[r] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x + 8 * i), sums[r]);
           }
+          if (kSparse) mask += 8;
         }
     }
     for (int r = 0; r < kBlockRows; ++r) y[b * kBlockRows + r] = sum_eight(sums[r]);
@@ -145,37 +179,37 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
 template <bool kSparse>
 void unpack_int8(const Matrix& m, int block, float* out) {
   const int columns = m.padded_columns();
-  const uint64_t* mask = m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows;
+  const uint8_t* mask = bytes_of_mask(m, block);
   const uint8_t* values = m.values + m.block_offset[block];
   const uint16_t* scales = m.scales + static_cast<size_t>(block) * m.groups() * kBlockRows;
   for (int chunk = 0; chunk < m.chunks; chunk += 2, scales += kBlockRows)
     for (int r = 0; r < kBlockRows; ++r)
       for (int c = chunk; c < chunk + 2 && c < m.chunks; ++c) {
-        const uint64_t bits = kSparse ? *mask++ : 0;
         const __m256 scale = _mm256_set1_ps(bf16_to_float(scales[r]));
         for (int i = 0; i < 4; ++i) {
-          const __m256i w = next_words<kSparse>(&values, static_cast<uint32_t>(bits >> (16 * i)));
+          const __m256i w = next_words<kSparse>(&values, mask + 2 * i);
           const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(w)));
           const __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(w, 1)));
           _mm256_storeu_ps(out + r * columns + c * kChunk + 16 * i, _mm256_mul_ps(low, scale));
           _mm256_storeu_ps(out + r * columns + c * kChunk + 16 * i + 8, _mm256_mul_ps(high, scale));
         }
+        if (kSparse) mask += 8;
       }
 }
 
 template <bool kSparse>
 void unpack_bf16(const Matrix& m, int block, float* out) {
   const int columns = m.padded_columns();
-  const uint64_t* mask = m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows;
+  const uint8_t* mask = bytes_of_mask(m, block);
   const uint16_t* values = reinterpret_cast<const uint16_t*>(m.values + m.block_offset[block]);
   for (int chunk = 0; chunk < m.chunks; chunk += 2)
     for (int r = 0; r < kBlockRows; ++r)
       for (int c = chunk; c < chunk + 2 && c < m.chunks; ++c) {
-        const uint64_t bits = kSparse ? *mask++ : 0;
         for (int i = 0; i < 8; ++i) {
-          const __m256 w = next_floats<kSparse>(&values, static_cast<uint32_t>(bits >> (8 * i)));
+          const __m256 w = next_floats<kSparse>(&values, mask + i);
           _mm256_storeu_ps(out + r * columns + c * kChunk + 8 * i, w);
         }
+        if (kSparse) mask += 8;
       }
 }
 
