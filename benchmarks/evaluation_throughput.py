@@ -4,13 +4,16 @@
 
 Engine alone: pictures already decoded in memory, `see`, `act` and `describe` for each. Whole: from the bag to the finished part,
 with truth, fingerprints and the file. Both alternate in one process with one loaded engine; medians and their ratio are printed,
-by the wall clock and by processor time (all threads), which a busy machine disturbs less.
+by the wall clock and by processor time (all threads), which a busy machine disturbs less. With several bags `owled evaluate` is
+run on them as a command of its own, with one and with several processes, start and all.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +25,8 @@ from owled_ros.bags.frames import read_frames
 from owled_ros.driving.engine import Engine, predict
 from owled_ros.driving.frame import Frame
 from owled_ros.evaluation.part import PartOptions, evaluate_part
-from owled_ros.evaluation.run import EngineSpec, plan_jobs, run_jobs
+from owled_ros.evaluation.result import without_timings
+from owled_ros.evaluation.run import EngineSpec
 from owled_ros.models.driving_model import resolve_model
 
 
@@ -72,18 +76,31 @@ def main() -> None:
         for clock, one, all_of_it in zip(("wall clock", "processor"), a, w, strict=True):
             print(f"{clock}: engine alone {1 / one:.1f} frames/s, whole evaluation {1 / all_of_it:.1f} frames/s, "
                   f"ratio {one / all_of_it:.2f}")  # fmt: skip
-        if len(options.bags) > 1:
-            times = {}
-            for processes in (1, options.processes):
-                jobs = plan_jobs(options.bags, [spec], PartOptions(camera_test_frames=0), folder / str(processes))
-                started = time.perf_counter()
-                failures = run_jobs([job for group in jobs.values() for job in group], processes)
-                times[processes] = time.perf_counter() - started
-                if failures:
-                    raise SystemExit(str(failures))
-            speed_up = times[1] / times[options.processes]
-            print(f"{len(options.bags)} bags: 1 process {times[1]:.1f} s, {options.processes} processes "
-                  f"{times[options.processes]:.1f} s (starting them included), {speed_up:.2f} times as fast")  # fmt: skip
+    if len(options.bags) > 1:
+        compare_processes(options.bags, options.model, options.processes)
+
+
+def compare_processes(bags: list[Path], model: str, processes: int) -> None:
+    """Run `owled evaluate` as a user does, with one process and with several."""
+    times = {}
+    with tempfile.TemporaryDirectory() as name:
+        for count in (1, processes):
+            command = [sys.executable, "-m", "owled_ros.cli", "evaluate", *map(str, bags), "-m", model, "--no-report",
+                       "--camera-test", "0", "--processes", str(count), "--out", f"{name}/{count}"]  # fmt: skip
+            started = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            times[count] = time.perf_counter() - started
+            if not (Path(name) / str(count)).is_dir():
+                raise SystemExit(done.stderr)
+        names = [path.relative_to(f"{name}/1") for path in Path(f"{name}/1").rglob("result.jsonl")]
+        same = all(stripped(Path(name) / "1" / path) == stripped(Path(name) / str(processes) / path) for path in names)
+    print(f"{len(bags)} bags, whole commands: 1 process {times[1]:.1f} s, {processes} processes {times[processes]:.1f} s, "
+          f"{times[1] / times[processes]:.2f} times as fast, results {'the same' if same else 'DIFFER'}")  # fmt: skip
+
+
+def stripped(path: Path) -> list[str]:
+    """Return the lines of a result without timings."""
+    return [without_timings(line) for line in path.read_text().splitlines()]
 
 
 if __name__ == "__main__":

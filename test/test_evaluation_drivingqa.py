@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,11 @@ from owled_ros.evaluation.drivingqa import (
     EXAMPLES,
     GAP,
     Answer,
+    Example,
     constant_answers,
     copy_answers,
     evaluate_text_model,
+    prompt_of,
     score,
 )
 from owled_ros.evaluation.drivingqa_data import (
@@ -101,19 +105,58 @@ def test_a_model_is_asked_with_examples_and_scored(tmp_path):
     count = EXAMPLES + GAP + 3
     file.write_text("\n".join(json.dumps({"description_and_action": text_of(n % 4)}) for n in range(count)) + "\n")
     scenes = read_scenarios(tmp_path)
-    prompts = []
+    asked = []
 
-    def parrot(prompt: str, reference: str) -> tuple[str, float]:
-        prompts.append(prompt)
-        assert not prompt.endswith(reference)
+    def parrot(examples: Sequence[Example], description: str, reference: str) -> tuple[str, float]:
+        asked.append((examples, description))
         return reference, 0.5
 
     answers = evaluate_text_model(parrot, scenes, EXAMPLES + GAP)
     table = score(answers, scenes[EXAMPLES + GAP :])
-    assert (table["E_car"], table["E_lon"], table["action_parsed"], len(prompts)) == (0.0, 0.0, 1.0, 3)
-    assert prompts[0].count("Here are my actions:") == EXAMPLES
+    assert (table["E_car"], table["E_lon"], table["action_parsed"], len(asked)) == (0.0, 0.0, 1.0, 3)
+    examples, description = asked[0]
+    assert [given for given, _ in examples] == [scene.description for scene in scenes[:EXAMPLES]]
+    assert "actions" not in description
+    plain, special = prompt_of(None, examples, description)
+    assert (plain.count("Here are my actions:"), special) == (EXAMPLES, True)
+
+    class Chatty:
+        chat_template = "…"
+
+        def apply_chat_template(self, turns: Any, **_: Any) -> str:
+            return " ".join(str(turn["role"]) for turn in turns)
+
+    assert prompt_of(Chatty(), examples, description) == ("user assistant user assistant user", False)
     with pytest.raises(OwledError, match="first scored scene"):
         evaluate_text_model(parrot, scenes, 0)
+
+
+def test_a_shared_beginning_is_read_once_and_changes_nothing():
+    torch = pytest.importorskip("torch")
+    from tiny_models import tiny_model
+
+    from owled_ros.evaluation.drivingqa import _Seen
+
+    model = tiny_model("llama")
+    read: list[int] = []
+    forward = model.forward
+    model.forward = lambda ids, **more: (read.append(ids.shape[1]), forward(ids, **more))[1]
+    seen = _Seen(model)
+    opening = list(range(10, 30))
+    # the same examples, another description, another answer; then a text that begins differently, then the first again
+    texts = [
+        [*opening, 40, 41, 42, 50, 51],
+        [*opening, 40, 43, 52, 53],
+        [11, 12, 13, 14, 54, 55],
+        [*opening, 40, 41, 42, 50, 51],
+    ]
+    with torch.inference_mode():
+        for text in texts:
+            ids = torch.tensor([text])
+            logits, cache = seen.read(ids, 2)
+            torch.testing.assert_close(logits, forward(ids).logits[0, -3:-1])
+            cache.crop(-2)  # as the answer's tokens are forgotten
+    assert read == [25, 3, 6, 25]  # second text: all but 21 tokens that it shares with the first
 
 
 class _Bomb:

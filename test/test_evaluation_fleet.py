@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_driver import spec
-from recorded_drives import make_bag
+from fake_driver import DEADLY, spec
+from recorded_drives import PICTURE_PERIOD, START, make_bag, picture, record_drive
 
+from owled_ros.bags.write import BagWriter
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.evaluate import Request, evaluate
 from owled_ros.evaluation.fleet import evaluate_on_fleet
@@ -23,12 +24,30 @@ def test_without_ray_the_reason_is_told(tmp_path, monkeypatch):
         evaluate_on_fleet(Request([tmp_path], [spec()], tmp_path / "out", Scenario()), "local")
 
 
-@pytest.mark.slow
-def test_a_cluster_gives_what_one_process_gives(tmp_path, monkeypatch):
+@pytest.fixture
+def cluster(monkeypatch):
     pytest.importorskip("ray", reason="the optional package ray is not installed")
     here = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a cluster of this test alone: no token in the home directory
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_lost_worker_costs_only_its_bag(tmp_path):
+    with BagWriter(tmp_path / "one") as bag:
+        record_drive(bag, pictures=10)
+        bag.image(START + 10 * PICTURE_PERIOD, picture(DEADLY))
+    bags = [tmp_path / "one", make_bag(tmp_path / "two")]
+    (result,) = evaluate_on_fleet(Request(bags, [spec("dying")], tmp_path / "out", Scenario(), processes=2), "local")
+    assert not result.success
+    assert "one: its worker was lost" in result.summary
+    assert {record.bag for record in result.records} == {"two"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_gives_what_one_process_gives(tmp_path):
     bags = [make_bag(tmp_path / name) for name in ("one", "two")]
     (alone,) = evaluate(Request(bags, [spec()], tmp_path / "alone", Scenario()))
     (together,) = evaluate_on_fleet(Request(bags, [spec()], tmp_path / "together", Scenario(), processes=2), "local")

@@ -43,17 +43,19 @@ class Answer:
     loss: float | None = None  # mean negative log likelihood per token of the released answer
 
 
-TextModel = Callable[[str, str], tuple[str, float | None]]  # (prompt, released answer) -> (answer, loss)
+Example = tuple[str, str]  # description, released answer
+TextModel = Callable[[Sequence[Example], str, str], tuple[str, float | None]]
+# (examples, description, released answer) -> (answer, loss)
 
 
 def evaluate_text_model(model: TextModel, scenarios: Sequence[Scenario], first: int = 0) -> list[Answer]:
     """Ask about every scene from `first` on; the examples of the prompt are the ones at the beginning."""
     if first < EXAMPLES + GAP or first >= len(scenarios):
         raise OwledError(f"the first scored scene is {first}; expected {EXAMPLES + GAP} to {len(scenarios) - 1}")
-    opening = "\n\n".join(f"{scene.description}\n\n{scene.reference}" for scene in scenarios[:EXAMPLES])
+    examples = [(scene.description, scene.reference) for scene in scenarios[:EXAMPLES]]
     answers = []
     for scene in track(scenarios[first:], "asking about scenes"):
-        text, loss = model(f"{opening}\n\n{scene.description}\n\n", scene.reference)
+        text, loss = model(examples, scene.description, scene.reference)
         said = text.split("\n\n\n")[0]
         answers.append(Answer(parse_perception(said), parse_action(said), loss))
     return answers
@@ -123,7 +125,10 @@ def score(answers: Sequence[Answer], scenarios: Sequence[Scenario]) -> dict[str,
 
 
 def load_text_model(path: Path | str, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> TextModel:
-    """Load a causal language model (a Hugging Face directory, GGUF file or artifact) that continues texts greedily."""
+    """Load a causal language model (a Hugging Face directory, GGUF file or artifact) that answers greedily.
+
+    Models with a chat template are asked in a conversation, others go on with a text.
+    """
     import torch
     from transformers import AutoTokenizer
 
@@ -139,19 +144,70 @@ def load_text_model(path: Path | str, device: str = "cpu", dtype: str = "float32
     except (OSError, ValueError) as error:
         raise OwledError(f"{path} has no tokenizer that can be read ({error}); expected tokenizer.json") from error
 
+    seen = _Seen(model)
+
     @torch.inference_mode()
-    def ask(prompt: str, reference: str) -> tuple[str, float | None]:
-        ids = tokenizer(prompt, return_tensors="pt").input_ids.to(device)  # (1, T)
+    def ask(examples: Sequence[Example], description: str, reference: str) -> tuple[str, float | None]:
+        prompt, special = prompt_of(tokenizer, examples, description)
+        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=special).input_ids.to(device)  # (1, T)
         wanted = tokenizer(reference, return_tensors="pt", add_special_tokens=False).input_ids.to(device)  # (1, R)
-        logits = model(torch.cat([ids, wanted], dim=1)).logits[0, ids.shape[1] - 1 : -1].float()  # (R, V)
+        logits, cache = seen.read(torch.cat([ids, wanted], dim=1), wanted.shape[1])  # (R, V)
         loss = torch.nn.functional.cross_entropy(logits, wanted[0]).item()
+        if cache is not None:
+            _keep(cache, ids.shape[1] - 1)  # forget the reference; `generate` reads the last token of the prompt again
         said = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=MAX_TOKENS, do_sample=False,
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=MAX_TOKENS, do_sample=False, past_key_values=cache,
             pad_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
+        if cache is not None:
+            _keep(cache, ids.shape[1])
         return str(tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)), float(loss)
 
     return ask
+
+
+def prompt_of(tokenizer: Any, examples: Sequence[Example], description: str) -> tuple[str, bool]:
+    """Return the text that a model sees before its answer, and whether the tokenizer shall add its special tokens."""
+    if not getattr(tokenizer, "chat_template", None):
+        opening = "".join(f"{given}\n\n{answer}\n\n" for given, answer in examples)
+        return f"{opening}{description}\n\n", True
+    turns: list[dict[str, str]] = []
+    for given, answer in examples:
+        turns += [{"role": "user", "content": given}, {"role": "assistant", "content": answer}]
+    turns.append({"role": "user", "content": description})
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)), False
+
+
+def _keep(cache: Any, tokens: int) -> None:
+    """Forget all but the first tokens."""
+    surplus = cache.get_seq_length() - tokens
+    if surplus > 0:
+        cache.crop(-surplus)
+
+
+class _Seen:
+    """Reads texts one after the other; what a text begins with as the one before (the examples) is not read again."""
+
+    def __init__(self, model: Any) -> None:
+        from transformers import DynamicCache
+
+        kinds = getattr(model.config, "layer_types", None)
+        plain = kinds is None or set(kinds) == {"full_attention"}  # others cannot be cut back
+        self._model = model
+        self._cache = DynamicCache(config=model.config) if plain else None
+        self._ids: list[int] = []
+
+    def read(self, ids: Any, last: int) -> tuple[Any, Any]:
+        """Return the logits that foretell the `last` tokens of ids (1, T), float32 (last, V), and the cache of all."""
+        text = ids[0].tolist()
+        if self._cache is None:
+            return self._model(ids).logits[0, -last - 1 : -1].float(), None
+        limit = min(self._cache.get_seq_length(), len(text) - last - 1, len(self._ids))
+        known = next((place for place in range(limit) if text[place] != self._ids[place]), limit)
+        _keep(self._cache, known)
+        self._ids = text
+        logits = self._model(ids[:, known:], past_key_values=self._cache).logits
+        return logits[0, -last - 1 : -1].float(), self._cache
 
 
 def _mean(values: Sequence[float]) -> float | None:

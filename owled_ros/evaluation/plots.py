@@ -114,9 +114,9 @@ def sparsity_per_block(results: Sequence[ResultFile]) -> str | None:
         for number, result in pruned:
             values = [block["sparsity"] for block in _blocks(result)]
             axes.step(range(len(values)), values, where="mid", marker="o", color=_colour(number), label=name_of(result))
-        names = [block["name"] for block in _blocks(pruned[0][1])]
+        names = [f"{block['component']} {block['name'].rpartition('.')[2]}" for block in _blocks(pruned[0][1])]
         if len(names) <= 24:
-            axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+            axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         axes.set(ylabel="zeros in the block", ylim=(0, 1))
         axes.legend(fontsize=8)
 
@@ -138,8 +138,9 @@ def accuracy_against_cost(results: Sequence[ResultFile]) -> str | None:
             for number, (result, (error, values)) in enumerate(zip(results, points, strict=True)):
                 if error is not None and values[position] is not None:
                     axes.scatter(values[position], error, color=_colour(number), s=45, label=name_of(result), zorder=3)
+            axes.margins(0.15)  # room for the dots, taken before the axes are made to begin at zero
+            axes.autoscale_view()
             axes.set(xlabel=costs[position][0], xlim=(0, None), ylim=(0, None))
-            axes.margins(0.15)
         all_axes[0].set_ylabel("acc. MAE [m/s²]")
         all_axes[0].legend(fontsize=8)
 
