@@ -28,6 +28,14 @@ from owled_ros.progress import track
 ATTEMPTS = 2
 PARTS_NAME = "parts"
 LOADER = "owled_ros.models.driving_model:load_engine"
+PRELOADED = [  # what LOADER imports, seconds of work: once for all processes, which are forked from a clean one that did it
+    "owled_ros.evaluation.part",
+    "owled_ros.models.engine",
+    "owled_ros.models.load",
+    "owled_ros.models.sparse_runner",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.processing_auto",
+]
 logger = logging.getLogger(__name__)
 
 
@@ -157,8 +165,9 @@ def _work(job: Job) -> str:
 
 
 def _run_in_processes(jobs: Sequence[Job], processes: int, failures: dict[Path, str]) -> Iterator[None]:
-    """Run jobs in spawned processes, each fed by a thread of its own; yields once per evaluated frame."""
-    context = multiprocessing.get_context("spawn")
+    """Run jobs in processes, each fed by a thread of its own; yields once per evaluated frame."""
+    context = multiprocessing.get_context("forkserver")  # no fork of this process: it may have threads and a GPU
+    context.set_forkserver_preload(PRELOADED if any(job.spec.loader == LOADER for job in jobs) else ["numpy"])
     counter = context.Value("q", 0)
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
