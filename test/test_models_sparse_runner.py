@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 import torch
 from tiny_models import tiny_batches, tiny_model
 
+from owled_ros.errors import OwledError
+from owled_ros.models.packing import pack_directory, vision_matrices, wants_vision
 from owled_ros.models.sparse_runner import SparseRunner, pair_positions
+from owled_ros.sparse import library
 from owled_ros.sparse.pack import pack_model
 
 SUFFIX, OTHER = [11, 12, 13, 14], [15, 16, 17]
@@ -34,6 +38,45 @@ def test_answers_like_the_stock_model(name: str, kernel: str, tmp_path: Path) ->
     close(runner.extend(OTHER), whole(model, inputs, OTHER))
     close(runner.prefill(inputs, OTHER), whole(model, inputs, OTHER))  # a new picture starts anew
     runner.close()
+
+
+@pytest.mark.skipif(not library.available(), reason="no native kernels")
+@pytest.mark.parametrize("name", ["llava", "smolvlm", "qwen2_vl"])
+def test_a_packed_vision_tower_sees_the_same(name: str, tmp_path: Path) -> None:
+    model = tiny_model(name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    model.save_pretrained(tmp_path)
+    dense, both = tmp_path / "dense.owled", tmp_path / "both.owled"
+    pack_directory(tmp_path, dense, "bf16", vision=False)
+    facts = pack_directory(tmp_path, both, "bf16", vision=True)
+    inputs = tiny_batches(name, count=1, sequences=1)[0]
+    plain, packed = (SparseRunner(copy.deepcopy(model), path, torch.float32, threads=1) for path in (dense, both))
+    assert plain.packed_layers == 0
+    assert packed.packed_layers == len(vision_matrices(tmp_path)) >= 8
+    assert facts.path.stat().st_size > dense.stat().st_size
+    close(packed.prefill(inputs, SUFFIX), plain.prefill(inputs, SUFFIX))
+    close(packed.prefill(inputs, SUFFIX), whole(model, inputs, SUFFIX))
+    plain.close()
+    packed.close()
+
+
+def test_the_vision_tower_is_packed_where_pictures_have_many_patches(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    for tower, wanted in (
+        ({"image_size": 336, "patch_size": 14}, True),  # 24 x 24 = 576
+        ({"image_size": 192, "patch_size": 16}, False),  # 12 x 12 = 144
+        ({"image_size": [448, 448], "patch_size": [14, 14]}, True),
+        ({"patch_size": 14}, True),  # pictures of any size
+    ):
+        config.write_text(json.dumps({"vision_config": tower}))
+        assert wants_vision(tmp_path, None) is wanted
+        assert wants_vision(tmp_path, not wanted) is not wanted
+    config.write_text(json.dumps({"model_type": "llama"}))
+    assert not wants_vision(tmp_path, None)
+    with pytest.raises(OwledError, match="no vision tower"):
+        wants_vision(tmp_path, True)
 
 
 def test_three_positions_spread_over_the_pairs() -> None:

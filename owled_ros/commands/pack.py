@@ -26,6 +26,10 @@ def pack(
     model: Model,
     precision: Annotated[str, typer.Option(help="int8 (scale per row and 128 columns) or bf16 (exact).")] = "int8",
     out: Annotated[Path | None, typer.Option(help="Write the file here instead of into the directory.")] = None,
+    vision: Annotated[
+        bool | None,
+        typer.Option(help="Pack the vision tower too; default: where its pictures have 512 patches or more."),
+    ] = None,
 ) -> None:
     """Write the weights of a pruned model the way the sparse runtime reads them: bit mask and kept values.
 
@@ -36,18 +40,19 @@ def pack(
     from rich.console import Console
 
     from owled_ros.models.manifest import is_artifact
-    from owled_ros.sparse.pack import PACKED_NAME, pack_model
+    from owled_ros.models.packing import pack_directory
+    from owled_ros.sparse.pack import PACKED_NAME
 
     console = Console()
     if out is None and is_artifact(model):
         from owled_ros.pruning.packing import pack_artifact
 
-        packed: dict[str, Any] = pack_artifact(model, precision).packed or {}
+        packed: dict[str, Any] = pack_artifact(model, precision, vision).packed or {}
         console.print(
             f"packed {model / PACKED_NAME}: {packed.get('bytes', 0) / 1e6:.1f} MB, in the manifest with its hash"
         )
         return
-    console.print(summary(pack_model(model, out or model / PACKED_NAME, precision)))
+    console.print(summary(pack_directory(model, out or model / PACKED_NAME, precision, vision)))
 
 
 def summary(facts: PackFacts) -> str:

@@ -138,7 +138,9 @@ def _make_runner(
 
     runner = SparseRunner(model, packed, getattr(torch, dtype), threads)
     zeros = 1.0 - runner.facts.nonzeros / max(runner.facts.weights, 1)
-    sizes = {"step_bytes": runner.facts.step_bytes, "zeros": round(zeros, 4)}
+    sizes = {
+        "step_bytes": runner.facts.step_bytes, "zeros": round(zeros, 4), "packed_vision_layers": runner.packed_layers
+    }  # fmt: skip
     return runner, {**facts, "runtime": "sparse", "kernel": runner.facts.kernel, **sizes}
 
 

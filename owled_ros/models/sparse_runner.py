@@ -1,4 +1,6 @@
-"""A text runner on packed weights: torch sees the picture, the sparse decoder does the rest. Needs torch and owled_ros.sparse.
+"""A text runner on packed weights: the sparse decoder speaks; torch sees, with packed layers where the file has them.
+
+Needs torch and owled_ros.sparse.
 
 Shape letters: T tokens, C hidden size, V vocabulary.
 """
@@ -13,9 +15,12 @@ import numpy as np
 import torch
 
 from owled_ros.errors import OwledError
+from owled_ros.models.components import component_of
 from owled_ros.models.runners import TEXT_INPUTS
 from owled_ros.sparse.architecture import position_sections
 from owled_ros.sparse.decoder import Cache, DecoderFacts, SparseDecoder
+from owled_ros.sparse.linear import put_linears
+from owled_ros.sparse.native import NativeDecoder
 
 LANGUAGE_PARTS = ("language_model", "text_model")
 PLACES = "mm_token_type_ids"  # the text input that tells Qwen-VL which tokens are a picture's
@@ -23,6 +28,8 @@ PLACES = "mm_token_type_ids"  # the text input that tells Qwen-VL which tokens a
 
 class SparseRunner:
     """Vision tower and projector in torch, the language model in the sparse decoder with one cache."""
+
+    packed_layers = 0  # Linear layers outside the language model that multiply with packed weights
 
     def __init__(self, model: Any, packed: Path, dtype: torch.dtype, threads: int, kernel: str = "auto") -> None:
         self._decoder = SparseDecoder.open(packed, threads=threads, kernel=kernel)
@@ -40,6 +47,8 @@ class SparseRunner:
             )
         setattr(model.model, part, self._capture)  # frees the dense language model
         self._seeing, self._dtype = model.model.eval(), dtype
+        if isinstance(self._decoder, NativeDecoder):
+            self.packed_layers = put_linears(model, self._decoder.model, _in_vision_tower)
         self._cache: Cache = self._decoder.new_cache(self._decoder.facts.max_positions)
         self._prefix_tokens = 0
 
@@ -97,6 +106,10 @@ def pair_positions(positions: torch.Tensor | None, sections: tuple[int, ...], mo
     grid = torch.cat([grid, text.expand(3, -1)], dim=1)  # (3, T + X)
     axes = torch.repeat_interleave(torch.arange(len(sections)) % 3, torch.tensor(sections))  # (D / 2)
     return grid[axes].T.contiguous().numpy()
+
+
+def _in_vision_tower(name: str) -> bool:
+    return component_of(name) == "vision"
 
 
 class _Capture(torch.nn.Module):

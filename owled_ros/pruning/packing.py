@@ -8,18 +8,19 @@ from owled_ros.errors import OwledError
 from owled_ros.models.manifest import Manifest, add_section, file_entry, verify
 
 
-def pack_artifact(artifact: Path, precision: str = "int8") -> Manifest:
-    """Pack a verified artifact's language model beside its weights and list the file in the manifest.
+def pack_artifact(artifact: Path, precision: str = "int8", vision: bool | None = None) -> Manifest:
+    """Pack a verified artifact beside its weights and list the file in the manifest; see models.packing.pack_directory.
 
     Raises:
         OwledError: when the architecture cannot be packed; the artifact then stays as it was.
     """
-    from owled_ros.sparse.pack import PACKED_NAME, pack_model
+    from owled_ros.models.packing import pack_directory
+    from owled_ros.sparse.pack import PACKED_NAME
 
     verify(artifact)
     packed = artifact / PACKED_NAME
     try:
-        facts = pack_model(artifact, packed, precision)
+        facts = pack_directory(artifact, packed, precision, vision)
     except OwledError:
         packed.unlink(missing_ok=True)
         raise

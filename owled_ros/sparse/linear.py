@@ -5,7 +5,7 @@ It computes on the CPU, without gradients, in float32. Shape letters: N rows of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -26,6 +26,8 @@ class SparseLinear(torch.nn.Module):
         if index is None:
             raise OwledError(f"the packed file has no matrix {name!r}")
         self._model, self._index = model, index
+        # Stands in where transformers asks a layer for its type; it follows the module's.
+        self.register_buffer("weight", torch.empty(0), persistent=False)
         self.in_features, self.out_features = int(entries[index].columns), int(entries[index].rows)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -63,7 +65,28 @@ def replace_linears(module: torch.nn.Module, packed: Path, threads: int = 1, ker
     """
     names = [tensor.name for tensor in read_packed(packed).tensors if tensor.role is Role.OTHER]
     model = NativeModel(packed, threads=threads, kernel=kernel)
-    for name in names:
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, SparseLinear(model, name))
+    if put_linears(module, model) < len(names):
+        model.close()
+        raise OwledError(f"{packed} holds layers that this module lacks or has in another size")
     return model
+
+
+def put_linears(module: torch.nn.Module, model: NativeModel, wanted: Callable[[str], bool] = bool) -> int:
+    """Put a `SparseLinear` in the place of every Linear layer that an open file has by name and size; returns how many.
+
+    Args:
+        module: It is changed.
+        model: Must stay open as long as the module is used.
+        wanted: Asked with the name of every layer.
+    """
+    layers = {name: layer for name, layer in module.named_modules() if wanted(name)}
+    count = 0
+    for entry in model.matrix_facts():
+        name = entry.name.decode()
+        layer = layers.get(name)
+        if not isinstance(layer, torch.nn.Linear) or layer.weight.shape != (entry.rows, entry.columns):
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, SparseLinear(model, name).to(layer.weight.dtype))
+        count += 1
+    return count
