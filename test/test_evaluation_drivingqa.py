@@ -159,6 +159,24 @@ def test_a_shared_beginning_is_read_once_and_changes_nothing():
     assert read == [25, 3, 6, 25]  # second text: all but 21 tokens that it shares with the first
 
 
+def test_a_model_that_was_calibrated_on_the_same_file_is_known(tmp_path):
+    from stored_artifacts import make_artifact
+
+    from owled_ros.evaluation.drivingqa import calibrated_on
+    from owled_ros.files import sha256_file
+    from owled_ros.models.manifest import read_manifest, write_manifest
+
+    file = tmp_path / "scenarios.jsonl"
+    file.write_text("{}")
+    place = make_artifact(tmp_path / "pruned")
+    assert not calibrated_on(place, tmp_path)
+    entry = {"kind": "driving_text", "name": "scenarios.jsonl", "sha256": sha256_file(file), "samples": 1, "tokens": 1}
+    write_manifest(place, read_manifest(place).model_copy(update={"calibration": [entry]}))
+    assert calibrated_on(place, tmp_path)
+    assert calibrated_on(place, file)
+    assert not calibrated_on(tmp_path, file)
+
+
 class _Bomb:
     def __reduce__(self):
         return os.system, ("touch boom",)

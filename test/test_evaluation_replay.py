@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,39 +91,98 @@ def test_parameters_file_schema_and_declaration_hold_the_same():
     assert set(rows) == set(written) == {entry.name for entry in ENTRIES}
 
 
-@pytest.mark.slow
-def test_player_driver_and_evaluator_end_with_a_verdict(tmp_path):
+@pytest.fixture
+def stage(tmp_path):
+    """Bag, scenario, and a function that starts evaluator and driver as `launch/replay_eval.launch.py` does."""
     pytest.importorskip("rclpy")
     pytest.importorskip("owled_ros.msg", reason="the messages are not built", exc_type=ImportError)
-    from driving_rig import TEST, NodeProcess
+    return Stage(tmp_path)
 
-    bag = make_bag(tmp_path / "bag", pictures=30)
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "control.json").write_text("{}")
-    scenario = tmp_path / "scenario.yaml"
-    scenario.write_text("conditions: {must_beat: [], max_acceleration_mae_mps2: 0.7}")
 
-    def node(start: list[str], name: str, *remaps: str, **parameters: Any) -> NodeProcess:
-        arguments = [*start, "--ros-args", *(part for remap in remaps for part in ("-r", remap))]
+class Stage:
+    def __init__(self, tmp_path: Path) -> None:
+        self.home = tmp_path
+        self.bag = make_bag(tmp_path / "bag", pictures=30)
+        self.scenario = tmp_path / "scenario.yaml"
+        self.scenario.write_text("conditions: {must_beat: [], max_acceleration_mae_mps2: 0.7}")
+        (tmp_path / "model").mkdir()
+
+    def start(self, words: list[object], name: str, *remaps: str, **parameters: Any) -> Any:
+        from driving_rig import NodeProcess
+
+        arguments = [*map(str, words)]
+        if remaps or parameters:
+            arguments += ["--ros-args", *(part for remap in remaps for part in ("-r", remap))]
         arguments += [part for key, value in parameters.items() for part in ("-p", f"{key}:={value}")]
-        return NodeProcess(arguments, DOMAIN, tmp_path / f"{name}.log")
+        return NodeProcess(arguments, DOMAIN, self.home / f"{name}.log")
 
-    def packaged(name: str, **parameters: Any) -> NodeProcess:
-        return node(["-m", "owled_ros.nodes", name], name, **parameters)
+    def node(self, name: str, **parameters: Any) -> Any:
+        return self.start(["-m", "owled_ros.nodes", name], name, **parameters)
 
-    evaluator = packaged(
-        "evaluation_node", bag=bag, result=tmp_path / "out", scenario=scenario, settle_s=0.5, report="false"
-    )
-    driver = node(
-        [str(TEST / "fake_driving_node.py")], "driver", "~/input/image:=/camera/image",
-        "~/input/odometry:=/ego/odometry", model_path=model, autostart="true", use_sim_time="true",
-    )  # fmt: skip
-    with evaluator, driver:
+    def evaluator(self) -> Any:
+        return self.node(
+            "evaluation_node",
+            bag=self.bag,
+            result=self.home / "out",
+            scenario=self.scenario,
+            settle_s=0.5,
+            report="false",
+        )
+
+    def driver(self, **control: Any) -> Any:
+        from driving_rig import TEST
+
+        (self.home / "model/control.json").write_text(json.dumps(control))
+        return self.start(
+            [TEST / "fake_driving_node.py"], "driver", "~/input/image:=/camera/image", "~/input/odometry:=/ego/odometry",
+            model_path=self.home / "model", autostart="true", use_sim_time="true",
+        )  # fmt: skip
+
+    def player(self, delay_s: float = 3.0) -> Any:
+        from driving_rig import TEST
+
+        return self.start([TEST / "bag_player.py", self.bag, delay_s], "player")
+
+
+@pytest.mark.slow
+def test_player_driver_and_evaluator_end_with_a_verdict(stage):
+    with stage.evaluator() as evaluator, stage.driver() as driver:
         evaluator.wait_for_text("listening", 90)
-        with packaged("source_node", source="bag", path=bag, pace="lockstep"):
+        with stage.node("source_node", source="bag", path=stage.bag, pace="lockstep"):
             code = evaluator.process.wait(120)
-    result = read_result(Path(tmp_path / "out"))
+    result = read_result(stage.home / "out")
     assert result.whole
     assert result.metrics["coverage"]["evaluated"] >= 25, evaluator.text() + driver.text()
     assert (code, result.success) == (0, True), result.summary
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("delay_s", "good"), [(0.0, True), (0.35, False)])
+def test_a_foreign_player_with_a_clock_is_judged_too(stage, delay_s, good):
+    """As with `ros2 bag play --clock`: pictures come at 10/s; a driver that needs 0.35 s takes up every fourth of them."""
+    with stage.evaluator() as evaluator, stage.driver(delay_s=delay_s) as driver:
+        evaluator.wait_for_text("listening", 90)
+        with stage.player():
+            code = evaluator.process.wait(120)
+    result = read_result(stage.home / "out")
+    coverage = result.metrics["coverage"]
+    assert coverage["pictures"] == 30
+    assert coverage["dropped"] == 30 - coverage["evaluated"]
+    assert coverage["answered"] + coverage["late"] + coverage["withheld_or_invalid"] == coverage["evaluated"]
+    assert (code, result.success) == (0 if good else 1, good), result.summary + evaluator.text() + driver.text()
+    if not good:
+        assert 1 <= coverage["evaluated"] <= 15
+        assert "min_evaluated_share 0.8" in result.summary
+
+
+@pytest.mark.slow
+def test_a_player_that_leaves_early_fails_with_the_reason(stage):
+    with stage.evaluator() as evaluator, stage.driver():
+        evaluator.wait_for_text("listening", 90)
+        with stage.player() as player:
+            time.sleep(4.5)  # 3 s before the first message, 1.5 s of 3 s of pictures
+            player.end(signal.SIGKILL)
+        code = evaluator.process.wait(120)
+    result = read_result(stage.home / "out")
+    assert (code, result.success) == (1, False)
+    assert result.metrics["bag_notes"]["bag"] == ["the player left before the end of the bag"]

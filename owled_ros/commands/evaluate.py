@@ -180,7 +180,8 @@ def evaluate_drivingqa(
     from owled_ros.evaluation.drivingqa_data import read_scenarios
     from owled_ros.files import write_json
 
-    scenarios = read_scenarios(data)[: first + count if count else None]
+    everything = read_scenarios(data)
+    scenarios = everything[: first + count if count else None]
     scored = scenarios[first:]
     answers = {
         name: drivingqa.evaluate_text_model(drivingqa.load_text_model(name, device, dtype, threads), scenarios, first)
@@ -194,6 +195,12 @@ def evaluate_drivingqa(
         if metric != "traffic_light_recall":
             table.add_row(metric, *(_number(score[metric]) for score in scores.values()))
     _print(table)
+    for name in model or ():
+        if drivingqa.calibrated_on(Path(name), data):
+            _say(
+                f"{Path(name).name} was calibrated on this very file, of which `owled prune` keeps back the last fifth only: "
+                f"give --first {round(len(everything) * 0.8)} or more"
+            )
     if json_file:
         write_json(Path(json_file), scores)
 

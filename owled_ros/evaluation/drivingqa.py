@@ -9,6 +9,7 @@ copy       the light and pedals of the scene before, objects counted in the text
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.drivingqa_data import (
+    SCENARIOS_NAME,
     Pedals,
     Perception,
     Scenario,
@@ -26,6 +28,8 @@ from owled_ros.evaluation.drivingqa_data import (
     parse_perception,
 )
 from owled_ros.evaluation.metrics import mean_of
+from owled_ros.files import sha256_file
+from owled_ros.models.manifest import is_artifact, read_manifest
 from owled_ros.progress import track
 
 MAX_TOKENS = 96
@@ -117,11 +121,21 @@ def score(answers: Sequence[Answer], scenarios: Sequence[Scenario]) -> dict[str,
         ),
         "E_lon": _mean([abs(said.longitudinal - true.longitudinal) for said, true in acted]),
         "E_lat": _mean([abs(said.steering - true.steering) for said, true in acted]),
-        "L_token": _mean(losses),
+        "L_token": (loss := _mean(losses)),
+        "perplexity": None if loss is None else math.exp(loss),
         "traffic_light_recall": {
             light: _mean([said.light == light for said, true in seen if true.light == light]) for light in LIGHTS
         },
     }
+
+
+def calibrated_on(path: Path, data: Path) -> bool:
+    """Tell whether a pruned model was calibrated on the very file that it is to be scored on."""
+    if not is_artifact(path):
+        return False
+    file = data / SCENARIOS_NAME if data.is_dir() else data
+    known = {entry.get("sha256") for entry in read_manifest(path).calibration}
+    return file.is_file() and sha256_file(file) in known
 
 
 def load_text_model(path: Path | str, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> TextModel:

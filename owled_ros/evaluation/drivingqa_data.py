@@ -18,6 +18,7 @@ from typing import Any
 from owled_ros.errors import OwledError
 
 MAX_PICKLE_BYTES = 1 << 30
+SCENARIOS_NAME = "scenarios.jsonl"
 ACTIONS_HEADING = "Here are my actions:"
 COUNTS = re.compile(r"observing (\d+) cars? and (\d+) pedestrians?")
 NO_LIGHT = re.compile(r"no traffic lights?", re.IGNORECASE)
@@ -59,7 +60,7 @@ class Scenario:
 
 def read_scenarios(path: Path) -> list[Scenario]:
     """Read a released file or a directory with scenarios.jsonl, in the order of time."""
-    path = path / "scenarios.jsonl" if path.is_dir() else path
+    path = path / SCENARIOS_NAME if path.is_dir() else path
     if not path.is_file():
         raise OwledError(f"{path} does not exist; expected scenarios.jsonl or the released .pkl")
     texts = _texts_of_pickle(path) if path.suffix == ".pkl" else _texts_of_jsonl(path)
