@@ -23,7 +23,7 @@ inline __m512i expand_words(__m512i v, uint32_t mask) {
 }
 
 inline __attribute__((always_inline)) void prefetch_lines(const void* p, int lines) {
-  for (int i = 0; i < lines; ++i) _mm_prefetch(static_cast<const char*>(p) + 4096 + 64 * i, _MM_HINT_T0);
+  for (int i = 0; i < lines; ++i) _mm_prefetch(static_cast<const char*>(p) + 8192 + 64 * i, _MM_HINT_T0);
 }
 
 // Sums of 8 registers.

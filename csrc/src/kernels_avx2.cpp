@@ -45,7 +45,7 @@ inline const uint8_t* bytes_of_mask(const Matrix& m, int block) {
 inline __m128i load_sixteen(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 
 inline __attribute__((always_inline)) void prefetch_lines(const void* p, int lines) {
-  for (int i = 0; i < lines; ++i) _mm_prefetch(static_cast<const char*>(p) + 4096 + 64 * i, _MM_HINT_T0);
+  for (int i = 0; i < lines; ++i) _mm_prefetch(static_cast<const char*>(p) + 8192 + 64 * i, _MM_HINT_T0);
 }
 
 // 16 int8 weights as int16, kept where two bytes of the mask say; moves the stream on.
