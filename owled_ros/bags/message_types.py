@@ -6,15 +6,14 @@ Autoware (written down here as far as they are read) fill in where it does not.
 
 from __future__ import annotations
 
-import os
 from functools import cache, lru_cache
-from pathlib import Path
 
 from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from owled_ros.errors import OwledError
+from owled_ros.shipped import shipped
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -107,18 +106,9 @@ def _idl_parts(text: str) -> list[str]:
 
 @cache
 def _interface_text(name: str) -> str:
-    for directory in _interface_directories():
-        path = directory / f"{name}.msg"
-        if path.is_file():
-            return path.read_text()
-    raise OwledError(
-        f"{name}.msg of owled_ros was not found; expected it in msg/ of the sources or in share/owled_ros/msg"
-    )
-
-
-def _interface_directories() -> list[Path]:
-    here = Path(__file__).resolve()
-    source = here.parents[2] / "msg"
-    installed = [parent / "share" / "owled_ros" / "msg" for parent in here.parents]
-    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    return [source, *installed, *(prefix / "share" / "owled_ros" / "msg" for prefix in prefixes)]
+    path = shipped(f"msg/{name}.msg")
+    if not path.is_file():
+        raise OwledError(
+            f"{name}.msg of owled_ros was not found; expected it in msg/ of the sources or in share/owled_ros/msg"
+        )
+    return path.read_text()

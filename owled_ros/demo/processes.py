@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from owled_ros.shipped import shipped
+
 SHARED_MEMORY = Path("/dev/shm")
 SEGMENT_MARK = "fastrtps_"
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
@@ -74,7 +76,7 @@ def reaped(*started: Child) -> Iterator[None]:
 
 def node_environment(domain: int | None) -> dict[str, str]:
     """Return the environment of the nodes: our Fast DDS profile and malloc settings where none are set; this machine only."""
-    config = _config_folder()
+    config = shipped("config")
     profile = str(config / "fastdds.xml")
     defaults = {
         "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
@@ -114,17 +116,6 @@ def _mapped_names() -> set[str]:
             lines = maps.read_text(errors="replace").splitlines()
             names |= {Path(line.split()[-1]).name for line in lines if SEGMENT_MARK in line}
     return names
-
-
-def _config_folder() -> Path:
-    source = Path(__file__).resolve().parents[2] / "config"
-    if source.is_dir():
-        return source
-    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        installed = Path(prefix) / "share" / "owled_ros" / "config"
-        if prefix and installed.is_dir():
-            return installed
-    return source
 
 
 def _read_settings(path: Path) -> dict[str, str]:

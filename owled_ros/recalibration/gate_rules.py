@@ -6,8 +6,6 @@ could not be measured fails its rule, unless the rule is `optional` and the othe
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from owled_ros.errors import OwledError
+from owled_ros.shipped import shipped
 
-RULES_NAME = "gate.yaml"
+RULES_NAME = "config/gate.yaml"
 ROUNDING = 1e-9  # 0.90 - 0.85 is a little more than 0.05 in binary
 LIMITS = ("min", "max", "max_increase", "max_decrease", "max_ratio")
 RELATIONS = ("agreement.", "paired.")  # numbers that only exist between two models
@@ -97,11 +96,8 @@ class Finding:
 
 
 def packaged_rules() -> Path:
-    """Return config/gate.yaml, from the sources or from the installed share folder."""
-    source = Path(__file__).resolve().parents[2] / "config" / RULES_NAME
-    roots = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    installed = [root / "share" / "owled_ros" / "config" / RULES_NAME for root in (*roots, Path(sys.prefix))]
-    return next((file for file in (source, *installed) if file.is_file()), source)
+    """Return the rules that come with the package."""
+    return shipped(RULES_NAME)
 
 
 def read_rules(path: Path) -> GateRules:
