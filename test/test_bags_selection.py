@@ -95,7 +95,7 @@ def test_split_keeps_drives_and_their_copies_together(tmp_path):
 
 def test_a_single_drive_is_refused_or_cut_with_a_guard(tmp_path):
     bags = [summarise_bag(make_bag(tmp_path / "bag", pictures=100))]
-    with pytest.raises(OwledError, match="two drives"):
+    with pytest.raises(OwledError, match="a drive each"):
         split_by_drive(bags)
     split = split_by_drive(bags, cut_single=True)
     assert split.shared_drive

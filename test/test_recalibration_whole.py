@@ -90,6 +90,13 @@ def without_ego(path: Path) -> Path:
     return path
 
 
+def without_camera(path: Path) -> Path:
+    with BagWriter(path) as bag:
+        for number in range(4):
+            bag.odometry(START + number * 100_000_000, EgoState(START, 5.0))
+    return path
+
+
 def one_frame(path: Path) -> Path:
     with BagWriter(path) as bag:
         bag.odometry(START, EgoState(START, 5.0))
@@ -103,7 +110,7 @@ def empty(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("make", [truncated, without_ego, one_frame, empty])
+@pytest.mark.parametrize("make", [truncated, without_ego, without_camera, one_frame, empty])
 def test_bags_that_give_nothing_are_refused_with_words(tmp_path: Path, model: Path, make: Any) -> None:
     bag = make(tmp_path / "bag")
     with pytest.raises(OwledError, match=r"bag|pictures"):
@@ -120,10 +127,20 @@ def test_pictures_of_changing_size_and_a_single_drive(tmp_path: Path, model: Pat
             for early in (0, 400_000_000, 800_000_000):
                 bag.odometry(stamp + early, EgoState(stamp + early, 5.0 + number))
             bag.image(stamp, picture(number, 64 + 16 * number, 36 + 2 * number), encoding="jpeg")
-    outcome = recalibrate(tmp_path, model, [tmp_path / "bag"])
+    with pytest.raises(OwledError, match="--cut-single-drive"):
+        recalibrate(tmp_path, model, [tmp_path / "bag"])
+    outcome = recalibrate(tmp_path, model, [tmp_path / "bag"], cut_single_drive=True)
     assert outcome.verdict["shared_drive"]
-    with pytest.raises(OwledError, match="two drives"):
-        recalibrate(tmp_path, model, [tmp_path / "bag"], cut_single_drive=False)
+
+
+def test_a_bag_cut_in_the_middle_of_a_chunk_gives_what_is_before(tmp_path: Path, model: Path) -> None:
+    bag = make_bag(tmp_path / "bag", pictures=40, drives=3)
+    file = next(bag.glob("*.mcap"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) * 3 // 4])
+    outcome = recalibrate(tmp_path, model, [bag])
+    assert outcome.promoted
+    assert not outcome.verdict["shared_drive"]
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, model: Path) -> None:

@@ -46,7 +46,9 @@ def split_by_drive(
     if len(sizes) < 2:
         if not cut_single:
             raise OwledError(
-                "calibration and gate need two drives, but the bags hold only one; add a bag of another drive"
+                "calibration and gate need a drive each, but the bags hold only one (pictures without a gap of more than "
+                f"{ReadOptions.drive_gap_s:g} s); add a bag of another drive, or cut this one in two: --cut-single-drive, parameter "
+                "cut_single_drive"
             )
         return _cut(bags, gate_share)
     gate = _choose_drives(sizes, gate_share, seed)

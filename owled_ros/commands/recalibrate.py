@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def recalibrate(
     bags: list[Path] = typer.Argument(
-        ..., help="rosbag2 directories, .mcap or .db3 files; two drives or more are best."
+        ..., help="rosbag2 directories, .mcap or .db3 files; together they must hold two drives or more."
     ),
     store: str = STORE,
     model: str = typer.Option("", help="Dense model that is pruned; empty: the bundled model."),
@@ -44,7 +44,9 @@ def recalibrate(
     calibration_frames: int = typer.Option(48, min=2, help="Pictures that the model is pruned with."),
     gate_frames: int = typer.Option(120, min=2, help="Held-out pictures that judge the candidate."),
     gate_share: float = typer.Option(0.3, min=0.05, max=0.95, help="Share of the pictures whose drives are held out."),
-    separate_drives: bool = typer.Option(False, help="Refuse a single drive instead of cutting it in two."),
+    cut_single_drive: bool = typer.Option(
+        False, "--cut-single-drive", help="Cut a lone drive in two, with a guard between, instead of refusing it."
+    ),
     gate: str = typer.Option("", help="Rules of the gate; empty: config/gate.yaml."),
     image_topic: str = typer.Option("", help="Camera in the bags; empty: the only one."),
     ego_topic: str = typer.Option("", help="Ego motion in the bags; empty: chosen by type."),
@@ -78,7 +80,7 @@ def recalibrate(
         gate=Path(gate).expanduser().absolute() if gate else _packaged_gate(),
         running=resolve_model(running).resolve() if running else None, sparsity=sparsity, score=score, allocation=allocation,
         budgets=_budgets(budget), recovery_steps=recovery_steps, seed=seed, calibration_frames=calibration_frames,
-        gate_frames=gate_frames, gate_share=gate_share, cut_single_drive=not separate_drives, image_topic=image_topic,
+        gate_frames=gate_frames, gate_share=gate_share, cut_single_drive=cut_single_drive, image_topic=image_topic,
         ego_topic=ego_topic, pack=pack, device=device, threads=threads,
     )  # fmt: skip
     courtesy = Courtesy(idle=idle, cores=tuple(int(core) for core in cores.split(",") if core), threads=threads)
@@ -265,7 +267,7 @@ def _show_outcome(outcome: Outcome) -> None:
     _show_rules(outcome.verdict)
     if outcome.verdict.get("shared_drive"):
         Console(highlight=False).print(
-            "[yellow]the bags hold one drive only: its end judged what its beginning calibrated[/]"
+            "[yellow]the bags hold one drive only, which was cut in two: its end judged what its beginning calibrated[/]"
         )
     colour = "green" if outcome.verdict["passed"] else "red"
     Console(highlight=False).print(

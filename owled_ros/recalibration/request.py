@@ -38,7 +38,7 @@ class Request:
     calibration_frames: int = 48
     gate_frames: int = 120
     gate_share: float = 0.3  # of the pictures, in whole drives
-    cut_single_drive: bool = True  # a lone drive is cut in two, with a guard between; False: refused
+    cut_single_drive: bool = False  # True: a lone drive is cut in two, with a guard between, instead of refused
     image_topic: str = ""
     ego_topic: str = ""
     pack: bool = True
