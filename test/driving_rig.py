@@ -27,7 +27,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from owled_ros.msg import PredictedAction, SceneDescription
+from owled_ros.msg import Float64Stamped, PredictedAction, SceneDescription
 from owled_ros.nodes.conversions import stamp_to_time
 
 TEST = Path(__file__).resolve().parent
@@ -107,7 +107,9 @@ class Bench:
         self.odometry = self.node.create_publisher(Odometry, f"{NODE}/input/odometry", BEST_EFFORT)
         self.node.create_subscription(PredictedAction, f"{NODE}/output/action", self.actions.append, 50)
         self.node.create_subscription(SceneDescription, f"{NODE}/output/scene", self.scenes.append, 50)
+        self.latencies: list[Float64Stamped] = []  # [ms]
         self.node.create_subscription(String, f"{NODE}/debug/answer", self._on_answer, 50)
+        self.node.create_subscription(Float64Stamped, f"{NODE}/debug/processing_time_ms", self.latencies.append, 50)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
 
     def __enter__(self) -> Bench:

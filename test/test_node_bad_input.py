@@ -153,6 +153,12 @@ def test_stamps_that_run_backwards_are_counted_and_driving_goes_on(bench: Bench)
     assert bench.spin_until(lambda: int(bench.values("inference")["clock_jumps"]) > before)
 
 
+def latency_of(bench: Bench, answer: dict[str, Any]) -> float:
+    """Return what was published for a picture [ms]; -1 when nothing was."""
+    found = [item.data for item in bench.latencies if item.stamp.sec * SECOND + item.stamp.nanosec == answer["stamp"]]
+    return found[-1] if found else -1.0
+
+
 ANSWERS = [
     ({"text": "I would rather stop, I think"}, "UNPARSED", "is not an action"),
     ({"text": "cruise, acceleration +9.9 m/s2, steering +0.02 rad"}, "UNPARSED", "out of range"),
@@ -170,6 +176,7 @@ def test_answers_of_no_use_publish_nothing(
     answer = bench.drive_until(reason)
     assert words in answer["detail"]
     assert answer["text"] == control["text"], "the raw text is kept"
+    assert bench.spin_until(lambda: latency_of(bench, answer) > 0.0)
     bench.spin(0.2)
     silent = len(bench.actions)
     bench.drive()
@@ -194,6 +201,7 @@ def test_late_answers_are_withheld(bench: Bench, model: Path) -> None:
     assert bench.set(deadline_s=0.2) == []
     answer = bench.drive_until("LATE")
     assert "the deadline is 0.2 s" in answer["detail"]
+    assert bench.spin_until(lambda: latency_of(bench, answer) > 300.0)  # whoever makes room for driving hears of it
     assert bench.set(deadline_s=5.0) == []
 
 

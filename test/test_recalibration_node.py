@@ -292,13 +292,22 @@ def running_children(root: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("parameters", "words"),
-    [({"model_path": "/nowhere"}, "does not exist"), ({"gate_file": "/nowhere.yaml"}, "cannot be read"), ({"cores": "4711,4712"}, "may use")],
+    [
+        ({"model_path": "/nowhere"}, "does not exist"),
+        ({"gate_file": "/nowhere.yaml"}, "cannot be read"),
+        ({"cores": "4711,4712"}, "may use"),
+        ({"cores": "4711"}, "may use"),  # ROS reads it as a number
+        ({"gate_share": "1"}, "for example 1.0"),
+        ({"model_path": "1"}, "needs quotes inside quotes"),
+        ({"threads": "0"}, "a whole number"),
+    ],
 )
 def test_a_wrong_parameter_is_said_at_the_start(bench: Bench, parameters: dict[str, str], words: str, tmp_path: Path) -> None:
     with NodeProcess(bench.arguments(exit_on_failure="true", **parameters), DOMAIN + 1, tmp_path / "log") as process:
         process.process.wait(PATIENCE_S)
         assert process.process.returncode == 1
         assert words in process.text()
+        assert "Traceback" not in process.text()
 
 
 def test_file_schema_and_declaration_hold_the_same() -> None:

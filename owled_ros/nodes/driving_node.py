@@ -6,7 +6,6 @@ back here to publish. docs/node.md has the topics, parameters and what is said w
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import cv2
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -30,12 +29,13 @@ from owled_ros.driving.prediction import SceneAnswer
 from owled_ros.errors import OwledError
 from owled_ros.msg import Float64Stamped, PredictedAction, SceneDescription
 from owled_ros.nodes import conversions, parameters, topics
-from owled_ros.nodes.diagnostics import Diagnostics, Level
+from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.health import report_inference, report_output
 from owled_ros.nodes.images import make_decoder, stamp_of
 from owled_ros.nodes.inputs import InputWatch, judge_input, watch
 from owled_ros.nodes.ladder import Arrival, Ladder, Limits, Outcome
 from owled_ros.nodes.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
+from owled_ros.nodes.managed import FAILURE, SUCCESS, ManagedNode, transition
 from owled_ros.nodes.model_paths import requested_model
 from owled_ros.nodes.model_services import ModelServices
 from owled_ros.nodes.process import StopRequest
@@ -48,33 +48,16 @@ EGO_DEPTH = 50
 LOG_PERIOD_S = 5.0
 SCENE_MEMORY_S = 2.0  # how long the overlay shows a description
 STOP_S = 0.5
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-Transition = Callable[["DrivingNode", LifecycleState], TransitionCallbackReturn]
-
-
-def transition(change: Transition) -> Transition:
-    """Keep the words of what breaks a transition; rclpy would swallow them."""
-
-    @functools.wraps(change)
-    def guarded(node: DrivingNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return change(node, state)
-        except Exception as error:
-            node.get_logger().error(f"{change.__name__}: {type(error).__name__}: {error}")
-            node.diagnostics.report("model", Level.ERROR, f"{change.__name__}: {type(error).__name__}: {error}")
-            return TransitionCallbackReturn.ERROR
-
-    return guarded
-
-
-class DrivingNode(LifecycleNode):
+class DrivingNode(ManagedNode):
     """The node; `load` makes the engine, `stop` tells that the process was asked to end."""
 
+    part = "model"
+
     def __init__(self, load: Loader, stop: StopRequest) -> None:
-        super().__init__("driving_node")
-        self._load, self._stop = load, stop
+        super().__init__("driving_node", stop)
+        self._load = load
         self._worker: Worker | None = None
         self._active = False
         self._publishing = threading.Lock()  # the inference thread publishes while transitions unmake the publishers
@@ -88,7 +71,6 @@ class DrivingNode(LifecycleNode):
         parameters.declare(self, parameters.ENTRIES)
         self.settings = parameters.read_settings(self)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self.diagnostics = Diagnostics(self)
         self.diagnostics.report("model", Level.WARN, "not loaded: the node is not configured")
         self._timer = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -145,26 +127,9 @@ class DrivingNode(LifecycleNode):
         """Free the model."""
         return SUCCESS if self._release(STOP_S * 20) else FAILURE
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of everything."""
-        self.close()
-        return SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Return to unconfigured."""
-        self.close()
-        return SUCCESS
-
     def start(self) -> int | None:
         """Configure and activate where autostart is set; returns an exit code only when the process shall end."""
-        if not self.settings.autostart or self._stop():
-            return None
-        if self.trigger_configure() is SUCCESS and self.trigger_activate() is SUCCESS:
-            return None
-        if self._stop():
-            return 0
-        self.get_logger().error("autostart failed; repair the cause and request the configure transition")
-        return 1 if self.settings.exit_on_failure else None
+        return self.start_by_itself(self.settings.autostart, self.settings.exit_on_failure)
 
     def close(self) -> None:
         """Stop everything that would outlive the node."""
@@ -208,7 +173,8 @@ class DrivingNode(LifecycleNode):
             message = conversions.outcome_to_action(outcome, settings.vehicle, settings.output_frame_id)
             self._outputs[topics.ACTION.name].publish(message)
             self._valid_at = time.monotonic()
-            spent = Float64Stamped(stamp=message.header.stamp, data=outcome.latency_ms)
+        if outcome.answer is not None:
+            spent = Float64Stamped(stamp=conversions.stamp_to_time(outcome.stamp), data=outcome.latency_ms)
             self._outputs[topics.PROCESSING_TIME.name].publish(spent)
         text = conversions.outcome_to_json(outcome, received=worker.slot.received, dropped=worker.slot.dropped)
         self._outputs[topics.DEBUG_ANSWER.name].publish(String(data=text))

@@ -8,7 +8,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterUninitializedException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -21,6 +25,12 @@ KINDS = {
     "int": Parameter.Type.INTEGER,
     "float": Parameter.Type.DOUBLE,
     "str": Parameter.Type.STRING,
+}
+AS_WRITTEN = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number with a decimal point, for example 1.0",
+    "str": "a text; one that looks like a number needs quotes inside quotes, for example \"'1'\"",
 }
 
 
@@ -35,6 +45,7 @@ class Entry:
     high: float | None = None
     choices: tuple[str, ...] = ()
     read_only: bool = False
+    bare: bool = False  # a text that may also be written as a number, without quotes
 
 
 @dataclass(frozen=True)
@@ -123,14 +134,19 @@ ENTRIES = (
 
 
 def declare(node: Node, entries: Iterable[Entry]) -> None:
-    """Declare parameters with type, range and description; none has a default."""
+    """Declare parameters with type, range and description; none has a default. Raises OwledError for a given value that does not fit."""
     for entry in entries:
-        node.declare_parameter(entry.name, KINDS[entry.kind], descriptor_of(entry))
+        try:
+            node.declare_parameter(entry.name, None if entry.bare else KINDS[entry.kind], descriptor_of(entry))
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            raise OwledError(f"parameter {entry.name}: {error}; expected {AS_WRITTEN[entry.kind]}") from error
 
 
 def descriptor_of(entry: Entry) -> ParameterDescriptor:
     """Describe a parameter for `ros2 param describe`."""
-    descriptor = ParameterDescriptor(description=entry.description, read_only=entry.read_only)
+    descriptor = ParameterDescriptor(
+        description=entry.description, read_only=entry.read_only, dynamic_typing=entry.bare
+    )
     if entry.choices:
         descriptor.additional_constraints = "one of " + ", ".join(entry.choices)
     if entry.low is not None and entry.high is not None and entry.kind == "float":
@@ -153,7 +169,7 @@ def read_values(node: Node, entries: Iterable[Entry]) -> dict[str, Any]:
                 f"parameter {entry.name} has no value; start the node with --params-file config/{node.get_name()}.param.yaml "
                 "or add the parameter to your own file"
             )
-        values[entry.name.replace(".", "_")] = value
+        values[entry.name.replace(".", "_")] = str(value) if entry.bare else value
         problem = problem_of(entry, value)
         if problem:
             raise OwledError(problem)

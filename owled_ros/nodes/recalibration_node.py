@@ -19,7 +19,7 @@ from builtin_interfaces.msg import Time
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from owled_ros.action import Recalibrate
@@ -28,7 +28,8 @@ from owled_ros.models.driving_model import resolve_model
 from owled_ros.msg import ArtifactInfo, Float64Stamped, GateVerdict
 from owled_ros.nodes import parameters
 from owled_ros.nodes.background import call_and_wait, in_thread
-from owled_ros.nodes.diagnostics import Diagnostics, Level
+from owled_ros.nodes.diagnostics import Level
+from owled_ros.nodes.managed import SUCCESS, ManagedNode, transition
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of, read_recalibration_settings
 from owled_ros.nodes.spinning import spin_node
@@ -44,7 +45,6 @@ VERDICT_QUALITY = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 LATENCY_QUALITY = QoSProfile(depth=LATENCY_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 Feedback = Recalibrate.Feedback
 STAGES = {
     "reading": Feedback.STAGE_READING,
@@ -54,30 +54,15 @@ STAGES = {
     "gating": Feedback.STAGE_GATING,
     "promoting": Feedback.STAGE_PROMOTING,
 }
-Transition = Callable[["RecalibrationNode", LifecycleState], TransitionCallbackReturn]
 
 
-def transition(change: Transition) -> Transition:
-    """Turn what breaks a transition into FAILURE with its words in the log and the diagnostics."""
-
-    @functools.wraps(change)
-    def guarded(node: RecalibrationNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return change(node, state)
-        except OwledError as error:
-            node.get_logger().error(f"{change.__name__}: {error}")
-            node.diagnostics.report("job", Level.ERROR, f"{change.__name__}: {error}")
-            return FAILURE
-
-    return guarded
-
-
-class RecalibrationNode(LifecycleNode):
+class RecalibrationNode(ManagedNode):
     """The node; `stop` tells that the process was asked to end."""
 
+    part = "job"
+
     def __init__(self, stop: StopRequest) -> None:
-        super().__init__("recalibration_node")
-        self._stop = stop
+        super().__init__("recalibration_node", stop)
         self._ending = threading.Event()  # the job shall end
         self._job = threading.Lock()  # held from a goal to its result
         self._idle = threading.Event()  # no job's thread is running
@@ -88,7 +73,6 @@ class RecalibrationNode(LifecycleNode):
         self.pacer = self.settings.pacer()
         self.store = Store(Path(self.settings.store))
         self.model = Path()
-        self.diagnostics = Diagnostics(self)
         self.diagnostics.report("job", Level.WARN, "the node is not configured")
         self._timer = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -147,24 +131,9 @@ class RecalibrationNode(LifecycleNode):
         """Nothing is held."""
         return SUCCESS
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of everything."""
-        self.close()
-        return SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Return to unconfigured."""
-        self.close()
-        return SUCCESS
-
     def start(self) -> int | None:
         """Configure and activate where autostart is set; returns an exit code only when the process shall end."""
-        if not self.settings.autostart or self._stop():
-            return None
-        if self.trigger_configure() is SUCCESS and self.trigger_activate() is SUCCESS:
-            return None
-        self.get_logger().error("autostart failed; repair the cause and request the configure transition")
-        return 1 if self.settings.exit_on_failure else None
+        return self.start_by_itself(self.settings.autostart, self.settings.exit_on_failure)
 
     def close(self) -> None:
         """End the job, kill its process, and wait a moment for both."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from owled_ros.errors import OwledError
 from owled_ros.nodes.process import StopRequest, watch_signals
+from owled_ros.shipped import PACKAGE, shipped
 
-PACKAGE = "owled_ros"
 AnyNode = TypeVar("AnyNode", bound=Node)
 
 
@@ -48,6 +48,9 @@ def spin_node(
             executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         code = None
+    except OwledError as error:  # the node cannot be made; it has no log of its own yet
+        get_logger(PACKAGE).error(str(error))
+        code = 1
     except Exception:
         if not stop():  # what a shutdown breaks half-way through is no news
             raise
@@ -61,22 +64,11 @@ def spin_node(
     return code or failed
 
 
-def config_file(name: str) -> Path:
-    """Return a packaged file of config/, from the sources or from the installed share folder."""
-    source = Path(__file__).resolve().parents[2] / "config" / name
-    if source.is_file():
-        return source
-    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        installed = Path(prefix) / "share" / PACKAGE / "config" / name
-        if prefix and installed.is_file():
-            return installed
-    return source
-
-
 def _arguments(parameter_file: str) -> list[str]:
-    if not parameter_file or not config_file(parameter_file).is_file():
+    path = shipped(f"config/{parameter_file}")
+    if not parameter_file or not path.is_file():
         return sys.argv
-    return [sys.argv[0], "--ros-args", "--params-file", str(config_file(parameter_file)), "--", *sys.argv[1:]]
+    return [sys.argv[0], "--ros-args", "--params-file", str(path), "--", *sys.argv[1:]]
 
 
 def _release(node: Node | None, executor: SingleThreadedExecutor) -> None:

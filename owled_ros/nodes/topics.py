@@ -53,7 +53,7 @@ PROCESSING_TIME = Topic(
     "owled_ros/Float64Stamped",
     "out",
     "reliable, depth 1",
-    "arrival of the picture to published action [ms]",
+    "arrival of the picture to its answer [ms], for every picture that the model answered, also where the action was withheld",
 )
 DIAGNOSTICS = Topic(
     "/diagnostics",
