@@ -3,9 +3,11 @@
 A driver answers pictures of 1280x720 at a fixed rate in this process; beside it runs the real job on a bag that is made
 first. Conditions take turns, `--rounds` times. Speed of the job: pictures that the dense model answers per second, in the
 first stage, which is even. Prints p50 and p99 of the driver, their ratio to driving alone, and the job's speed as a share of
-its speed while nobody drives.
+its speed while nobody drives. With `--whole` every job runs from its start to its verdict, with the usual numbers of
+pictures, and its speed is that of the whole job.
 
     python benchmarks/recalibration_latency.py --rounds 3 --seconds 20
+    python benchmarks/recalibration_latency.py --rounds 3 --seconds 20 --whole
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,8 @@ class Condition:
     courtesy: Courtesy | None
     pausing: bool = False
     driving: bool = True
+    driver_cores: tuple[int, ...] = ()  # empty: all
+    whole: bool = True  # worth a whole job
 
 
 @dataclass
@@ -65,18 +69,22 @@ class Measured:
 def conditions() -> list[Condition]:
     """List them; the unprotected job takes all cores, as torch does by itself."""
     cores = sorted(os.sched_getaffinity(0))
-    everything = Courtesy(idle=False, threads=len(cores))
-    polite = Courtesy(idle=True, threads=1, cores=tuple(cores[-max(len(cores) // 2, 1) :]))
+    half = tuple(cores[-max(len(cores) // 2, 1) :])
+    polite = Courtesy(idle=True, threads=1)
     return [
         Condition(NO_JOB, None),
         Condition(NO_DRIVER, polite, driving=False),
-        Condition("no protection", everything),
-        Condition("one thread", Courtesy(idle=False, threads=1)),
-        Condition("one thread, half of the cores", Courtesy(idle=False, threads=1, cores=polite.cores)),
-        Condition("one thread, idle scheduling", Courtesy(idle=True, threads=1)),
-        Condition("one thread, idle, half of the cores", polite),
-        Condition("all, with pauses", polite, pausing=True),
-    ]
+        Condition("no protection", Courtesy(idle=False, threads=len(cores))),
+        Condition("one thread", Courtesy(idle=False, threads=1), whole=False),
+        Condition("one thread, half of the cores", Courtesy(idle=False, threads=1, cores=half), whole=False),
+        Condition("one thread, idle scheduling", polite),
+        Condition("one thread, idle, half of the cores", Courtesy(idle=True, threads=1, cores=half), whole=False),
+        Condition(
+            "one thread, idle, driver's core only", Courtesy(idle=True, threads=1, cores=(cores[0],)),
+            driver_cores=(cores[0],), whole=False,
+        ),
+        Condition("one thread, idle, pauses (default)", polite, pausing=True),
+    ]  # fmt: skip
 
 
 def make_bag(path: Path) -> Path:
@@ -94,25 +102,18 @@ def make_bag(path: Path) -> Path:
 
 @contextlib.contextmanager
 def running_job(
-    condition: Condition, root: Path, bag: Path, model: Path, pacer: Pacer | None, start_s: float
-) -> Iterator[list[JobProgress]]:
-    """Run a job beside; yields what it says as soon as its even stage has begun, or after `start_s`: it stands still."""
+    condition: Condition, root: Path, request: Request, pacer: Pacer | None, start_s: float
+) -> Iterator[tuple[list[JobProgress], threading.Thread]]:
+    """Run a job beside; yields what it says, and its thread, when its even stage has begun, or after `start_s`."""
     said: list[JobProgress] = []
     stop = threading.Event()
     assert condition.courtesy is not None
-    request = Request(
-        (bag,),
-        model,
-        Path(),
-        packaged_rules(),
-        calibration_frames=PICTURES,
-        gate_frames=2,
-        threads=condition.courtesy.threads,
-    )
+    courtesy, asked = condition.courtesy, replace(request, threads=condition.courtesy.threads)
 
     def work() -> None:
-        with contextlib.suppress(JobCancelledError):
-            run_job(request, Store(root / "store"), Plan(courtesy=condition.courtesy), said.append, stop.is_set, pacer)
+        plan = Plan(courtesy=courtesy, promote=False)
+        with contextlib.suppress(JobCancelledError), tempfile.TemporaryDirectory(dir=root) as store:
+            run_job(asked, Store(Path(store)), plan, said.append, stop.is_set, pacer)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -120,18 +121,26 @@ def running_job(
         end = time.monotonic() + start_s
         while thread.is_alive() and not any(item.stage == "calibrating" for item in said) and time.monotonic() < end:
             time.sleep(0.05)
-        yield said
+        yield said, thread
     finally:
         stop.set()
         thread.join()
 
 
-def drive(engine: object, frame: Frame, seconds: float, rate_hz: float, pacer: Pacer | None) -> list[float]:
+def drive(
+    engine: object,
+    frame: Frame,
+    going: Callable[[], bool],
+    rate_hz: float,
+    pacer: Pacer | None,
+    cores: tuple[int, ...] = (),
+) -> list[float]:
     """Answer pictures at a rate; returns the latencies [ms]."""
     latencies = []
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores or allowed)
     due = time.monotonic()
-    end = due + seconds
-    while due < end:
+    while going():
         time.sleep(max(due - time.monotonic(), 0.0))
         begun = time.monotonic()
         engine.act(engine.see(frame))  # type: ignore[attr-defined]
@@ -139,7 +148,14 @@ def drive(engine: object, frame: Frame, seconds: float, rate_hz: float, pacer: P
         if pacer is not None:
             pacer.sample(latencies[-1])
         due = max(due + 1.0 / rate_hz, time.monotonic())
+    os.sched_setaffinity(0, allowed)
     return latencies
+
+
+def lasting(seconds: float) -> Callable[[], bool]:
+    """Return what is true for so long."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() < end
 
 
 def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Measured]:
@@ -148,32 +164,43 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Measured]:
     engine = load_engine(model, threads=arguments.driver_threads)
     image = sample_snapshot(SEEDS, Camera().resized(1280, 720)).image
     frame = Frame(image, START, EgoState(START, 8.0))
-    bag = make_bag(root / "bag")
-    drive(engine, frame, 2.0, arguments.rate_hz, None)
-    found = {condition.name: Measured() for condition in conditions()}
+    request = Request((make_bag(root / "bag"),), model, Path(), packaged_rules())
+    if not arguments.whole:
+        request = replace(request, calibration_frames=PICTURES, gate_frames=2)
+    drive(engine, frame, lasting(2.0), arguments.rate_hz, None)
+    chosen = [condition for condition in conditions() if condition.whole or not arguments.whole]
+    found = {condition.name: Measured() for condition in chosen}
     pacer = Pacer()
-    for latency in drive(engine, frame, arguments.seconds, arguments.rate_hz, None):
+    for latency in drive(engine, frame, lasting(arguments.seconds), arguments.rate_hz, None):
         pacer.sample(latency)
     for turn in range(arguments.rounds):
-        for condition in conditions()[turn % 2 :] + conditions()[: turn % 2]:
+        for condition in chosen[turn % 2 :] + chosen[: turn % 2]:
             measured = found[condition.name]
             if condition.courtesy is None:
-                alone = drive(engine, frame, arguments.seconds, arguments.rate_hz, None)
+                alone = drive(engine, frame, lasting(arguments.seconds), arguments.rate_hz, None)
                 measured.latencies_ms += alone
                 for latency in alone:
                     pacer.sample(latency)
                 continue
             used = pacer if condition.pausing else None
-            with running_job(condition, root, bag, model, used, arguments.start_s) as said:
+            start_s = 0.0 if arguments.whole else arguments.start_s
+            with running_job(condition, root, request, used, start_s) as (said, thread):
                 before, begun = len(answered(said)), time.monotonic()
+                going = thread.is_alive if arguments.whole else lasting(arguments.seconds)
                 if condition.driving:
-                    measured.latencies_ms += drive(engine, frame, arguments.seconds, arguments.rate_hz, used)
-                else:
-                    time.sleep(arguments.seconds)
-                measured.answered += len(answered(said)) - before
+                    measured.latencies_ms += drive(
+                        engine, frame, going, arguments.rate_hz, used, condition.driver_cores
+                    )
+                while going():
+                    time.sleep(0.01)
+                measured.answered += 1 if arguments.whole else len(answered(said)) - before
                 measured.seconds += time.monotonic() - begun
             measured.stops += pacer.stops if condition.pausing else 0
-            print(f"turn {turn + 1}: {condition.name}: {measured.answered} pictures", file=sys.stderr, flush=True)
+            print(
+                f"turn {turn + 1}: {condition.name}: {measured.answered} in {measured.seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     return found
 
 
@@ -191,6 +218,7 @@ def main() -> None:
     parser.add_argument("--start-s", type=float, default=120.0, help="a job that has not begun by then stands still")
     parser.add_argument("--driver-threads", type=int, default=1)
     parser.add_argument("--model", default="", help="directory; empty: the bundled model")
+    parser.add_argument("--whole", action="store_true", help="whole jobs instead of their even stage")
     parser.add_argument("--json", default="", help="write the numbers to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
