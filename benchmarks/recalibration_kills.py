@@ -1,7 +1,7 @@
 """Kills real recalibrations at random moments, parent, child or both, and looks at what is left.
 
 Every turn starts `owled recalibrate` on a bag that is made first, with a small random model (or `--model`), and kills it with
-SIGKILL somewhere between its start and a little after its usual end. After every kill: no process of the job lives, and the
+SIGKILL at a random moment of a random stage, so that a busy machine does not crowd the kills at the start. After every kill: no process of the job lives, and the
 store's current version is whole. With `--driving-node` the model is the bundled one, a real driving node answers pictures of
 the world all the time and loads what is promoted; pictures that it did not answer are counted. Turns that were not hit in time count as finished jobs. With
 `--counts FILE` a run that was interrupted goes on where it was.
@@ -51,6 +51,7 @@ TINY = {
 RATE_HZ = 5.0  # of the pictures that the driving node gets
 ALWAYS = "format_version: 1\nrules: [{name: frames, metric: frames, unit: frames, min: 2}]\n"
 GONE_S = 20.0
+STAGES = ("starting", "reading", "calibrating", "pruning", "writing", "gating", "promoting")
 
 
 def make_model(directory: Path) -> Path:
@@ -264,8 +265,11 @@ def turn(root: Path, model: Path, counts: Counter[str], usual_s: float, node: st
     job = start_job(root, model, counts["turns"], node)
     victim = random.choice(("parent", "child", "both"))
     gone: list[int] = []
+    goal = random.choice(STAGES)
+    while job.poll() is None and STAGES.index(stage(root)) < STAGES.index(goal):
+        time.sleep(0.01)
     try:
-        job.wait(random.uniform(0.0, 1.1 * usual_s))
+        job.wait(random.uniform(0.0, usual_s / len(STAGES)))
         counts["finished"] += 1
     except subprocess.TimeoutExpired:
         counts["killed"] += 1
@@ -279,7 +283,8 @@ def turn(root: Path, model: Path, counts: Counter[str], usual_s: float, node: st
 def stage(root: Path) -> str:
     """Return what the job said last."""
     lines = [line.split() for line in (root / "job.log").read_text(errors="replace").splitlines() if "%" in line[:5]]
-    return lines[-1][1] if lines and len(lines[-1]) > 1 else "starting"
+    said = lines[-1][1] if lines and len(lines[-1]) > 1 else STAGES[0]
+    return said if said in STAGES else STAGES[0]
 
 
 def read_counts(path: str) -> Counter[str]:
