@@ -96,11 +96,12 @@ def conclude(
     metrics: dict[str, Any],
     scenario: Scenario,
 ) -> ResultFile:
-    """Judge the metrics and write result.jsonl; what could not be read is told in the verdict's sentence."""
+    """Judge the metrics and write result.jsonl; what could not be read begins the verdict's sentence."""
     judgements = judge(metrics, scenario)
     success, summary = verdict_line(judgements)
-    for name, why in metrics.get("bag_failures", {}).items():
-        summary += f"; {name}: {why}"
+    failures = "; ".join(f"{name}: {why}" for name, why in metrics.get("bag_failures", {}).items())
+    if failures:  # what could not be read explains the rest, so it is told first
+        summary = f"Failed: {failures}; {summary.removeprefix('Failed: ')}"
     metrics["conditions"] = judgements_as_json(judgements)
     stamp = max((record.stamp for record in records), default=0)
     path = directory / RESULT_NAME
