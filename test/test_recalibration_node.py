@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,7 +260,8 @@ def test_the_job_is_paused_while_driving_is_slow(bench: Bench, node: NodeProcess
     assert bench.result(handle)[1].success
 
 
-def test_a_signal_in_the_middle_of_a_job_ends_node_and_child(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_signal_in_the_middle_of_a_job_ends_node_and_child(tmp_path: Path, number: int, expected: int) -> None:
     bench = Bench(tmp_path / "second", DOMAIN + 2)
     bench.control(at="gating", how="hang")
     with NodeProcess(bench.arguments(), DOMAIN + 2, tmp_path / "log") as process:
@@ -267,9 +269,9 @@ def test_a_signal_in_the_middle_of_a_job_ends_node_and_child(tmp_path: Path) -> 
         bench.send(seed=50)
         assert bench.at(Recalibrate.Feedback.STAGE_GATING)
         assert running_children(bench.root)
-        code, _ = process.end()
+        code, _ = process.end(number)
     bench.close()
-    assert code == 0, process.text()
+    assert code == expected, process.text()
     assert "Traceback" not in process.text()
     assert until(lambda: not running_children(bench.root), PATIENCE_S)
     with bench.store.job() as work:
