@@ -85,6 +85,24 @@ def test_logits_match_transformers(tmp_path: Path, family: str, precision: str) 
             decoder.close()
 
 
+@pytest.mark.skipif("avx2" not in KERNELS, reason="no AVX2")
+def test_avx2_fills_in_the_zeros_where_few_threads_decode(tmp_path: Path) -> None:
+    """Dense int8 is faster there; a mapped file and many threads keep the masks. The answers are the same to the bit."""
+    case = make_case(tmp_path, "llama_odd_tied", "int8")
+    answers, sizes = [], []
+    for copied, threads in ((True, 1), (False, 1), (True, 3)):
+        decoder = SparseDecoder.open(case.path, threads=threads, kernel="avx2", copy=copied)
+        cache = decoder.new_cache(64)
+        decoder.prefill(cache, decoder.embed(case.ids[0, :PROMPT].numpy()))
+        answers.append(decoder.step(cache, 5))
+        sizes.append(decoder.facts.step_bytes)
+        decoder.close()
+    assert sizes[0] > 1.3 * sizes[1]
+    assert sizes[1] == sizes[2]
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_long_prefill_in_pieces(llama: Case, kernel: str) -> None:
     """More tokens than one batch of panels takes, started in the middle of a key block."""

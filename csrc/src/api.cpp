@@ -19,6 +19,8 @@
 
 using owled::Error;
 
+constexpr int kFewThreads = 2;        // more share the memory's speed, and reading less is worth the work again
+
 struct owled_model {
   std::unique_ptr<owled::PackedFile> file;
   const owled::Kernels* kernels = nullptr;
@@ -105,7 +107,10 @@ int open_model(const owled_options* given, owled_model** out, const auto& open_f
       if (cpu < 0 || cpu >= 1024) refuse("a core number is out of range");
     options.cpus = nullptr;
     options.kernel = nullptr;
-    model->file = open_file(options);
+    const bool copy = options.residence == OWLED_COPIED;
+    const bool fill = copy && model->kernels->spreads_slowly && options.threads <= kFewThreads;
+    model->file = open_file(options, copy && !fill);
+    if (fill && !model->file->fill_int8()) model->file = open_file(options, true);
     model->prepare();
     *out = model.release();
   });
@@ -129,13 +134,13 @@ int owled_kernel_usable(int index) {
 }
 
 int owled_open(const char* path, const owled_options* options, owled_model** model) {
-  return open_model(options, model, [&](const owled_options& o) {
-    return std::make_unique<owled::PackedFile>(std::string(path), o.residence == OWLED_COPIED, o.verify != 0);
+  return open_model(options, model, [&](const owled_options& o, bool copy) {
+    return std::make_unique<owled::PackedFile>(std::string(path), copy, o.verify != 0);
   });
 }
 
 int owled_open_memory(const void* bytes, size_t size, const owled_options* options, owled_model** model) {
-  return open_model(options, model, [&](const owled_options& o) {
+  return open_model(options, model, [&](const owled_options& o, bool) {
     return std::make_unique<owled::PackedFile>(bytes, size, o.verify != 0);
   });
 }

@@ -40,6 +40,8 @@ struct Attention {
 
 struct Kernels {
   const char* name;
+  // Sparse int8 takes longer than dense int8 as long as a few threads have the memory to themselves.
+  bool spreads_slowly;
   void (*prepare)(Activation* activation, int columns, bool int8);
   // y[8 * begin .. 8 * end) = rows of these blocks times the vector; no bias.
   void (*gemv)(const Matrix& matrix, const Activation& activation, float* y, int begin, int end);

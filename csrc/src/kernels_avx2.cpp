@@ -225,7 +225,7 @@ void unpack_block(const Matrix& m, int block, float* out) {
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-  "avx2", prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
+  "avx2", true, prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
   rms_norm, rms_scale, swiglu, attend, log_sum_exp,
 };
 

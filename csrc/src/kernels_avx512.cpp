@@ -86,7 +86,7 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-  "avx512", prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
+  "avx512", false, prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
   rms_norm, rms_scale, swiglu, attend, log_sum_exp,
 };
 

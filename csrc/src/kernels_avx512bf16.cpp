@@ -201,7 +201,7 @@ void gemm(const Matrix& m, const void* x_bytes, int panels, float* y, int stride
 }  // namespace
 
 const Kernels kAvx512Bf16Kernels = {
-  "avx512bf16", prepare, gemv, panel_bytes, tile_bytes, pack_panel, gemm, unpack_block,
+  "avx512bf16", false, prepare, gemv, panel_bytes, tile_bytes, pack_panel, gemm, unpack_block,
   rms_norm, rms_scale, swiglu, attend, log_sum_exp,
 };
 

@@ -162,7 +162,7 @@ void unpack_block(const Matrix& m, int block, float* out) {
 }  // namespace
 
 const Kernels kNeonKernels = {
-  "neon", prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
+  "neon", false, prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
   rms_norm, rms_scale, swiglu, attend, log_sum_exp,
 };
 

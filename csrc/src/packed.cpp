@@ -212,7 +212,9 @@ PackedFile::~PackedFile() { release(); }
 
 void PackedFile::release() {
   if (mapped_bytes_ != 0) munmap(const_cast<uint8_t*>(data_), mapped_bytes_);
+  if (filled_ != nullptr) munmap(filled_, filled_bytes_);
   mapped_bytes_ = 0;
+  filled_ = nullptr;
 }
 
 void PackedFile::parse(bool verify) {

@@ -85,6 +85,9 @@ class PackedFile {
   const DecoderShape& shape() const { return shape_; }
   const std::vector<Matrix>& matrices() const { return matrices_; }
   size_t size() const { return size_; }
+  // Copies the int8 matrices into huge pages with all their zeros: more memory, less work. False when none is sparse.
+  // Throws Error.
+  bool fill_int8();
   // The tensor of that role, null when there is none.
   const Matrix* find(Role role, int layer) const;
 
@@ -95,6 +98,8 @@ class PackedFile {
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
   size_t mapped_bytes_ = 0;       // 0: the bytes belong to somebody else
+  void* filled_ = nullptr;
+  size_t filled_bytes_ = 0;
   DecoderShape shape_;
   std::vector<Matrix> matrices_;
   std::map<std::pair<uint32_t, int>, size_t> index_;   // role and layer to the place in matrices_
