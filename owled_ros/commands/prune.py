@@ -82,7 +82,7 @@ def prune(
     component: Components = [],  # noqa: B006
     score: Annotated[str, typer.Option(help=" | ".join(SCORES))] = "sparsegpt",
     allocation: Annotated[
-        str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default block0 with sparsegpt, else learned.")
+        str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default learned, uniform with N:M.")
     ] = "",
     statistics: Annotated[str, typer.Option(help=" | ".join(STATISTICS))] = "fused",
     pattern: Annotated[str, typer.Option(help=" | ".join(PATTERNS))] = "unstructured",
@@ -121,7 +121,7 @@ def prune(
 
     place = _place(model)
     if not allocation:
-        allocation = "uniform" if pattern != "unstructured" else "block0" if score == "sparsegpt" else "learned"
+        allocation = "learned" if pattern == "unstructured" else "uniform"
     config = PruneConfig(
         place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
         _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
@@ -308,6 +308,7 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame
     for number, path in enumerate(sources.bags):
         summary = summarise_bag(path, options)
         digests = {drive.number: drive.digest for drive in summary.drives}
+        drives = dict(zip(summary.frames.index.tolist(), summary.frames.drive.tolist(), strict=True))
         chosen = select_frames(summary.frames, max(count // 2 // len(sources.bags), 1), sources.seed + number)
         for sample in read_selected(path, chosen, options):
             prediction = predict(engine, sample.frame)
@@ -318,7 +319,7 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame
                 answers.append((profile.scene_question, prediction.scene.generation.text))
             for question, answer in answers:
                 answered = AnsweredFrame(image, ego + question, answer or "unknown")
-                yield _BagFrame(answered, mark, digests[sample.drive])
+                yield _BagFrame(answered, mark, digests[drives[sample.index]])
     engine.close()
 
 
