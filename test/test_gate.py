@@ -131,6 +131,15 @@ def test_the_shipped_rules_fit_their_schema_and_name_known_metrics() -> None:
             assert rule.metric.removeprefix("means.") in LOWER_IS_BETTER, rule.name
 
 
+def test_drives_on_which_no_model_acts_let_nothing_pass() -> None:
+    numbers = {"frames": 100, "answers": {"parse_share": 1.0, "valid_share": 0.0}, "means": {"acceleration_filled_mae_mps2": 1.0},
+               "timing": {"action_latency_p50_ms": 10.0}, "size": {"nonzeros": 5}}  # fmt: skip
+    dense = {**numbers, "size": {"nonzeros": 10}}
+    comparisons = {"dense": {"agreement": {"agreement_share": 1.0}}, "running": {}}  # equally silent
+    findings = apply_rules(read_rules(packaged_rules()), {"candidate": numbers, "running": dense, "dense": dense}, comparisons)
+    assert [finding.name for finding in findings if not finding.passed] == ["acts_at_all"]
+
+
 def test_a_limit_that_is_just_met_holds_in_binary_too():
     from owled_ros.recalibration.gate_rules import _within
 
