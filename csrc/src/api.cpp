@@ -24,11 +24,11 @@ constexpr int kFewThreads = 2;        // more share the memory's speed, and read
 struct owled_model {
   std::unique_ptr<owled::PackedFile> file;
   const owled::Kernels* kernels = nullptr;
-  std::unique_ptr<owled::Team> team;
-  std::unique_ptr<owled::Decoder> decoder;
-  std::unique_ptr<owled::Multiplier> multiplier;
   owled_options options{};
   std::vector<int> cpus;
+  std::unique_ptr<owled::Decoder> decoder;
+  std::unique_ptr<owled::Multiplier> multiplier;
+  std::unique_ptr<owled::Team> team;           // last, so that it ends first: a late worker still looks at the two above
   std::mutex lock;
 
   // Threads do not survive fork(): the child gets its own on the first call.
