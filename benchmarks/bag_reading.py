@@ -2,7 +2,7 @@
 
     ./owled python benchmarks/bag_reading.py [BAG] [--frames 200] [--width 1280] [--height 720] [--rounds 7]
 
-Without BAG, bags of random pictures (raw mcap, JPEG mcap, raw sqlite3) are written to a temporary directory. The plain side
+Without BAG, bags of random images (raw mcap, JPEG mcap, raw sqlite3) are written to a temporary directory. The plain side
 reads only the camera topic and decodes; ours also aligns ego states and truth. Printed: medians and their ratio.
 """
 
@@ -30,7 +30,7 @@ KINDS = {"raw mcap": ("mcap", "", "rgb8"), "jpeg mcap": ("mcap", "", "jpeg"), "r
 
 
 def write_bag(path: Path, kind: str, frames: int, width: int, height: int) -> Path:
-    """Write smooth pictures with some noise, and odometry at 50 Hz."""
+    """Write smooth images with some noise, and odometry at 50 Hz."""
     storage, compression, encoding = KINDS[kind]
     noise = np.random.default_rng(0).integers(0, 24, (height, width, 3), dtype=np.uint8)
     ramp = np.linspace(0, 200, width).astype(np.uint8)[None, :, None] + noise

@@ -2,7 +2,7 @@
 
     ./owled python benchmarks/evaluation_throughput.py BAG [BAG…] [--model mini] [--frames 60] [--rounds 3] [--processes 2]
 
-Engine alone: pictures already decoded in memory, `see`, `act` and `describe` for each. Whole: from the bag to the finished part,
+Engine alone: images already decoded in memory, `see`, `act` and `describe` for each. Whole: from the bag to the finished part,
 with truth, fingerprints and the file. Both alternate in one process with one loaded engine; medians and their ratio are printed,
 by the wall clock and by processor time (all threads), which a busy machine disturbs less. With several bags `owled evaluate` is
 run on them as a command of its own, with one and with several processes, start and all.
@@ -36,7 +36,7 @@ def now() -> np.ndarray:
 
 
 def seconds_alone(engine: Engine, frames: list[Frame]) -> np.ndarray:
-    """Answer pictures in memory; returns seconds per frame, (2,) as `now`."""
+    """Answer images in memory; returns seconds per frame, (2,) as `now`."""
     started = now()
     for frame in frames:
         predict(engine, frame)

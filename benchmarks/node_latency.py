@@ -1,9 +1,9 @@
 """What driving_node costs: camera stamp to published action beside a bare rclpy subscriber, both in one run.
 
-    ./owled python benchmarks/node_latency.py [--pictures 200] [--seconds 60] [--threads 1] [--width 1280 --height 720]
+    ./owled python benchmarks/node_latency.py [--images 200] [--seconds 60] [--threads 1] [--width 1280 --height 720]
 
-Part 1: raw pictures go in turn to a bare subscriber that answers at once, and to driving_node with a model that answers
-at once: the difference of the medians is the node's own cost. Part 2: pictures at a camera's rate to driving_node with the
+Part 1: raw images go in turn to a bare subscriber that answers at once, and to driving_node with a model that answers
+at once: the difference of the medians is the node's own cost. Part 2: images at a camera's rate to driving_node with the
 bundled model. Needs ROS 2 and the built messages; starts its own processes in a ROS domain of its own.
 """
 
@@ -27,9 +27,9 @@ PATIENCE_S = 1.0
 
 
 class Camera:
-    """Publishes prepared pictures and odometry, and notes when actions come back."""
+    """Publishes prepared images and odometry, and notes when actions come back."""
 
-    def __init__(self, width: int, height: int, pictures: list[np.ndarray] | None = None) -> None:
+    def __init__(self, width: int, height: int, images: list[np.ndarray] | None = None) -> None:
         import rclpy
         from nav_msgs.msg import Odometry
         from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -46,8 +46,8 @@ class Camera:
         self.came: dict[int, float] = {}  # stamp: time of arrival [ns]
         for topic in ("/bare/action", "/driving_node/output/action"):
             self.node.create_subscription(PredictedAction, topic, self._on_action, 10)
-        pictures = pictures or [np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)]
-        self._messages = [_message(picture) for picture in pictures]
+        images = images or [np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)]
+        self._messages = [_message(image) for image in images]
         self._sent = 0
 
     def wait_for(self, topic: str, timeout: float = 300.0) -> None:
@@ -85,16 +85,16 @@ class Camera:
         self.came[message.header.stamp.sec * 10**9 + message.header.stamp.nanosec] = time.time_ns()
 
 
-def _message(picture: np.ndarray) -> Any:
+def _message(image: np.ndarray) -> Any:
     from sensor_msgs.msg import Image
 
-    message = Image(height=picture.shape[0], width=picture.shape[1], encoding="rgb8", step=3 * picture.shape[1])
-    message.data = array.array("B", picture.tobytes())
+    message = Image(height=image.shape[0], width=image.shape[1], encoding="rgb8", step=3 * image.shape[1])
+    message.data = array.array("B", image.tobytes())
     return message
 
 
 def run_bare() -> None:
-    """Answer every picture at once, with nothing in between: the floor of a Python subscriber."""
+    """Answer every image at once, with nothing in between: the floor of a Python subscriber."""
     import rclpy
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import Image
@@ -151,10 +151,10 @@ def spread(values: list[float]) -> str:
     return f"p50 {p50:6.2f} ms  p95 {p95:6.2f} ms  p99 {p99:6.2f} ms  n {len(values)}"
 
 
-def measure_cost(camera: Camera, pictures: int) -> None:
+def measure_cost(camera: Camera, images: int) -> None:
     """Part 1."""
     results: dict[str, list[float]] = {BARE_TOPIC: [], NODE_TOPIC: []}
-    for number in range(2 * pictures + 20):
+    for number in range(2 * images + 20):
         topic = (BARE_TOPIC, NODE_TOPIC)[number % 2]
         camera.send_ego()
         camera.listen(0.03)
@@ -187,25 +187,25 @@ def measure_model(camera: Camera, seconds: float, rate: float) -> None:
     print(f"sent {len(latencies)}, without an action (dropped or withheld) {len(latencies) - len(known)}")
 
 
-def world_pictures(width: int, height: int, count: int = 20) -> list[np.ndarray]:
-    """Render pictures of the world, so that the model is asked what it knows."""
+def world_images(width: int, height: int, count: int = 20) -> list[np.ndarray]:
+    """Render images of the world, so that the model is asked what it knows."""
     from owled_ros.scenes.camera import Camera as WorldCamera
     from owled_ros.scenes.player import expert_driver, play
     from owled_ros.scenes.world import World
 
-    pictures = []
+    images = []
     for moment, _ in play(World(5), expert_driver, WorldCamera().resized(width, height)):
         assert moment.image is not None
-        pictures.append(moment.image)
-        if len(pictures) == count:
+        images.append(moment.image)
+        if len(images) == count:
             break
-    return pictures
+    return images
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--role", choices=ROLES, default="bench", help=argparse.SUPPRESS)
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0, help="of part 2; 0: only part 1")
     parser.add_argument("--rate", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=1)
@@ -224,14 +224,14 @@ def main() -> None:
     os.environ.update(environment)
     folder = Path(tempfile.mkdtemp(prefix="node_latency_"))
     this = str(Path(__file__).resolve())
-    camera = Camera(chosen.width, chosen.height, world_pictures(chosen.width, chosen.height))
+    camera = Camera(chosen.width, chosen.height, world_images(chosen.width, chosen.height))
     print(f"{os.cpu_count()} cores, {chosen.width}x{chosen.height} rgb8, load {os.getloadavg()[0]:.1f}")
     bare = Child((this, "--role", "bare"), [], environment, folder / "bare.log")
     instant = Child((this, "--role", "instant"), [], environment, folder / "instant.log")
     with reaped(bare, instant):
         camera.wait_for(BARE_TOPIC)
         camera.wait_for(NODE_TOPIC)
-        measure_cost(camera, chosen.pictures)
+        measure_cost(camera, chosen.images)
     if chosen.seconds > 0:
         values = ["-p", f"threads:={chosen.threads}", *(["-p", f"model_path:={chosen.model}"] if chosen.model else [])]
         driver = Child(("-m", "owled_ros.nodes", "driving_node"), values, environment, folder / "driving_node.log")

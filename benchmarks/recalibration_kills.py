@@ -2,8 +2,8 @@
 
 Every turn starts `owled recalibrate` on a bag that is made first, with a small random model (or `--model`), and kills it with
 SIGKILL at a random moment of a random stage, so that a busy machine does not crowd the kills at the start. After every kill: no process of the job lives, and the
-store's current version is whole. With `--driving-node` the model is the bundled one, a real driving node answers pictures of
-the world all the time and loads what is promoted; pictures that it did not answer are counted. Turns that were not hit in time count as finished jobs. With
+store's current version is whole. With `--driving-node` the model is the bundled one, a real driving node answers images of
+the world all the time and loads what is promoted; images that it did not answer are counted. Turns that were not hit in time count as finished jobs. With
 `--counts FILE` a run that was interrupted goes on where it was.
 
     python benchmarks/recalibration_kills.py --kills 200 --driving-node
@@ -34,7 +34,7 @@ from owled_ros.models.manifest import verify
 from owled_ros.recalibration.store import Store
 from owled_ros.scenes import camera as scene_camera
 from owled_ros.scenes import mini_model
-from owled_ros.scenes.outliers import outlier_image
+from owled_ros.scenes.out_of_distribution import out_of_distribution_image
 from owled_ros.scenes.sample import sample_snapshot
 
 START = 1_700_000_000_000_000_000
@@ -48,7 +48,7 @@ TINY = {
     "VISION_LAYERS": 1,
     "TEXT_LAYERS": 1,
 }
-RATE_HZ = 5.0  # of the pictures that the driving node gets
+RATE_HZ = 5.0  # of the images that the driving node gets
 ALWAYS = "format_version: 1\nrules: [{name: frames, metric: frames, unit: frames, min: 2}]\n"
 GONE_S = 20.0
 STAGES = ("starting", "reading", "calibrating", "pruning", "writing", "gating", "promoting")
@@ -70,7 +70,7 @@ def make_bag(path: Path) -> Path:
         for number in range(24):
             stamp = START + number * 10**8 + (number // 12) * 10**11
             bag.odometry(stamp, EgoState(stamp, 5.0))
-            bag.image(stamp, outlier_image(number, (64, 36)), encoding="jpeg")
+            bag.image(stamp, out_of_distribution_image(number, (64, 36)), encoding="jpeg")
     return path
 
 
@@ -171,7 +171,7 @@ def main() -> None:
 
 
 class Camera:
-    """Sends the driving node small pictures and odometry, and counts its answers, in a thread of its own."""
+    """Sends the driving node small images and odometry, and counts its answers, in a thread of its own."""
 
     def __init__(self) -> None:
         import rclpy
@@ -180,24 +180,24 @@ class Camera:
         from sensor_msgs.msg import Image
         from std_msgs.msg import String
 
-        from owled_ros.nodes.conversions import picture_to_image
+        from owled_ros.nodes.conversions import rgb_to_image
 
         rclpy.init()
         self.sent = self.answered = 0
         self.node = rclpy.create_node("camera")
-        image = self.node.create_publisher(Image, "/driving_node/input/image", 1)
+        camera = self.node.create_publisher(Image, "/driving_node/input/image", 1)
         odometry = self.node.create_publisher(Odometry, "/driving_node/input/odometry", 1)
         self.node.create_subscription(String, "/driving_node/debug/answer", self._on_answer, 50)
-        picture = sample_snapshot(0, scene_camera.Camera().resized(640, 360)).image
+        image = sample_snapshot(0, scene_camera.Camera().resized(640, 360)).image
 
         def send() -> None:
-            if image.get_subscription_count() == 0:
+            if camera.get_subscription_count() == 0:
                 return
             stamp = self.node.get_clock().now()
             ego = Odometry()
             ego.header.stamp, ego.twist.twist.linear.x = stamp.to_msg(), 5.0
             odometry.publish(ego)
-            image.publish(picture_to_image(picture, stamp.nanoseconds, "camera"))
+            camera.publish(rgb_to_image(image, stamp.nanoseconds, "camera"))
             self.sent += 1
 
         self.node.create_timer(1.0 / RATE_HZ, send)
@@ -246,8 +246,8 @@ def run(
         counts["corrupted"] += bool(wrong)
         counts["driver lost"] += driver is not None and driver.poll() is not None
         if camera is not None:
-            counts["pictures sent"] += camera.sent - seen[0]
-            counts["pictures answered"] += camera.answered - seen[1]
+            counts["images sent"] += camera.sent - seen[0]
+            counts["images answered"] += camera.answered - seen[1]
         counts["milliseconds"] += round((time.monotonic() - started) * 1e3)
         write_counts(arguments.counts, counts)
         if wrong:

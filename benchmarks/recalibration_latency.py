@@ -1,10 +1,10 @@
 """What recalibration costs driving, and what driving costs recalibration: every means of courtesy on and off.
 
-A driver answers pictures of 1280x720 at a fixed rate in this process; beside it runs the real job on a bag that is made
-first. Conditions take turns, `--rounds` times. Speed of the job: pictures that the dense model answers per second, in the
+A driver answers images of 1280x720 at a fixed rate in this process; beside it runs the real job on a bag that is made
+first. Conditions take turns, `--rounds` times. Speed of the job: images that the dense model answers per second, in the
 first stage, which is even. Prints p50 and p99 of the driver, their ratio to driving alone, and the job's speed as a share of
 its speed while nobody drives. With `--whole` every job runs from its start to its verdict, with the usual numbers of
-pictures, and its speed is that of the whole job.
+images, and its speed is that of the whole job.
 
     python benchmarks/recalibration_latency.py --rounds 3 --seconds 20
     python benchmarks/recalibration_latency.py --rounds 3 --seconds 20 --whole
@@ -38,7 +38,7 @@ from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.sample import sample_snapshot
 
 START = 1_700_000_000_000_000_000
-PICTURES = 400  # of each of two drives
+IMAGES = 400  # of each of two drives
 SEEDS = 900_000
 NO_JOB = "driving alone"
 NO_DRIVER = "recalibration alone"
@@ -88,15 +88,15 @@ def conditions() -> list[Condition]:
 
 
 def make_bag(path: Path) -> Path:
-    """Record two drives of rendered pictures."""
+    """Record two drives of rendered images."""
     camera = Camera().resized(640, 360)
-    pictures = [sample_snapshot(SEEDS + number, camera).image for number in range(8)]
+    images = [sample_snapshot(SEEDS + number, camera).image for number in range(8)]
     with BagWriter(path) as bag:
         for drive in range(2):
-            for number in range(PICTURES):
+            for number in range(IMAGES):
                 stamp = START + drive * 10**12 + number * 10**8
                 bag.odometry(stamp, EgoState(stamp, 5.0 + number % 7, 0.0))
-                bag.image(stamp, pictures[number % len(pictures)], encoding="jpeg")
+                bag.image(stamp, images[number % len(images)], encoding="jpeg")
     return path
 
 
@@ -135,7 +135,7 @@ def drive(
     pacer: Pacer | None,
     cores: tuple[int, ...] = (),
 ) -> list[float]:
-    """Answer pictures at a rate; returns the latencies [ms]."""
+    """Answer images at a rate; returns the latencies [ms]."""
     latencies = []
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores or allowed)
@@ -166,7 +166,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Measured]:
     frame = Frame(image, START, EgoState(START, 8.0))
     request = Request((make_bag(root / "bag"),), model, Path(), packaged_rules())
     if not arguments.whole:
-        request = replace(request, calibration_frames=PICTURES, gate_frames=2)
+        request = replace(request, calibration_frames=IMAGES, gate_frames=2)
     drive(engine, frame, lasting(2.0), arguments.rate_hz, None)
     chosen = [condition for condition in conditions() if condition.whole or not arguments.whole]
     found = {condition.name: Measured() for condition in chosen}

@@ -1,4 +1,4 @@
-"""Does driving_node grow? Pictures at 10 Hz for half an hour; private memory, latency and drops every ten seconds.
+"""Does driving_node grow? Images at 10 Hz for half an hour; private memory, latency and drops every ten seconds.
 
     ./owled python benchmarks/soak.py [--minutes 30] [--threads 1] [--out soak.jsonl]
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from node_latency import NODE_TOPIC, Camera, world_pictures
+from node_latency import NODE_TOPIC, Camera, world_images
 
 SAMPLE_S = 10.0
 
@@ -38,7 +38,7 @@ def main() -> None:
 
     environment = node_environment(chosen.domain)
     os.environ.update(environment)
-    camera = Camera(chosen.width, chosen.height, world_pictures(chosen.width, chosen.height))
+    camera = Camera(chosen.width, chosen.height, world_images(chosen.width, chosen.height))
     log = Path(tempfile.mkdtemp(prefix="soak_")) / "driving_node.log"
     values = ["-p", f"threads:={chosen.threads}", *(["-p", f"model_path:={chosen.model}"] if chosen.model else [])]
     driver = Child(("-m", "owled_ros.nodes", "driving_node"), values, environment, log)
@@ -70,7 +70,7 @@ def soak(
                 "files": process.num_fds(),
                 "cpu_percent": process.cpu_percent(),
                 "actions": len(known),
-                "pictures": len(sent),
+                "images": len(sent),
                 "p50_ms": float(np.median(known)) if known else float("nan"),
             }
             rows.append(row)

@@ -69,7 +69,7 @@ def open_engine(arguments: argparse.Namespace, name: str) -> VlmEngine:
 
 
 def answer(engine: VlmEngine, index: int, scene: Any, truth: Truth, describe: bool) -> Record:
-    """Answer one scene; the time from picture to action is in the record."""
+    """Answer one scene; the time from image to action is in the record."""
     stamp = index * NANOSECONDS_APART
     start = time.perf_counter()
     prefix = engine.see(Frame(scene.image, stamp, scene.ego))

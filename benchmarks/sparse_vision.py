@@ -23,7 +23,7 @@ from owled_ros.scenes import mini_model
 from owled_ros.sparse.linear import pack_linears, replace_linears
 from owled_ros.sparse.timing import interleave
 
-# hidden, intermediate, heads, picture side [px], patch [px], layers timed
+# hidden, intermediate, heads, image side [px], patch [px], layers timed
 TOWERS = {
     "bundled": (
         *(mini_model.WIDTH, mini_model.MLP, mini_model.HEADS),
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def make_runs(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Callable[[], float]], dict[str, int], int]:
-    """Build every variant of one tower: seconds per picture by way, bytes of its Linear layers, tokens."""
+    """Build every variant of one tower: seconds per image by way, bytes of its Linear layers, tokens."""
     runs: dict[str, Callable[[], float]] = {}
     sizes: dict[str, int] = {}
     side, patch = TOWERS[name][3:5]
@@ -103,13 +103,13 @@ def linears(tower: CLIPVisionModel) -> dict[str, torch.nn.Linear]:
 
 
 def timed(tower: CLIPVisionModel, side: int, dtype: torch.dtype) -> Callable[[], float]:
-    """Time one picture."""
-    picture = torch.zeros(1, 3, side, side, dtype=dtype).normal_()
+    """Time one image."""
+    image = torch.zeros(1, 3, side, side, dtype=dtype).normal_()
 
     def run() -> float:
         with torch.inference_mode():
             start = time.perf_counter()
-            tower(pixel_values=picture)
+            tower(pixel_values=image)
             return time.perf_counter() - start
 
     return run

@@ -23,9 +23,9 @@ from owled_ros.driving.profile import read_profile
 from owled_ros.evaluation.rendered import evaluation_scenes
 from owled_ros.models.driving_model import resolve_model
 from owled_ros.models.load import load_model
-from owled_ros.scenes.mini_answer import answer_pictures
+from owled_ros.scenes.mini_answer import answer_images
 from owled_ros.scenes.mini_model import IMAGE_SIDE
-from owled_ros.scenes.outliers import outlier_image
+from owled_ros.scenes.out_of_distribution import out_of_distribution_image
 
 
 def main() -> None:
@@ -47,14 +47,14 @@ def main() -> None:
     groups = {
         "rendered": [scene.image for scene in scenes],
         "real clip": read_clip(options.clip),
-        "made-up outliers": [
-            outlier_image(900_000 + index, (IMAGE_SIDE, IMAGE_SIDE)) for index in range(options.scenes)
+        "made-up out-of-distribution images": [
+            out_of_distribution_image(900_000 + index, (IMAGE_SIDE, IMAGE_SIDE)) for index in range(options.scenes)
         ],
     }
     confidences = {}
-    for name, pictures in groups.items():
-        motions: list[EgoState] = [egos[index % len(egos)] for index in range(len(pictures))]
-        answers = answer_pictures(model, pictures, motions, calibration, familiarity, scene=False)
+    for name, images in groups.items():
+        motions: list[EgoState] = [egos[index % len(egos)] for index in range(len(images))]
+        answers = answer_images(model, images, motions, calibration, familiarity, scene=False)
         confidences[name] = np.array([judge_action(answer).generation.confidence for answer, _ in answers])
     result = {
         name: {
@@ -75,10 +75,10 @@ def read_clip(path: Path) -> list[np.ndarray]:
     """Decode every frame and squash it to the model's square as the engine does."""
     capture, frames = cv2.VideoCapture(str(path)), []
     while True:
-        found, picture = capture.read()
+        found, image = capture.read()
         if not found:
             break
-        squashed = cv2.resize(picture, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_AREA)
+        squashed = cv2.resize(image, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_AREA)
         frames.append(cv2.cvtColor(squashed, cv2.COLOR_BGR2RGB))
     if not frames:
         raise SystemExit(f"{path} holds no readable video frames")

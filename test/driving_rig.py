@@ -151,7 +151,7 @@ class Bench:
         self.odometry.publish(message)
 
     def send_image(self, stamp: int | None = None, size: tuple[int, int] = (64, 48), **fields: Any) -> int:
-        """Publish a grey picture; fields override the message's. Returns the stamp."""
+        """Publish a grey image; fields override the message's. Returns the stamp."""
         stamp = self.now() if stamp is None else stamp
         width, height = size
         values: dict[str, Any] = {"height": height, "width": width, "encoding": "rgb8", "step": 3 * width, **fields}
@@ -163,7 +163,7 @@ class Bench:
         return stamp
 
     def drive(self, ego: Callable[[], None] | None = None, image: Callable[[], int] | None = None) -> dict[str, Any]:
-        """Send odometry and pictures until the node has said what became of one of them; returns that."""
+        """Send odometry and images until the node has said what became of one of them; returns that."""
         sent: set[int] = set()
 
         def word() -> dict[str, Any] | None:
@@ -178,10 +178,10 @@ class Bench:
                 answer = word()
                 assert answer is not None
                 return answer
-        raise AssertionError(f"no word about the picture; diagnostics: {self.words()}")
+        raise AssertionError(f"no word about the image; diagnostics: {self.words()}")
 
     def drive_until(self, reason: str, tries: int = 40, **sources: Any) -> dict[str, Any]:
-        """Drive until a picture ends for this reason."""
+        """Drive until an image ends for this reason."""
         answer: dict[str, Any] = {}
         for _ in range(tries):
             answer = self.drive(**sources)

@@ -21,14 +21,14 @@ from owled_ros.driving.answer import (
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.prediction import Generation, ModelIdentity, judge_action, judge_scene
 
-DEADLY = 99  # number of the picture that kills a "dying" driver
+DEADLY = 99  # number of the image that kills a "dying" driver
 
 
 class FakeDriver:
-    """Accelerates by the red of the picture.
+    """Accelerates by the red of the image.
 
-    Kinds: "seeing", "blind" (ignores the picture), "mute" (nobody understands it), "slow", "dying",
-    "wild" (brakes, accelerates, doubts and stammers by the number of the picture).
+    Kinds: "seeing", "blind" (ignores the image), "mute" (nobody understands it), "slow", "dying",
+    "wild" (brakes, accelerates, doubts and stammers by the number of the image).
     """
 
     def __init__(self, kind: str = "seeing") -> None:

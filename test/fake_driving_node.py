@@ -17,7 +17,7 @@ CONTROL = "control.json"
 GOOD = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
 SCENE = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
 FAILURES: dict[str, Callable[[], BaseException]] = {
-    "memory": lambda: MemoryError("no room for the picture"),
+    "memory": lambda: MemoryError("no room for the image"),
     "torch": lambda: RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     "fault": lambda: ValueError("weights of layer 7 are NaN"),
 }

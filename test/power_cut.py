@@ -31,7 +31,9 @@ class Disk:
     root: Path
     cut_after: int | None = None
     steps: int = 0
-    names: dict[int, dict[str, tuple[int, str | None]]] = field(default_factory=dict)  # directory -> name -> inode, link target
+    names: dict[int, dict[str, tuple[int, str | None]]] = field(
+        default_factory=dict
+    )  # directory -> name -> inode, link target
     content: dict[int, bytes] = field(default_factory=dict)
     kinds: dict[int, bool] = field(default_factory=dict)  # inode -> is a directory
 

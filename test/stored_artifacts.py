@@ -23,6 +23,12 @@ def make_artifact(path: Path, name: str = "a", passed: bool | None = True, weigh
         "versions": {}, "files": files,
     }  # fmt: skip
     if passed is not None:
-        values["gate"] = {"passed": passed, "reasons": [] if passed else ["worse"], "failed_rules": [], "frames": 3, "rules": []}
+        values["gate"] = {
+            "passed": passed,
+            "reasons": [] if passed else ["worse"],
+            "failed_rules": [],
+            "frames": 3,
+            "rules": [],
+        }
     write_manifest(path, Manifest(**values))
     return path

@@ -29,7 +29,7 @@ def misbehave(how: str) -> None:
     if how == "hang":
         time.sleep(3600)
     if how == "error":
-        send(event="error", message="bag drive1 gives no frame: 0 pictures on /camera/image")
+        send(event="error", message="bag drive1 gives no frame: 0 images on /camera/image")
         sys.exit(1)
     if how == "crash":
         print("Segmentation fault in layer 3", file=sys.stderr)
@@ -54,7 +54,9 @@ def main() -> None:
             misbehave(control["how"])
     passed = control.get("passed", True)
     candidate = make_artifact(request.work / "candidate", f"{control.get('name', 'seed')}{request.seed}", passed)
-    models = {"running": {"model": {"artifact_id": request.running.name if request.running else "", "model_id": "dense@0"}}}
+    models = {
+        "running": {"model": {"artifact_id": request.running.name if request.running else "", "model_id": "dense@0"}}
+    }
     verdict = {"passed": passed, "reasons": [] if passed else ["worse"], "failed_rules": [] if passed else ["worse"], "frames": 3,
                "rules": [], "models": models}  # fmt: skip
     send(event="result", candidate=str(candidate), verdict=verdict)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded_drives import MILLISECOND, PICTURE_PERIOD, START, make_bag, picture, record_drive
+from recorded_drives import IMAGE_PERIOD, MILLISECOND, START, image, make_bag, record_drive
 
 from owled_ros.bags.frames import ReadOptions, ReadStatistics, fingerprint, read_frames, read_samples
 from owled_ros.bags.write import BagWriter
@@ -30,9 +30,9 @@ def test_every_storage_form_gives_the_same_frames(tmp_path, storage, compression
     if not metadata:
         (bag / "metadata.yaml").unlink()
     samples = list(read_samples(bag))
-    assert [sample.frame.stamp for sample in samples] == [START + n * PICTURE_PERIOD for n in range(10)]
+    assert [sample.frame.stamp for sample in samples] == [START + n * IMAGE_PERIOD for n in range(10)]
     for number, sample in enumerate(samples):
-        assert np.array_equal(sample.frame.image, picture(number))
+        assert np.array_equal(sample.frame.image, image(number))
         assert sample.frame.ego.speed == pytest.approx(5.0 + number / 10)
         assert (sample.drive, sample.section, sample.index) == (0, 0, number)
         assert sample.expert.acceleration == 1.0
@@ -46,10 +46,10 @@ def test_a_single_file_is_a_bag_too(tmp_path):
 
 
 def test_ego_state_is_interpolated_between_its_neighbours(tmp_path):
-    # ego at 0 ms: 10 m/s, 0.0 rad/s; at 200 ms: 12 m/s, 0.4 rad/s; picture at 50 ms: a quarter of the way
+    # ego at 0 ms: 10 m/s, 0.0 rad/s; at 200 ms: 12 m/s, 0.4 rad/s; image at 50 ms: a quarter of the way
     with write(tmp_path) as bag:
         bag.odometry(START, EgoState(START, 10.0, 0.0))
-        bag.image(START + 50 * MILLISECOND, picture(0))
+        bag.image(START + 50 * MILLISECOND, image(0))
         bag.odometry(START + 200 * MILLISECOND, EgoState(START, 12.0, 0.4))
     (frame,) = read_frames(tmp_path / "bag")
     assert frame.ego.speed == pytest.approx(10.5)
@@ -58,7 +58,7 @@ def test_ego_state_is_interpolated_between_its_neighbours(tmp_path):
 
 
 def test_drives_are_told_apart_by_gaps(tmp_path):
-    drives = [sample.drive for sample in read_samples(make_bag(tmp_path / "bag", pictures=3, drives=2))]
+    drives = [sample.drive for sample in read_samples(make_bag(tmp_path / "bag", images=3, drives=2))]
     assert drives == [0, 0, 0, 1, 1, 1]
 
 
@@ -66,8 +66,8 @@ def test_messages_out_of_order_within_the_lookahead_come_in_order(tmp_path):
     order = [0, 3, 1, 2, 5, 4, 6, 9, 8, 7]
     with write(tmp_path) as bag:
         for position, number in enumerate(order):
-            stamp, received = START + number * PICTURE_PERIOD, START + position * PICTURE_PERIOD
-            bag.image(stamp, picture(number), received=received)
+            stamp, received = START + number * IMAGE_PERIOD, START + position * IMAGE_PERIOD
+            bag.image(stamp, image(number), received=received)
             bag.odometry(stamp, EgoState(stamp, 5.0), received=received)
     statistics = ReadStatistics()
     frames = [s.frame for s in read_samples(tmp_path / "bag", statistics=statistics)]
@@ -75,22 +75,22 @@ def test_messages_out_of_order_within_the_lookahead_come_in_order(tmp_path):
     assert statistics.disordered == 0
 
 
-def test_too_late_and_double_pictures_are_counted_not_given(tmp_path):
+def test_too_late_and_double_images_are_counted_not_given(tmp_path):
     with write(tmp_path) as bag:
-        record_drive(bag, pictures=20)
-        bag.image(START + PICTURE_PERIOD, picture(1), received=START + 20 * PICTURE_PERIOD)
+        record_drive(bag, images=20)
+        bag.image(START + IMAGE_PERIOD, image(1), received=START + 20 * IMAGE_PERIOD)
     statistics = ReadStatistics()
     stamps = [s.frame.stamp for s in read_samples(tmp_path / "bag", statistics=statistics)]
     assert stamps == sorted(set(stamps))
     assert (len(stamps), statistics.images, statistics.disordered) == (20, 21, 1)
 
 
-def test_a_gap_in_the_ego_motion_skips_the_pictures_inside(tmp_path):
-    # pictures every 100 ms for 3 s, ego motion missing from 0.2 s to 2.8 s; 0.5 s are bridged from both ends
+def test_a_gap_in_the_ego_motion_skips_the_images_inside(tmp_path):
+    # images every 100 ms for 3 s, ego motion missing from 0.2 s to 2.8 s; 0.5 s are bridged from both ends
     with write(tmp_path) as bag:
         for number in range(30):
-            stamp = START + number * PICTURE_PERIOD
-            bag.image(stamp, picture(number))
+            stamp = START + number * IMAGE_PERIOD
+            bag.image(stamp, image(number))
             if not 2 < number < 28:
                 bag.odometry(stamp, EgoState(stamp, 5.0))
     statistics = ReadStatistics()
@@ -102,20 +102,20 @@ def test_a_gap_in_the_ego_motion_skips_the_pictures_inside(tmp_path):
 def test_empty_header_stamps_fall_back_to_the_time_of_recording(tmp_path):
     with write(tmp_path) as bag:
         for number in range(5):
-            received = START + number * PICTURE_PERIOD
-            bag.image(0, picture(number), received=received)
+            received = START + number * IMAGE_PERIOD
+            bag.image(0, image(number), received=received)
             bag.odometry(received, EgoState(received, 5.0), received=received)
     statistics = ReadStatistics()
     frames = [s.frame for s in read_samples(tmp_path / "bag", statistics=statistics)]
-    assert [frame.stamp for frame in frames] == [START + n * PICTURE_PERIOD for n in range(5)]
+    assert [frame.stamp for frame in frames] == [START + n * IMAGE_PERIOD for n in range(5)]
     assert "header stamps are empty" in statistics.notes[0]
 
 
 def test_clocks_that_differ_fall_back_to_the_time_of_recording(tmp_path):
     with write(tmp_path) as bag:
         for number in range(5):
-            received = START + number * PICTURE_PERIOD
-            bag.image(1 + number * PICTURE_PERIOD, picture(number), received=received)  # time since boot
+            received = START + number * IMAGE_PERIOD
+            bag.image(1 + number * IMAGE_PERIOD, image(number), received=received)  # time since boot
             bag.odometry(received, EgoState(received, 5.0), received=received)
     assert len(list(read_frames(tmp_path / "bag"))) == 5
 
@@ -123,13 +123,13 @@ def test_clocks_that_differ_fall_back_to_the_time_of_recording(tmp_path):
 def test_a_single_wrong_stamp_is_repaired(tmp_path):
     with write(tmp_path) as bag:
         for number in range(10):
-            received = START + number * PICTURE_PERIOD
+            received = START + number * IMAGE_PERIOD
             wrong = {3: 12345, 6: START + 10**14}.get(number, received)
-            bag.image(wrong, picture(number), received=received)
+            bag.image(wrong, image(number), received=received)
             bag.odometry(received, EgoState(received, 5.0), received=received)
     statistics = ReadStatistics()
     frames = [s.frame for s in read_samples(tmp_path / "bag", statistics=statistics)]
-    assert [frame.stamp for frame in frames] == [START + n * PICTURE_PERIOD for n in range(10)]
+    assert [frame.stamp for frame in frames] == [START + n * IMAGE_PERIOD for n in range(10)]
     assert statistics.repaired_stamps == 2
 
 
@@ -138,22 +138,22 @@ def test_a_clock_that_runs_backwards_begins_a_section(tmp_path):
     with write(tmp_path) as bag:
         for run in range(2):
             for number in range(30):
-                stamp = 10**9 + number * PICTURE_PERIOD
-                received = START + (run * 30 + number) * PICTURE_PERIOD
+                stamp = 10**9 + number * IMAGE_PERIOD
+                received = START + (run * 30 + number) * IMAGE_PERIOD
                 bag.odometry(stamp, EgoState(stamp, 5.0 + run), received=received)
-                bag.image(stamp, picture(number), received=received)
+                bag.image(stamp, image(number), received=received)
     options = ReadOptions(drive_gap_s=1.0)
     samples = list(read_samples(tmp_path / "bag", options))
     assert {(s.drive, s.section) for s in samples} == {(0, 0), (1, 1)}
-    assert len(samples) >= 58  # the jump itself costs at most the picture that reveals it
+    assert len(samples) >= 58  # the jump itself costs at most the image that reveals it
     assert {round(s.frame.ego.speed) for s in samples if s.section == 1} == {6}
 
 
-def test_pictures_may_change_their_size(tmp_path):
+def test_images_may_change_their_size(tmp_path):
     with write(tmp_path) as bag:
         for number, width in enumerate((64, 32, 128)):
-            stamp = START + number * PICTURE_PERIOD
-            bag.image(stamp, picture(number, width))
+            stamp = START + number * IMAGE_PERIOD
+            bag.image(stamp, image(number, width))
             bag.odometry(stamp, EgoState(stamp, 5.0))
     statistics = ReadStatistics()
     widths = [s.frame.image.shape[1] for s in read_samples(tmp_path / "bag", statistics=statistics)]
@@ -164,8 +164,8 @@ def test_pictures_may_change_their_size(tmp_path):
 def test_nan_odometry_is_left_out_and_bridged(tmp_path):
     with write(tmp_path) as bag:
         for number in range(6):
-            stamp = START + number * PICTURE_PERIOD
-            bag.image(stamp, picture(number))
+            stamp = START + number * IMAGE_PERIOD
+            bag.image(stamp, image(number))
             bag.odometry(stamp, EgoState(stamp, float("nan") if number == 2 else float(number)))
     statistics = ReadStatistics()
     speeds = [s.frame.ego.speed for s in read_samples(tmp_path / "bag", statistics=statistics)]
@@ -176,8 +176,8 @@ def test_nan_odometry_is_left_out_and_bridged(tmp_path):
 def test_autoware_reports_serve_as_ego_motion(tmp_path):
     with write(tmp_path) as bag:
         for number in range(3):
-            stamp = START + number * PICTURE_PERIOD
-            bag.image(stamp, picture(number), encoding="jpeg", topic="/cam/image_raw/compressed")
+            stamp = START + number * IMAGE_PERIOD
+            bag.image(stamp, image(number), encoding="jpeg", topic="/cam/image_raw/compressed")
             bag.velocity_report(stamp, EgoState(stamp, 7.0, -0.2))
             bag.steering_report(stamp, 0.01)
     frames = list(read_frames(tmp_path / "bag"))
@@ -188,8 +188,8 @@ def test_autoware_reports_serve_as_ego_motion(tmp_path):
 def test_several_cameras_are_refused_with_their_names(tmp_path):
     with write(tmp_path) as bag:
         bag.odometry(START, EgoState(START, 5.0))
-        bag.image(START, picture(1), topic="/left/image")
-        bag.image(START, picture(2), topic="/right/image")
+        bag.image(START, image(1), topic="/left/image")
+        bag.image(START, image(2), topic="/right/image")
     with pytest.raises(OwledError, match=r"several cameras.*/left/image.*/right/image"):
         list(read_frames(tmp_path / "bag"))
     (frame,) = read_frames(tmp_path / "bag", ReadOptions(image_topic="/right/image"))
@@ -199,8 +199,8 @@ def test_several_cameras_are_refused_with_their_names(tmp_path):
 def test_raw_and_compressed_topic_of_one_camera_are_one_camera(tmp_path):
     with write(tmp_path) as bag:
         bag.odometry(START, EgoState(START, 5.0))
-        bag.image(START, picture(1))
-        bag.image(START, picture(1), topic="/camera/image/compressed", encoding="jpeg")
+        bag.image(START, image(1))
+        bag.image(START, image(1), topic="/camera/image/compressed", encoding="jpeg")
     assert len(list(read_frames(tmp_path / "bag"))) == 1
 
 
@@ -221,7 +221,7 @@ def test_bags_that_cannot_be_used_say_why(tmp_path, content, message):
             speed = float("nan") if content == "nan" else 5.0
             bag.odometry(stamp, EgoState(stamp, speed))
         if content in ("camera", "apart", "nan"):
-            bag.image(START, picture(0))
+            bag.image(START, image(0))
     with pytest.raises(OwledError, match=message):
         list(read_frames(tmp_path / "bag"))
 
@@ -250,9 +250,9 @@ def test_wrong_type_of_a_named_topic_is_refused(tmp_path):
         list(read_frames(bag, ReadOptions(ego_topic="/nowhere")))
 
 
-def test_a_damaged_picture_costs_only_itself(tmp_path):
+def test_a_damaged_image_costs_only_itself(tmp_path):
     with write(tmp_path) as bag:
-        record_drive(bag, pictures=5, encoding="jpeg")
+        record_drive(bag, images=5, encoding="jpeg")
         broken = bytearray(200)
         broken[1] = 1
         bag.raw("/camera/image", "sensor_msgs/msg/CompressedImage", START + 450 * MILLISECOND, bytes(broken))
@@ -262,7 +262,7 @@ def test_a_damaged_picture_costs_only_itself(tmp_path):
     assert statistics.first_fault
 
 
-def test_only_chosen_pictures_are_decoded(tmp_path):
+def test_only_chosen_images_are_decoded(tmp_path):
     bag = make_bag(tmp_path / "bag")
     assert [s.index for s in read_samples(bag, only={2, 7})] == [2, 7]
 
@@ -271,14 +271,14 @@ def test_split_bags_are_read_as_one(tmp_path):
     # two recordings in one directory, as rosbag2 splits them: name_2 comes before name_10
     one, two = tmp_path / "one", tmp_path / "two"
     with BagWriter(one) as bag:
-        record_drive(bag, pictures=5)
+        record_drive(bag, images=5)
     with BagWriter(two) as bag:
-        record_drive(bag, pictures=5, start=START + 5 * PICTURE_PERIOD)
+        record_drive(bag, images=5, start=START + 5 * IMAGE_PERIOD)
     split = tmp_path / "split"
     split.mkdir()
     shutil.copy(one / "one.mcap", split / "name_2.mcap")
     shutil.copy(two / "two.mcap", split / "name_10.mcap")
-    assert [frame.stamp for frame in read_frames(split)] == [START + n * PICTURE_PERIOD for n in range(10)]
+    assert [frame.stamp for frame in read_frames(split)] == [START + n * IMAGE_PERIOD for n in range(10)]
 
 
 def test_topics_recorded_into_files_of_their_own_are_merged(tmp_path):
@@ -286,8 +286,8 @@ def test_topics_recorded_into_files_of_their_own_are_merged(tmp_path):
     both.mkdir()
     with BagWriter(tmp_path / "a") as camera, BagWriter(tmp_path / "b") as motion:
         for number in range(100):
-            stamp = START + number * PICTURE_PERIOD
-            camera.image(stamp, picture(number))
+            stamp = START + number * IMAGE_PERIOD
+            camera.image(stamp, image(number))
             motion.odometry(stamp, EgoState(stamp, 5.0))
     shutil.copy(tmp_path / "a/a.mcap", both)
     shutil.copy(tmp_path / "b/b.mcap", both)
@@ -301,10 +301,10 @@ def test_fingerprints_find_copies_and_nothing_else(tmp_path):
     assert len(set(prints)) == 10
 
 
-def test_truth_of_another_picture_is_not_taken(tmp_path):
+def test_truth_of_another_image_is_not_taken(tmp_path):
     with write(tmp_path) as bag:
-        record_drive(bag, pictures=3, truth=False)
-        bag.expert_action(START + PICTURE_PERIOD, Action(-2.0, 0.0))
+        record_drive(bag, images=3, truth=False)
+        bag.expert_action(START + IMAGE_PERIOD, Action(-2.0, 0.0))
     assert [sample.expert is None for sample in read_samples(tmp_path / "bag")] == [True, False, True]
 
 
@@ -314,9 +314,9 @@ def test_chunks_that_overlap_far_are_merged_by_time(tmp_path):
     with write(tmp_path) as bag:
         for phase in (0, 1):
             for number in range(phase, 40, 2):
-                stamp = START + number * PICTURE_PERIOD // 2
+                stamp = START + number * IMAGE_PERIOD // 2
                 bag.image(stamp, noise)
                 bag.odometry(stamp, EgoState(stamp, 5.0))
     assert [frame.stamp for frame in read_frames(tmp_path / "bag")] == [
-        START + n * PICTURE_PERIOD // 2 for n in range(40)
+        START + n * IMAGE_PERIOD // 2 for n in range(40)
     ]

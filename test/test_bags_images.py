@@ -44,14 +44,14 @@ def test_padded_rows_are_cut_off():
 @pytest.mark.parametrize("bigendian", [0, 1])
 def test_words_keep_their_high_byte(bigendian):
     words = np.array([[0x1234, 0xABCD], [0x00FF, 0xFF00]], ">u2" if bigendian else "<u2")
-    picture = decode_image(raw("mono16", words.view(np.uint8), 2, 2, 4, bigendian))
-    assert picture[..., 0].tolist() == [[0x12, 0xAB], [0x00, 0xFF]]
+    image = decode_image(raw("mono16", words.view(np.uint8), 2, 2, 4, bigendian))
+    assert image[..., 0].tolist() == [[0x12, 0xAB], [0x00, 0xFF]]
 
 
-def test_nv12_of_a_grey_picture_is_grey():
+def test_nv12_of_a_grey_image_is_grey():
     data = np.full((6, 4), 128, np.uint8)  # luma 128 for 4 rows, chroma 128 for 2
-    picture = decode_image(raw("nv12", data, 4, 4))
-    assert np.ptp(picture) <= 2
+    image = decode_image(raw("nv12", data, 4, 4))
+    assert np.ptp(image) <= 2
 
 
 def test_rgb8_costs_no_copy():
@@ -60,7 +60,7 @@ def test_rgb8_costs_no_copy():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_compressed_pictures_come_as_rgb(suffix):
+def test_compressed_images_come_as_rgb(suffix):
     bgr = np.zeros((16, 16, 3), np.uint8)
     bgr[...] = (200, 100, 50)
     data = cv2.imencode(suffix, bgr)[1].reshape(-1)
@@ -80,6 +80,6 @@ def test_compressed_pictures_come_as_rgb(suffix):
         (SimpleNamespace(format="16UC1; compressedDepth", data=np.zeros(50, np.uint8)), "depth"),
     ],
 )
-def test_pictures_that_cannot_be_read_say_why(message, text):
+def test_images_that_cannot_be_read_say_why(message, text):
     with pytest.raises(OwledError, match=text):
         decode_image(message)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_driver import spec
-from recorded_drives import MILLISECOND, START, picture
+from recorded_drives import MILLISECOND, START, image
 from recorded_drives import make_bag as make_stated_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -124,9 +124,9 @@ def lights(store: Typestore, stamp: int, *colours: int) -> Any:
 
 
 def make_bag(
-    path: Path, store: Typestore, frame: str = "map", colours: tuple[int, ...] = (1,), pictures: int = 12
+    path: Path, store: Typestore, frame: str = "map", colours: tuple[int, ...] = (1,), images: int = 12
 ) -> Path:
-    """Write pictures at 10/s; odometry in the map at 50/s; objects and lights stamped 20 ms off the pictures."""
+    """Write images at 10/s; odometry in the map at 50/s; objects and lights stamped 20 ms off the images."""
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
         connections: dict[str, Any] = {}
 
@@ -135,7 +135,7 @@ def make_bag(
                 connections[topic] = bag.add_connection(topic, msgtype, typestore=store)
             bag.write(connections[topic], stamp, store.serialize_cdr(message, msgtype))
 
-        for step in range(pictures * 5):
+        for step in range(images * 5):
             stamp = START + step * 20 * MILLISECOND
             odometry = store.types["nav_msgs/msg/Odometry"](
                 header=header(store, stamp, "map"),
@@ -145,10 +145,10 @@ def make_bag(
             )
             write("/localization/kinematic_state", "nav_msgs/msg/Odometry", stamp, odometry)
             if step % 5 == 0:
-                image = picture(step // 5)
+                pixels = image(step // 5)
                 message = store.types["sensor_msgs/msg/Image"](
                     header=header(store, stamp, "camera"), height=36, width=64, encoding="rgb8", is_bigendian=0, step=192,
-                    data=image.reshape(-1),
+                    data=pixels.reshape(-1),
                 )  # fmt: skip
                 write("/camera/image", "sensor_msgs/msg/Image", stamp, message)
             if step % 5 == 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recorded_drives import make_bag, picture
+from recorded_drives import image, make_bag
 
 from owled_ros.bags.frames import ReadStatistics, read_frames, read_samples
 from owled_ros.bags.storage import find_bag, list_topics, stream_messages
@@ -17,11 +17,11 @@ from owled_ros.errors import OwledError
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> dict[str, bytes]:
-    """Storage files of 60 pictures of 64x36 (about 0.5 MB) and one with chunks that are compressed."""
+    """Storage files of 60 images of 64x36 (about 0.5 MB) and one with chunks that are compressed."""
     folder = tmp_path_factory.mktemp("whole")
-    plain = make_bag(folder / "plain", pictures=200)
-    packed = make_bag(folder / "packed", pictures=200, compression="chunk")
-    rows = make_bag(folder / "rows", pictures=60, storage="sqlite3")
+    plain = make_bag(folder / "plain", images=200)
+    packed = make_bag(folder / "packed", images=200, compression="chunk")
+    rows = make_bag(folder / "rows", images=60, storage="sqlite3")
     return {
         "plain": (plain / "plain.mcap").read_bytes(),
         "packed": (packed / "packed.mcap").read_bytes(),
@@ -50,7 +50,7 @@ def test_mcap_cut_in_the_middle_of_a_chunk_gives_what_is_before(tmp_path, whole)
     statistics = ReadStatistics()
     frames = [sample.frame for sample in read_samples(file, statistics=statistics)]
     assert 70 <= len(frames) <= 130  # about half of 200
-    assert all((frame.image == picture(number)).all() for number, frame in enumerate(frames))
+    assert all((frame.image == image(number)).all() for number, frame in enumerate(frames))
     assert any("ends in the middle" in note for note in statistics.notes)
 
 

@@ -25,8 +25,8 @@ def index_of(speed: list[float], yaw_rate: list[float], light: list[int]) -> Fra
 
 
 def test_summary_counts_drives_and_lights(tmp_path):
-    summary = summarise_bag(make_bag(tmp_path / "bag", pictures=5, drives=3))
-    assert [drive.pictures for drive in summary.drives] == [5, 5, 5]
+    summary = summarise_bag(make_bag(tmp_path / "bag", images=5, drives=3))
+    assert [drive.images for drive in summary.drives] == [5, 5, 5]
     assert summary.duration_s == pytest.approx(1.2)  # three times four periods of 0.1 s
     assert set(summary.frames.light) == {2}
     assert summary.frames.speed[:5] == pytest.approx([5.0, 5.1, 5.2, 5.3, 5.4])
@@ -43,7 +43,7 @@ def test_digest_of_a_drive_survives_another_storage(tmp_path):
 
 
 def test_rare_situations_are_chosen_before_more_of_the_same():
-    # 96 pictures straight at 20 m/s, two standing at a red light, two in a left turn
+    # 96 images straight at 20 m/s, two standing at a red light, two in a left turn
     index = index_of([20.0] * 96 + [0.0, 0.0, 6.0, 6.0], [0.0] * 98 + [0.2, 0.2], [1] * 96 + [2, 2, 1, 1])
     chosen = select_frames(index, 10, seed=3)
     assert {96, 97, 98, 99} <= set(chosen.tolist())
@@ -57,10 +57,10 @@ def test_selection_is_deterministic_and_the_seed_matters():
     assert select_frames(index, 20, 1).tolist() != select_frames(index, 20, 2).tolist()
 
 
-def test_pictures_without_ego_motion_are_not_chosen():
+def test_images_without_ego_motion_are_not_chosen():
     index = index_of([10.0, np.nan, 10.0], [0.0, 0.0, 0.0], [1, 1, 1])
     assert select_frames(index, 3).tolist() == [0, 2]
-    with pytest.raises(OwledError, match="no picture with ego motion"):
+    with pytest.raises(OwledError, match="no image with ego motion"):
         select_frames(index, 3, among=np.array([False, True, False]))
 
 
@@ -83,7 +83,7 @@ def test_quotas_add_up_and_fit(sizes, count):
 
 
 def test_split_keeps_drives_and_their_copies_together(tmp_path):
-    bags = [summarise_bag(make_bag(tmp_path / name, pictures=6, drives=4)) for name in ("one", "copy")]
+    bags = [summarise_bag(make_bag(tmp_path / name, images=6, drives=4)) for name in ("one", "copy")]
     split = split_by_drive(bags, gate_share=0.5, seed=0)
     assert not split.shared_drive
     for bag, calibration, gate in zip(bags, split.calibration, split.gate, strict=True):
@@ -94,7 +94,7 @@ def test_split_keeps_drives_and_their_copies_together(tmp_path):
 
 
 def test_a_single_drive_is_refused_or_cut_with_a_guard(tmp_path):
-    bags = [summarise_bag(make_bag(tmp_path / "bag", pictures=100))]
+    bags = [summarise_bag(make_bag(tmp_path / "bag", images=100))]
     with pytest.raises(OwledError, match="a drive each"):
         split_by_drive(bags)
     split = split_by_drive(bags, cut_single=True)
@@ -103,7 +103,7 @@ def test_a_single_drive_is_refused_or_cut_with_a_guard(tmp_path):
     assert (split.calibration[0].sum(), split.gate[0].sum()) == (65, 25)
 
 
-def test_selected_pictures_are_read_back(tmp_path):
+def test_selected_images_are_read_back(tmp_path):
     path = make_bag(tmp_path / "bag")
     chosen = select_frames(summarise_bag(path).frames, 3)
     assert [sample.index for sample in read_selected(path, chosen)] == chosen.tolist()
@@ -118,6 +118,6 @@ def test_ego_track_holds_the_whole_motion(tmp_path):
     assert track.yaw_rate == pytest.approx(np.full(50, 0.1))
 
 
-def test_bag_without_pictures_is_refused(tmp_path: Path):
+def test_bag_without_images_is_refused(tmp_path: Path):
     with pytest.raises(OwledError, match="does not exist"):
         summarise_bag(tmp_path / "none")

@@ -23,7 +23,7 @@ from rich.console import Console
 from owled_ros.demo.processes import node_environment, sweep_segments
 from owled_ros.demo.run import DemoOptions, run_demo
 from owled_ros.demo.tally import Tally, percentiles
-from owled_ros.demo.view import line_of, picture_of
+from owled_ros.demo.view import image_of, line_of
 from owled_ros.errors import OwledError
 
 DOMAIN = 30
@@ -64,7 +64,7 @@ def alive(directory: Path) -> list[str]:
 def test_lockstep_drive_record_and_replay(tmp_path: Path) -> None:
     bag = tmp_path / "bag"
     tally = run_demo(options(tmp_path, record=bag), quiet())
-    # 1.5 s at 10 Hz: 15 pictures, each answered; the first may meet a node that has not heard the clock or the odometry
+    # 1.5 s at 10 Hz: 15 images, each answered; the first may meet a node that has not heard the clock or the odometry
     assert tally.sent == 15
     assert tally.reasons["VALID"] >= 13
     assert tally.dropped == 0
@@ -75,9 +75,9 @@ def test_lockstep_drive_record_and_replay(tmp_path: Path) -> None:
     assert report["camera_to_action_ms"]["p99"] >= report["camera_to_action_ms"]["p50"] > 0
     film = cv2.VideoCapture(str(tmp_path / "out" / "drive.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) >= 13
-    picture = cv2.imread(str(tmp_path / "out" / "overlay.png"))
-    assert picture is not None
-    assert picture.shape == (180, 320, 3)
+    image = cv2.imread(str(tmp_path / "out" / "overlay.png"))
+    assert image is not None
+    assert image.shape == (180, 320, 3)
     assert alive(tmp_path) == []
 
     from owled_ros.bags.frames import read_samples
@@ -89,7 +89,7 @@ def test_lockstep_drive_record_and_replay(tmp_path: Path) -> None:
 
     again = run_demo(options(tmp_path / "replay", source="bag", path=str(bag), seconds=0.0, film=False), quiet())
     assert again.reasons["VALID"] >= 13
-    assert again.end["film_pictures"] == 0
+    assert again.end["film_images"] == 0
     clip = str(tmp_path / "out" / "drive.mp4")
     shown = run_demo(options(tmp_path / "clip", source="video", path=clip, seconds=0.0, film=False), quiet())
     assert shown.reasons["VALID"] >= 11
@@ -208,7 +208,7 @@ def test_tally_and_view() -> None:
     assert tally.camera_to_action_ms == [60.0], "latency is that of actions"
     assert percentiles([1.0, 2.0, 3.0])["p50"] == 2.0
     console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(picture_of(tally, "title"))
+    console.print(image_of(tally, "title"))
     assert "withheld: NO_EGO" in console.export_text()
 
 

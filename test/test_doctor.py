@@ -131,8 +131,8 @@ def test_cv_bridge_is_judged_by_its_pixels(
         f"        step = width if {shear} else message.step // np.dtype(kind).itemsize\n"
         "        flat = np.frombuffer(message.data, kind)[:message.height * step]\n"
         "        rows = flat.reshape(message.height, step)[:, :width]\n"
-        "        picture = rows if channels == 1 else rows.reshape(message.height, message.width, channels)\n"
-        "        return picture[..., ::-1] if encoding == 'bgr8' else picture\n"
+        "        image = rows if channels == 1 else rows.reshape(message.height, message.width, channels)\n"
+        "        return image[..., ::-1] if encoding == 'bgr8' else image\n"
     )
     (tmp_path / "sensor_msgs").mkdir()
     (tmp_path / "sensor_msgs" / "msg.py").write_text(

@@ -1,4 +1,4 @@
-"""Familiarity: statistics of known pictures, a fit that tells strangers, damaged files."""
+"""Familiarity: statistics of known images, a fit that tells strangers, damaged files."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import pytest
 from owled_ros.driving.familiarity import (
     DIMENSIONS,
     FILE_NAME,
-    MIN_PICTURES,
+    MIN_IMAGES,
     fit_familiarity,
-    picture_statistics,
+    image_statistics,
     read_familiarity,
     write_familiarity,
 )
@@ -24,11 +24,11 @@ def known(seed):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fit_familiarity([known(seed) for seed in range(2 * MIN_PICTURES)])
+    return fit_familiarity([known(seed) for seed in range(2 * MIN_IMAGES)])
 
 
-def test_an_even_picture_has_only_quiet_bands():
-    values = picture_statistics(np.full((48, 48, 3), 118, np.uint8))
+def test_an_even_image_has_only_quiet_bands():
+    values = image_statistics(np.full((48, 48, 3), 118, np.uint8))
     assert values.shape == (DIMENSIONS,)
     # |band| = 0 everywhere: mean, mean square and mean root are the floor q, so the three numbers are
     # log q, log q^2 - 2 log q = 0 and 2 log q - log q = log q
@@ -36,7 +36,7 @@ def test_an_even_picture_has_only_quiet_bands():
     assert values[1] == pytest.approx(0.0, abs=1e-2)
 
 
-def test_new_pictures_of_the_kind_are_familiar_and_others_are_not(fitted):
+def test_new_images_of_the_kind_are_familiar_and_others_are_not(fitted):
     assert min(fitted.of(known(10_000 + seed)) for seed in range(50)) > 0.5
     ramp = np.broadcast_to(np.linspace(0, 255, 48)[None, :, None], (48, 48, 3)).astype(np.uint8)
     assert fitted.of(ramp) < 0.01
@@ -58,6 +58,6 @@ def test_a_damaged_file_is_refused(tmp_path, text):
         read_familiarity(tmp_path)
 
 
-def test_too_few_pictures_are_refused():
+def test_too_few_images_are_refused():
     with pytest.raises(OwledError, match="too few"):
-        fit_familiarity([known(0)] * (MIN_PICTURES - 1))
+        fit_familiarity([known(0)] * (MIN_IMAGES - 1))

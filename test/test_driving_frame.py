@@ -59,6 +59,6 @@ def test_an_answer_lies_between_the_states(pairs, stamp):
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((1, 9, 3), np.uint8)]
 )
-def test_a_frame_refuses_what_is_no_picture(image):
+def test_a_frame_refuses_what_is_no_image(image):
     with pytest.raises(OwledError, match="expected"):
         Frame(image, 0, EgoState(0, 1.0))

@@ -1,4 +1,4 @@
-"""The overlay: the projected path worked by hand, and pictures of every size drawn without touching the original."""
+"""The overlay: the projected path worked by hand, and images of every size drawn without touching the original."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_project_by_hand() -> None:
     # 90 degrees on 200 pixels: focal length 100. 10 m ahead, 2 m left, 1.5 m below: u = 100 - 20, v = 50 + 15
     assert project(10.0, 2.0, VIEW, 200, 100) == pytest.approx((80.0, 65.0))
     assert project(-3.0, 0.0, VIEW, 200, 100) is None
-    # a camera that looks down moves the road up in the picture
+    # a camera that looks down moves the road up in the image
     down = PinholeView(math.pi / 2, 1.5, 0.1, 0.0)
     lowered = project(10.0, 0.0, down, 200, 100)
     assert lowered is not None

@@ -130,7 +130,7 @@ def test_pruning_leaves_what_evaluation_needs(tmp_path: Path) -> None:
     app = typer.Typer()
     prune_command.register(app)
     evaluate_command.register(app)
-    bag, fresh = make_bag(tmp_path / "bag", pictures=20), make_bag(tmp_path / "fresh", pictures=4, drives=2)
+    bag, fresh = make_bag(tmp_path / "bag", images=20), make_bag(tmp_path / "fresh", images=4, drives=2)
 
     def run(*words: object) -> Any:
         return CliRunner().invoke(app, [str(word) for word in words])
@@ -153,11 +153,11 @@ def test_pruning_leaves_what_evaluation_needs(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     entry = read_manifest(half).calibration[0]
-    assert 1 <= len(entry["frame_fingerprints"]) <= 4  # two questions about each picture
+    assert 1 <= len(entry["frame_fingerprints"]) <= 4  # two questions about each image
     assert len(entry["drive_digests"]) == 1
     with pytest.raises(OwledError, match="calibrated on bag; give each with --calibration"):
         make_uniform(half, find_beside(half).dense, tmp_path / "even")
-    other = make_bag(tmp_path / "other/bag", pictures=21)
+    other = make_bag(tmp_path / "other/bag", images=21)
     with pytest.raises(OwledError, match="not those that"):
         make_uniform(half, find_beside(half).dense, tmp_path / "even", [other])
     options = ["-m", half, "--camera-test", 0, "--no-report", "--make-uniform", "--calibration", bag]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_driver import DEADLY, spec
-from recorded_drives import PICTURE_PERIOD, START, make_bag, picture, record_drive
+from recorded_drives import IMAGE_PERIOD, START, image, make_bag, record_drive
 
 from owled_ros.bags.write import BagWriter
 from owled_ros.errors import OwledError
@@ -36,8 +36,8 @@ def cluster(monkeypatch):
 @pytest.mark.usefixtures("cluster")
 def test_a_lost_worker_costs_only_its_bag(tmp_path):
     with BagWriter(tmp_path / "one") as bag:
-        record_drive(bag, pictures=10)
-        bag.image(START + 10 * PICTURE_PERIOD, picture(DEADLY))
+        record_drive(bag, images=10)
+        bag.image(START + 10 * IMAGE_PERIOD, image(DEADLY))
     bags = [tmp_path / "one", make_bag(tmp_path / "two")]
     (result,) = evaluate_on_fleet(Request(bags, [spec("dying")], tmp_path / "out", Scenario(), processes=2), "local")
     assert not result.success

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_driver import spec
-from recorded_drives import MILLISECOND, PICTURE_PERIOD, START, picture
+from recorded_drives import IMAGE_PERIOD, MILLISECOND, START, image
 
 from owled_ros.bags.write import BagWriter
 from owled_ros.driving.frame import EgoState
@@ -21,7 +21,7 @@ from owled_ros.evaluation.scenario import Scenario
 
 WHEEL_BASE, MOST_STEERING, MOST_THROTTLE, MOST_BRAKE = 2.8, 0.6, 2.0, 6.0  # the default vehicle
 GOOD = (1.0, 0.03)  # m/s2, rad
-PICTURES = 120
+IMAGES = 120
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The lines of a result: twelve seconds of going faster and slower through bends, a model that answers wildly."""
     home = tmp_path_factory.mktemp("recomputed")
     with BagWriter(home / "bag") as bag:
-        for step in range(PICTURES * 5 + 1):
+        for step in range(IMAGES * 5 + 1):
             stamp = START + step * 20 * MILLISECOND
             seconds = step * 0.02
             bag.odometry(stamp, EgoState(stamp, 8.0 + 3.0 * math.sin(seconds), 0.2 * math.sin(0.7 * seconds)))
-            if step % 5 == 0 and step < PICTURES * 5:
-                bag.image(START + step // 5 * PICTURE_PERIOD, picture(step // 5), encoding="rgb8")
+            if step % 5 == 0 and step < IMAGES * 5:
+                bag.image(START + step // 5 * IMAGE_PERIOD, image(step // 5), encoding="rgb8")
     (result,) = evaluate(Request([home / "bag"], [spec("wild")], home / "out", Scenario(), camera_test_frames=0))
     return [json.loads(line) for line in result.path.read_text().splitlines()]
 
@@ -55,7 +55,7 @@ def both(frames: list[dict[str, Any]], part: str) -> list[tuple[float, float]]:
 
 
 def test_the_result_holds_something_to_recompute(frames: list[dict[str, Any]]) -> None:
-    assert len(frames) == PICTURES
+    assert len(frames) == IMAGES
     assert {frame["Answer"]["Reason"] for frame in frames} == {"VALID", "UNPARSED"}
     assert (
         sum(frame["Truth"]["Path"] is not None for frame in frames) == 91

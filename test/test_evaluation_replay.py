@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_drives import PICTURE_PERIOD, START, make_bag
+from recorded_drives import IMAGE_PERIOD, START, make_bag
 
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.replay import Answers, add_answer, judge_replay
@@ -24,7 +24,7 @@ SEEN = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
 
 def answer(number: int, reason: str = "VALID", kind: str = "action", text: str = GOOD) -> str:
     return json.dumps({
-        "kind": kind, "stamp": START + number * PICTURE_PERIOD, "reason": reason, "text": text, "confidence": 0.9,
+        "kind": kind, "stamp": START + number * IMAGE_PERIOD, "reason": reason, "text": text, "confidence": 0.9,
         "latency_ms": 50.0 + number, "model_id": "fake@1", "artifact_id": "",
     })  # fmt: skip
 
@@ -36,12 +36,12 @@ def answers_of(lines: list[str]) -> Answers:
 
 
 def test_seen_answered_late_and_dropped_are_counted(tmp_path):
-    # 20 pictures: 15 valid, 2 late, 1 withheld, 2 never taken up; one answer to a picture of another bag
+    # 20 images: 15 valid, 2 late, 1 withheld, 2 never taken up; one answer to an image of another bag
     lines = [answer(n) for n in range(15)] + [answer(15, "LATE"), answer(16, "LATE"), answer(17, "LOW_CONFIDENCE")]
     lines += [answer(999), answer(3, kind="scene", text=SEEN)]
-    result = judge_replay(make_bag(tmp_path / "bag", pictures=20), answers_of(lines), EASY, tmp_path / "out")
+    result = judge_replay(make_bag(tmp_path / "bag", images=20), answers_of(lines), EASY, tmp_path / "out")
     coverage = result.metrics["coverage"]
-    assert (coverage["pictures"], coverage["evaluated"], coverage["answered"]) == (20, 18, 15)
+    assert (coverage["images"], coverage["evaluated"], coverage["answered"]) == (20, 18, 15)
     assert (coverage["late"], coverage["withheld_or_invalid"], coverage["dropped"]) == (2, 1, 2)
     assert coverage["unknown_stamps"] == 1
     assert result.success, result.summary
@@ -52,7 +52,7 @@ def test_seen_answered_late_and_dropped_are_counted(tmp_path):
 
 
 def test_too_few_answers_are_a_failure_however_good_they_are(tmp_path):
-    bag = make_bag(tmp_path / "bag", pictures=40)
+    bag = make_bag(tmp_path / "bag", images=40)
     result = judge_replay(bag, answers_of([answer(n) for n in range(20)]), EASY, tmp_path / "out")
     assert not result.success
     assert "min_evaluated_share 0.8, measured 0.5" in result.summary
@@ -102,7 +102,7 @@ def stage(tmp_path):
 class Stage:
     def __init__(self, tmp_path: Path) -> None:
         self.home = tmp_path
-        self.bag = make_bag(tmp_path / "bag", pictures=30)
+        self.bag = make_bag(tmp_path / "bag", images=30)
         self.scenario = tmp_path / "scenario.yaml"
         self.scenario.write_text("conditions: {must_beat: [], max_acceleration_mae_mps2: 0.7}")
         (tmp_path / "model").mkdir()
@@ -159,14 +159,14 @@ def test_player_driver_and_evaluator_end_with_a_verdict(stage):
 @pytest.mark.slow
 @pytest.mark.parametrize(("delay_s", "good"), [(0.0, True), (0.35, False)])
 def test_a_foreign_player_with_a_clock_is_judged_too(stage, delay_s, good):
-    """As with `ros2 bag play --clock`: pictures come at 10/s; a driver that needs 0.35 s takes up every fourth of them."""
+    """As with `ros2 bag play --clock`: images come at 10/s; a driver that needs 0.35 s takes up every fourth of them."""
     with stage.evaluator() as evaluator, stage.driver(delay_s=delay_s) as driver:
         evaluator.wait_for_text("listening", 90)
         with stage.player():
             code = evaluator.process.wait(120)
     result = read_result(stage.home / "out")
     coverage = result.metrics["coverage"]
-    assert coverage["pictures"] == 30
+    assert coverage["images"] == 30
     assert coverage["dropped"] == 30 - coverage["evaluated"]
     assert coverage["answered"] + coverage["late"] + coverage["withheld_or_invalid"] == coverage["evaluated"]
     assert (code, result.success) == (0 if good else 1, good), result.summary + evaluator.text() + driver.text()
@@ -180,7 +180,7 @@ def test_a_player_that_leaves_early_fails_with_the_reason(stage):
     with stage.evaluator() as evaluator, stage.driver():
         evaluator.wait_for_text("listening", 90)
         with stage.player() as player:
-            time.sleep(4.5)  # 3 s before the first message, 1.5 s of 3 s of pictures
+            time.sleep(4.5)  # 3 s before the first message, 1.5 s of 3 s of images
             player.end(signal.SIGKILL)
         code = evaluator.process.wait(120)
     result = read_result(stage.home / "out")

@@ -16,7 +16,7 @@ from recorded_drives import make_bag
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.evaluate import Request, evaluate
 from owled_ros.evaluation.frame_values import Tolerance
-from owled_ros.evaluation.pictures import random_records, worst_records
+from owled_ros.evaluation.images import random_records, worst_records
 from owled_ros.evaluation.report import write_html
 from owled_ros.evaluation.result import ResultFile, read_result
 from owled_ros.evaluation.scenario import Scenario
@@ -27,9 +27,9 @@ BROWSER_TIMEOUT_S = 120
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[ResultFile]:
-    """Two models on two drives of 60 pictures."""
+    """Two models on two drives of 60 images."""
     folder = tmp_path_factory.mktemp("report")
-    bag = make_bag(folder / "bag", pictures=60, drives=2)
+    bag = make_bag(folder / "bag", images=60, drives=2)
     return evaluate(Request([bag], [spec("seeing"), spec("mute")], folder / "out", Scenario()))
 
 
@@ -60,8 +60,8 @@ def test_everything_is_inside_one_file(results, tmp_path):
     page = page_of(write_html(results, tmp_path / "report.html"))
     assert all(link.startswith(("data:", "#")) for link in page.links)
     assert "script" not in page.tags
-    pictures = [link for link in page.links if link.startswith("data:image/jpeg")]
-    assert len(pictures) >= 2 * 20  # ten worst and ten random frames of each model
+    images = [link for link in page.links if link.startswith("data:image/jpeg")]
+    assert len(images) >= 2 * 20  # ten worst and ten random frames of each model
     assert page.tags.count("svg") >= 3
     assert "constant" in page.text
     assert "min_valid_share" in page.text
@@ -81,7 +81,7 @@ def test_a_report_without_its_bags_and_verdict_still_opens(results, tmp_path):
     path = tmp_path / "result.jsonl"
     path.write_text("\n".join(lines[:-1]) + "\n")
     page = page_of(write_html([read_result(path)], tmp_path / "report.html"))
-    assert "picture not available" in page.text
+    assert "image not available" in page.text
     assert "ends before its verdict" in page.text
     with pytest.raises(OwledError, match="no result"):
         write_html([], tmp_path / "none.html")
@@ -102,7 +102,7 @@ def test_worst_frames_are_apart_and_random_ones_repeat(results):
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_real_browser_shows_it(results, tmp_path, width):
     html = write_html(results, tmp_path / "report.html")
-    # the page reports its own layout into its title: nothing may be wider than the window, every picture must have loaded
+    # the page reports its own layout into its title: nothing may be wider than the window, every image must have loaded
     probe = (
         "<script>addEventListener('load', () => { const i = [...document.images]; document.title = 'LAYOUT ' + "
         "document.documentElement.scrollWidth + ' ' + i.filter(x => x.naturalWidth > 0).length + ' ' + i.length; })"
@@ -116,6 +116,6 @@ def test_a_real_browser_shows_it(results, tmp_path, width):
     shown = subprocess.run(command, capture_output=True, text=True, timeout=BROWSER_TIMEOUT_S, check=True).stdout
     match = re.search(r"<title>LAYOUT (\d+) (\d+) (\d+)</title>", shown)
     assert match, "the page did not finish loading"
-    layout, loaded, pictures = map(int, match.groups())
-    assert loaded == pictures >= 40
+    layout, loaded, images = map(int, match.groups())
+    assert loaded == images >= 40
     assert layout <= max(width, 500)  # headless chromium has no window narrower than 500

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_driver import DEADLY, spec
-from recorded_drives import PICTURE_PERIOD, START, make_bag, picture, record_drive
+from recorded_drives import IMAGE_PERIOD, START, image, make_bag, record_drive
 
 from owled_ros.bags.write import BagWriter
 from owled_ros.driving.frame import EgoState
@@ -39,7 +39,7 @@ def test_every_frame_of_every_bag_is_in_the_result(tmp_path):
     assert [(r.bag, r.drive, r.index) for r in result.records] == [
         *(("one", 0, n) for n in range(10)), *(("two", n // 10, n) for n in range(20)),
     ]  # fmt: skip
-    # the picture's red is its number: the answer is 0.2 (number - 5), the expert's action is 1.0 and 0.02 rad
+    # the image's red is its number: the answer is 0.2 (number - 5), the expert's action is 1.0 and 0.02 rad
     errors = [abs(0.2 * (n % 10 - 5) - 1.0) for n in [*range(10), *range(20)]]
     assert result.metrics["means"]["acceleration_mae_mps2"] == pytest.approx(sum(errors) / 30)
     assert result.metrics["means"]["D_TL_m"] == pytest.approx(2.0)  # 20 m told, 22 m true
@@ -92,7 +92,7 @@ def test_a_part_of_other_settings_is_begun_anew(tmp_path):
 
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(tmp_path):
-    bags = [make_bag(tmp_path / name, pictures=20) for name in ("one", "two", "three")]
+    bags = [make_bag(tmp_path / name, images=20) for name in ("one", "two", "three")]
     alone = evaluate(Request(bags, [spec()], tmp_path / "alone", EASY))[0]
     (together,) = evaluate(request(tmp_path, bags, processes=2))
     assert stripped(alone.path) == stripped(together.path)
@@ -101,8 +101,8 @@ def test_processes_give_what_one_process_gives(tmp_path):
 @pytest.mark.slow
 def test_a_process_that_dies_costs_only_its_bag(tmp_path):
     with BagWriter(tmp_path / "one") as bag:
-        record_drive(bag, pictures=10)
-        bag.image(START + 10 * PICTURE_PERIOD, picture(DEADLY))
+        record_drive(bag, images=10)
+        bag.image(START + 10 * IMAGE_PERIOD, image(DEADLY))
     bags = [tmp_path / "one", make_bag(tmp_path / "two")]
     (result,) = evaluate(request(tmp_path, bags, "dying", processes=2))
     assert not result.success
@@ -122,21 +122,21 @@ def test_a_model_that_says_nothing_gets_a_score_and_a_reason(tmp_path):
 def test_the_camera_test_tells_who_looks(tmp_path):
     results = evaluate(request(tmp_path, [make_bag(tmp_path / "bag")], "seeing", "blind"))
     seeing, blind = (result.metrics["camera_test"] for result in results)
-    assert seeing["shuffled"]["changed_share"] == 1.0  # half of ten pictures on: another red
+    assert seeing["shuffled"]["changed_share"] == 1.0  # half of ten images on: another red
     assert (blind["blank"]["changed_share"], blind["shuffled"]["changed_share"]) == (0.0, 0.0)
 
 
 def test_too_few_frames_are_a_failure_not_a_good_score(tmp_path):
-    (result,) = evaluate(request(tmp_path, [make_bag(tmp_path / "bag", pictures=3)]))
+    (result,) = evaluate(request(tmp_path, [make_bag(tmp_path / "bag", images=3)]))
     assert not result.success
     assert "min_evaluated_frames 10, measured 3" in result.summary
 
 
-def test_pictures_without_ego_motion_lower_the_share(tmp_path):
+def test_images_without_ego_motion_lower_the_share(tmp_path):
     with BagWriter(tmp_path / "bag") as bag:
-        record_drive(bag, pictures=20)
+        record_drive(bag, images=20)
         for number in range(20):
-            bag.image(START + (40 + number) * PICTURE_PERIOD, picture(number))
+            bag.image(START + (40 + number) * IMAGE_PERIOD, image(number))
     (result,) = evaluate(request(tmp_path, [tmp_path / "bag"]))
     assert result.metrics["coverage"]["evaluated_share"] == 0.5
     assert "min_evaluated_share 0.8, measured 0.5" in result.summary
@@ -156,8 +156,8 @@ def test_a_bag_that_cannot_be_read_fails_with_its_reason(tmp_path):
 def test_no_motion_at_all_is_scored(tmp_path):
     with BagWriter(tmp_path / "bag") as bag:
         for number in range(20):
-            stamp = START + number * PICTURE_PERIOD
-            bag.image(stamp, picture(number))
+            stamp = START + number * IMAGE_PERIOD
+            bag.image(stamp, image(number))
             bag.odometry(stamp, EgoState(stamp, 0.0))
     (result,) = evaluate(request(tmp_path, [tmp_path / "bag"]))
     assert result.metrics["means"]["steering_mae_rad"] is None  # unknown at standstill
@@ -236,7 +236,7 @@ def test_a_scenario_reads_whole_numbers_and_defaults(tmp_path):
 
 @pytest.mark.slow
 def test_killed_in_the_middle_the_part_stays_readable(tmp_path):
-    bag = make_bag(tmp_path / "bag", pictures=200)
+    bag = make_bag(tmp_path / "bag", images=200)
     child = os.fork()
     if child == 0:
         try:

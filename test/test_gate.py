@@ -21,7 +21,10 @@ MODELS = {
     "dense": {"means": {"error": 0.3, "share": 1.0}, "timing": {"p50": 40.0}},
 }
 COMPARISONS = {
-    "running": {"agreement": {"share": 0.7}, "paired": {"error": {"verdict": "worse"}, "share": {"verdict": "same"}, "few": {"verdict": "unknown"}}},
+    "running": {
+        "agreement": {"share": 0.7},
+        "paired": {"error": {"verdict": "worse"}, "share": {"verdict": "same"}, "few": {"verdict": "unknown"}},
+    },
     "dense": {"agreement": {"share": 0.6}, "paired": {}},
 }
 
@@ -108,7 +111,14 @@ def test_unclear_rules_are_refused(rule: dict[str, Any], words: str, tmp_path: P
 
 
 def test_files_that_are_no_rules_are_refused(tmp_path: Path) -> None:
-    for text in ("", "- 1", "rules: []\nformat_version: 1", "format_version: 2\nrules: [1]", "a: [", "!!python/object:os.system {}"):
+    for text in (
+        "",
+        "- 1",
+        "rules: []\nformat_version: 1",
+        "format_version: 2\nrules: [1]",
+        "a: [",
+        "!!python/object:os.system {}",
+    ):
         (tmp_path / "gate.yaml").write_text(text)
         with pytest.raises(OwledError, match="gate file"):
             read_rules(tmp_path / "gate.yaml")
@@ -125,7 +135,9 @@ def test_the_shipped_rules_fit_their_schema_and_name_known_metrics() -> None:
     schema = json.loads((ROOT / "schema" / "gate.schema.json").read_text())
     jsonschema.validate(yaml.safe_load(packaged_rules().read_text()), schema)
     generated = GateRules.model_json_schema()
-    assert {key: schema[key] for key in ("$defs", "properties", "required")} == {key: generated[key] for key in ("$defs", "properties", "required")}
+    assert {key: schema[key] for key in ("$defs", "properties", "required")} == {
+        key: generated[key] for key in ("$defs", "properties", "required")
+    }
     for rule in read_rules(packaged_rules()).rules:
         if rule.metric.startswith("means.") or rule.not_worse:
             assert rule.metric.removeprefix("means.") in LOWER_IS_BETTER, rule.name
@@ -136,7 +148,9 @@ def test_drives_on_which_no_model_acts_let_nothing_pass() -> None:
                "timing": {"action_latency_p50_ms": 10.0}, "size": {"nonzeros": 5}}  # fmt: skip
     dense = {**numbers, "size": {"nonzeros": 10}}
     comparisons = {"dense": {"agreement": {"agreement_share": 1.0}}, "running": {}}  # equally silent
-    findings = apply_rules(read_rules(packaged_rules()), {"candidate": numbers, "running": dense, "dense": dense}, comparisons)
+    findings = apply_rules(
+        read_rules(packaged_rules()), {"candidate": numbers, "running": dense, "dense": dense}, comparisons
+    )
     assert [finding.name for finding in findings if not finding.passed] == ["acts_at_all"]
 
 

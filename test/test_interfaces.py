@@ -73,7 +73,7 @@ def test_every_field_is_explained_and_every_number_has_a_unit(path: Path) -> Non
             assert UNIT.search(comment), f"{rest}: '{comment}' gives no unit, range or enum"
 
 
-def test_header_comes_first_in_messages_about_a_picture() -> None:
+def test_header_comes_first_in_messages_about_a_image() -> None:
     for name in ("PredictedAction", "SceneDescription", "GateVerdict"):
         fields = [rest for _, rest, _ in lines_of(TOP / "msg" / f"{name}.msg") if "=" not in rest]
         assert fields[0] == "header"

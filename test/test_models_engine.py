@@ -37,13 +37,13 @@ def frame(seed: int, height: int = 192, width: int = 192) -> Frame:
     return Frame(image, seed, EGO)
 
 
-def whole_answer(directory: Path, picture: Frame, question: str, limit: int) -> str:
+def whole_answer(directory: Path, image: Frame, question: str, limit: int) -> str:
     """Three-line reference: the stock processor and `generate`, nothing of ours."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model, processor = AutoModelForImageTextToText.from_pretrained(directory), AutoProcessor.from_pretrained(directory)
-    text = f"<bos><image>{read_profile(directory).ego_sentence(picture.ego)}{question}"
-    inputs = processor(text=text, images=picture.image, return_tensors="pt")
+    text = f"<bos><image>{read_profile(directory).ego_sentence(image.ego)}{question}"
+    inputs = processor(text=text, images=image.image, return_tensors="pt")
     ids = model.generate(**inputs, max_new_tokens=limit, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     return processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
@@ -83,7 +83,7 @@ def test_a_description_yields_between_two_tokens(engine):
     assert engine.act(prefix).generation.tokens > 0  # the prefix is still good
 
 
-def test_pictures_of_any_size_fit(engine):
+def test_images_of_any_size_fit(engine):
     for height, width in ((2, 3), (720, 1280)):
         assert predict(engine, frame(8, height, width), describe=False).action.generation.tokens > 0
 

@@ -1,4 +1,4 @@
-"""The packed language model inside a VLM: prefix with a picture, suffix, rewinding, against the stock model in float32."""
+"""The packed language model inside a VLM: prefix with an image, suffix, rewinding, against the stock model in float32."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_answers_like_the_stock_model(name: str, kernel: str, tmp_path: Path) ->
     close(runner.extend([21, 22, 23, 24]), whole(model, inputs, [*SUFFIX, 20, 21, 22, 23, 24]))
     runner.rewind()
     close(runner.extend(OTHER), whole(model, inputs, OTHER))
-    close(runner.prefill(inputs, OTHER), whole(model, inputs, OTHER))  # a new picture starts anew
+    close(runner.prefill(inputs, OTHER), whole(model, inputs, OTHER))  # a new image starts anew
     runner.close()
 
 
@@ -62,13 +62,13 @@ def test_a_packed_vision_tower_sees_the_same(name: str, tmp_path: Path) -> None:
     packed.close()
 
 
-def test_the_vision_tower_is_packed_where_pictures_have_many_patches(tmp_path: Path) -> None:
+def test_the_vision_tower_is_packed_where_images_have_many_patches(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     for tower, wanted in (
         ({"image_size": 336, "patch_size": 14}, True),  # 24 x 24 = 576
         ({"image_size": 192, "patch_size": 16}, False),  # 12 x 12 = 144
         ({"image_size": [448, 448], "patch_size": [14, 14]}, True),
-        ({"patch_size": 14}, True),  # pictures of any size
+        ({"patch_size": 14}, True),  # images of any size
     ):
         config.write_text(json.dumps({"vision_config": tower}))
         assert wants_vision(tmp_path, None) is wanted
@@ -80,7 +80,7 @@ def test_the_vision_tower_is_packed_where_pictures_have_many_patches(tmp_path: P
 
 
 def test_three_positions_spread_over_the_pairs() -> None:
-    # Two tokens of text, then a picture of 2 x 1 at time 2: heights 2 and 3. The next text comes behind the largest, 3.
+    # Two tokens of text, then an image of 2 x 1 at time 2: heights 2 and 3. The next text comes behind the largest, 3.
     ids = torch.tensor([[[0, 1, 2, 2]], [[0, 1, 2, 3]], [[0, 1, 2, 2]]])
     got = pair_positions(ids, (1, 2, 1), more=2)
     want = [[0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2], [2, 3, 3, 2], [4, 4, 4, 4], [5, 5, 5, 5]]

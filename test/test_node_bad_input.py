@@ -55,7 +55,7 @@ def bench(shared: Bench, model: Path) -> Iterator[Bench]:
     make_model(model)
 
 
-def test_a_good_picture_gives_an_action_with_its_stamp(bench: Bench) -> None:
+def test_a_good_image_gives_an_action_with_its_stamp(bench: Bench) -> None:
     before = len(bench.actions)
     answer = bench.drive_until("VALID")
     assert bench.spin_until(lambda: len(bench.actions) > before)
@@ -79,7 +79,7 @@ def item_kind_lead() -> int:
     return int(SceneObject.KIND_LEAD)
 
 
-PICTURES = [
+IMAGES = [
     ({"encoding": "rgb9"}, "is not known"),
     ({"encoding": ""}, "is not known"),
     ({"data": b"\x10" * 100}, "expected at least"),
@@ -89,8 +89,8 @@ PICTURES = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "words"), PICTURES)
-def test_bad_pictures_are_named(bench: Bench, fields: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize(("fields", "words"), IMAGES)
+def test_bad_images_are_named(bench: Bench, fields: dict[str, Any], words: str) -> None:
     actions = len(bench.actions)
     answer = bench.drive_until("BAD_IMAGE", image=lambda: bench.send_image(**fields))
     bad = answer["stamp"]
@@ -101,7 +101,7 @@ def test_bad_pictures_are_named(bench: Bench, fields: dict[str, Any], words: str
 
 
 @pytest.mark.parametrize("size", [(8, 8), (3840, 2160)])
-def test_pictures_of_any_size_are_answered(bench: Bench, size: tuple[int, int]) -> None:
+def test_images_of_any_size_are_answered(bench: Bench, size: tuple[int, int]) -> None:
     assert bench.drive(image=lambda: bench.send_image(size=size))["reason"] == "VALID"
 
 
@@ -120,12 +120,12 @@ def test_odometry_that_cannot_be_is_not_used(bench: Bench, speed: float, yaw_rat
 def test_stale_odometry_is_not_used(bench: Bench) -> None:
     bench.spin(0.3)  # the last good odometry gets older than max_ego_gap_s
     answer = bench.drive_until("STALE_EGO", ego=lambda: None)
-    assert "older than the picture" in answer["detail"]
+    assert "older than the image" in answer["detail"]
     bench.status("odometry", "stale: no message for")
     bench.drive_until("VALID")
 
 
-def test_stale_pictures_are_not_used(bench: Bench) -> None:
+def test_stale_images_are_not_used(bench: Bench) -> None:
     answer = bench.drive_until("STALE_IMAGE", image=lambda: bench.send_image(bench.now() - 20 * SECOND))
     assert "20." in answer["detail"]
 
@@ -154,7 +154,7 @@ def test_stamps_that_run_backwards_are_counted_and_driving_goes_on(bench: Bench)
 
 
 def latency_of(bench: Bench, answer: dict[str, Any]) -> float:
-    """Return what was published for a picture [ms]; -1 when nothing was."""
+    """Return what was published for an image [ms]; -1 when nothing was."""
     found = [item.data for item in bench.latencies if item.stamp.sec * SECOND + item.stamp.nanosec == answer["stamp"]]
     return found[-1] if found else -1.0
 
@@ -208,7 +208,7 @@ def test_late_answers_are_withheld(bench: Bench, model: Path) -> None:
 @pytest.mark.parametrize(
     ("fail", "reason", "words"),
     [
-        ("memory", "OUT_OF_MEMORY", "MemoryError: no room for the picture"),
+        ("memory", "OUT_OF_MEMORY", "MemoryError: no room for the image"),
         ("torch", "OUT_OF_MEMORY", "CUDA out of memory. Tried to allocate 2.00 GiB"),
         ("fault", "INFERENCE_ERROR", "ValueError: weights of layer 7 are NaN"),
     ],
@@ -226,7 +226,7 @@ def test_a_model_that_breaks_does_not_end_the_node(
     assert words in bench.values("inference")["last_error"], "the original words stay to be read"
 
 
-def test_slow_inference_drops_pictures_and_queues_none(bench: Bench, model: Path) -> None:
+def test_slow_inference_drops_images_and_queues_none(bench: Bench, model: Path) -> None:
     make_model(model, delay_s=0.3)
     bench.drive()
     bench.answers.clear()
@@ -241,11 +241,11 @@ def test_slow_inference_drops_pictures_and_queues_none(bench: Bench, model: Path
     assert 2 <= len(answers) <= 12
     assert answers[-1]["dropped"] >= len(sent) // 2
     waits = [answer["latency_ms"] - answer["inference_ms"] for answer in answers]
-    assert np.median(waits) < 250, "a picture waits at most for the inference before it, never in a queue"
+    assert np.median(waits) < 250, "an image waits at most for the inference before it, never in a queue"
     assert [answer["stamp"] for answer in answers] == sorted(answer["stamp"] for answer in answers)
 
 
-def test_a_description_yields_to_a_newer_picture_but_not_for_ever(bench: Bench, model: Path) -> None:
+def test_a_description_yields_to_a_newer_image_but_not_for_ever(bench: Bench, model: Path) -> None:
     make_model(model, scene_delay_s=0.25)
     assert bench.set(description_rate_hz=20.0, description_patience_s=1.0) == []
     bench.drive()
@@ -276,13 +276,13 @@ def test_silence_and_wrong_types_are_told_apart(bench: Bench) -> None:
 
 
 def test_the_overlay_is_drawn_for_those_who_look(bench: Bench) -> None:
-    pictures: list[Image] = []
+    images: list[Image] = []
     packed: list[CompressedImage] = []
-    raw = bench.node.create_subscription(Image, f"{NODE}/debug/image", pictures.append, BEST_EFFORT)
+    raw = bench.node.create_subscription(Image, f"{NODE}/debug/image", images.append, BEST_EFFORT)
     jpeg = bench.node.create_subscription(CompressedImage, f"{NODE}/debug/image/compressed", packed.append, BEST_EFFORT)
-    assert bench.spin_until(lambda: (pictures and packed) or (bench.drive() and False))
-    assert (pictures[-1].width, pictures[-1].height, pictures[-1].encoding) == (320, 240, "rgb8")
-    assert len(set(bytes(pictures[-1].data))) > 8, "something is drawn"
+    assert bench.spin_until(lambda: (images and packed) or (bench.drive() and False))
+    assert (images[-1].width, images[-1].height, images[-1].encoding) == (320, 240, "rgb8")
+    assert len(set(bytes(images[-1].data))) > 8, "something is drawn"
     assert bytes(packed[-1].data[:2]) == b"\xff\xd8"
     bench.node.destroy_subscription(raw)
     bench.node.destroy_subscription(jpeg)
@@ -295,7 +295,7 @@ def test_parameters_have_ranges_and_some_are_fixed(bench: Bench) -> None:
     assert bench.set(vehicle__wheel_base_m=2.8) == []
 
 
-def test_a_question_is_answered_between_pictures(bench: Bench) -> None:
+def test_a_question_is_answered_between_images(bench: Bench) -> None:
     bench.drive_until("VALID")
     answer = bench.call(AskQuestion, f"{NODE}/ask", AskQuestion.Request(question="why?", timeout=5.0))
     assert (answer.success, answer.answer, answer.model_id) == (True, "you asked: why?", "first@fake")
@@ -365,7 +365,7 @@ def test_two_models_that_do_not_fit_are_refused(bench: Bench, model: Path) -> No
     assert "are free on cpu" in result.message
 
 
-def test_the_log_repeats_nothing_for_every_picture(process: NodeProcess, shared: Bench) -> None:
+def test_the_log_repeats_nothing_for_every_image(process: NodeProcess, shared: Bench) -> None:
     assert until(lambda: process.text().count("\n") > 5)
     assert process.text().count("\n") < 400
     assert "Traceback" not in process.text()

@@ -1,4 +1,4 @@
-"""Image messages as pictures: no copy for rgb8, and cv_bridge only for what our decoder does not know."""
+"""Image messages as images: no copy for rgb8, and cv_bridge only for what our decoder does not know."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from owled_ros.bags.images import decode_image
 from owled_ros.doctor.findings import Finding, Level
 from owled_ros.errors import OwledError
 from owled_ros.nodes import images
-from owled_ros.nodes.conversions import picture_to_compressed, picture_to_image
+from owled_ros.nodes.conversions import rgb_to_compressed, rgb_to_image
 
-PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
 
 def test_round_trip_and_no_copy() -> None:
-    message = picture_to_image(PICTURE, 1_500_000_007, "camera")
+    message = rgb_to_image(IMAGE, 1_500_000_007, "camera")
     assert images.stamp_of(message) == 1_500_000_007
     decoded = decode_image(message)
-    assert (decoded == PICTURE).all()
+    assert (decoded == IMAGE).all()
     assert decoded.base is not None, "a view of the message"
     smooth = np.full((32, 32, 3), (200, 100, 50), np.uint8)
-    packed = decode_image(picture_to_compressed(smooth, 7, "camera"))
+    packed = decode_image(rgb_to_compressed(smooth, 7, "camera"))
     assert np.abs(packed.astype(int) - smooth).max() < 6
 
 
@@ -59,7 +59,7 @@ def test_a_sound_bridge_serves_what_we_do_not_know(monkeypatch: pytest.MonkeyPat
     decode = choose(monkeypatch, Level.OK)
     special = Image(height=4, width=6, encoding="special")
     assert (decode(special) == 9).all()
-    assert (decode(picture_to_image(PICTURE, 0, "")) == PICTURE).all()
+    assert (decode(rgb_to_image(IMAGE, 0, "")) == IMAGE).all()
     with pytest.raises(OwledError, match="cv_bridge cannot decode"):
         decode(Image(height=4, width=6, encoding="other"))
 

@@ -1,4 +1,4 @@
-"""The ladder, the slot and the worker of the driving node, without ROS: what a picture passes on its way to an action."""
+"""The ladder, the slot and the worker of the driving node, without ROS: what an image passes on its way to an action."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from owled_ros.driving.prediction import (
     judge_scene,
 )
 from owled_ros.errors import OwledError
-from owled_ros.nodes.ladder import Arrival, Ladder, Limits, is_out_of_memory
-from owled_ros.nodes.loading import ModelChoice, check_memory, load_and_warm, weight_bytes
-from owled_ros.nodes.model_paths import requested_model
-from owled_ros.nodes.slot import NewestSlot
-from owled_ros.nodes.worker import Question, Worker
+from owled_ros.onboard.ladder import Arrival, Ladder, Limits, is_out_of_memory
+from owled_ros.onboard.loading import ModelChoice, check_memory, load_and_warm, weight_bytes
+from owled_ros.onboard.model_paths import requested_model
+from owled_ros.onboard.slot import NewestSlot
+from owled_ros.onboard.worker import Question, Worker
 
 SECOND = 1_000_000_000
 NOW = 1_000 * SECOND
 LIMITS = Limits(max_frame_age_s=0.5, max_ego_gap_s=0.2, deadline_s=0.5, confidence_floor=-1.0)
 GOOD = "follow, acceleration -1.2 m/s2, steering +0.03 rad"
-PICTURE = np.zeros((4, 6, 3), np.uint8)
+IMAGE = np.zeros((4, 6, 3), np.uint8)
 
 
 class Engine:
@@ -81,11 +81,11 @@ def ladder(engine: Engine | None = None) -> Ladder:
     return made
 
 
-def arrival(age_s: float = 0.05, message: Any = PICTURE) -> Arrival:
+def arrival(age_s: float = 0.05, message: Any = IMAGE) -> Arrival:
     return Arrival(message, NOW - round(age_s * SECOND), time.monotonic(), "camera")
 
 
-def test_the_ego_state_is_interpolated_to_the_picture() -> None:
+def test_the_ego_state_is_interpolated_to_the_image() -> None:
     climbed = ladder()
     outcome = climbed.climb(arrival(0.05), LIMITS)
     # half-way between 6 m/s at -0.1 s and 8 m/s at 0 s
@@ -114,7 +114,7 @@ def test_rungs_that_fail_keep_the_model_out() -> None:
 
     def decode(message: Any) -> np.ndarray:
         if message is None:
-            raise OwledError("no picture at all")
+            raise OwledError("no image at all")
         return message
 
     climbed = Ladder(decode, lambda: NOW)
@@ -124,7 +124,7 @@ def test_rungs_that_fail_keep_the_model_out() -> None:
     assert climbed.climb(arrival(), LIMITS).reason is Reason.BAD_EGO
     climbed.hear(EgoState(NOW, 5.0))
     bad = climbed.climb(arrival(message=None), LIMITS)
-    assert (bad.reason, bad.detail) == (Reason.BAD_IMAGE, "no picture at all")
+    assert (bad.reason, bad.detail) == (Reason.BAD_IMAGE, "no image at all")
     climbed.engine = None
     assert climbed.climb(arrival(), LIMITS).reason is Reason.MODEL_NOT_READY
     assert engine.seen == []
@@ -204,7 +204,7 @@ class Hearer:
         return bool(condition())
 
 
-def test_action_first_then_the_description_unless_a_newer_picture_waits() -> None:
+def test_action_first_then_the_description_unless_a_newer_image_waits() -> None:
     engine = Engine()
     engine.describing_s = 30.0
     hearer = Hearer(engine)
@@ -221,7 +221,7 @@ def test_action_first_then_the_description_unless_a_newer_picture_waits() -> Non
     assert engine.closed
 
 
-def test_engines_are_exchanged_between_pictures_and_questions_come_before_descriptions() -> None:
+def test_engines_are_exchanged_between_images_and_questions_come_before_descriptions() -> None:
     old, new = Engine(), Engine("stop, acceleration -2.0 m/s2, steering +0.00 rad")
     hearer = Hearer(old, rate=0.0)
     hearer.worker.slot.put(arrival())
@@ -258,11 +258,11 @@ def test_memory_is_looked_at_before_a_second_model(tmp_path: Any) -> None:
 def test_a_model_that_answers_nonsense_is_closed_and_refused() -> None:
     engine = Engine("nonsense")
     choice = ModelChoice("somewhere", "cpu", "float32", 1, "auto")
-    frame = Frame(PICTURE, NOW, EgoState(NOW, 5.0))
+    frame = Frame(IMAGE, NOW, EgoState(NOW, 5.0))
     with pytest.raises(OwledError, match="its answer is of no use"):
         load_and_warm(choice, lambda *_, **__: engine, frame, None)
     assert engine.closed
-    assert load_and_warm(choice, lambda *_, **__: engine, None, None) is engine, "a grey picture proves nothing"
+    assert load_and_warm(choice, lambda *_, **__: engine, None, None) is engine, "a grey image proves nothing"
 
 
 def test_requested_models(tmp_path: Any) -> None:

@@ -48,12 +48,12 @@ def test_a_tower_that_never_runs_is_named() -> None:
         find_segments(model, find_structure(model).blocks, tiny_batches("llama"))
 
 
-def test_text_batches_may_stand_beside_pictures() -> None:
+def test_text_batches_may_stand_beside_images() -> None:
     model = tiny_model("llava")
     batches = [*tiny_batches("llama", count=1), *tiny_batches("llava", count=1)]
     segments = find_segments(model, find_structure(model).blocks, batches)
     calls = [len(record(model, segments, index, batches)) for index in range(len(segments))]
-    assert calls == [1, 1, 2]  # vision tower, projector: the picture batch only; language model: both
+    assert calls == [1, 1, 2]  # vision tower, projector: the image batch only; language model: both
 
 
 def test_statistics_by_hand() -> None:

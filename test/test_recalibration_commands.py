@@ -37,7 +37,10 @@ def test_list_promote_roll_back_and_inspect(tmp_path: Path) -> None:
     good, refused = filled(tmp_path)
     assert "is current now" in owled("store", "promote", good[:6], "--store", tmp_path)
     listed = json.loads(owled("store", "list", "--json", "--store", tmp_path))
-    assert [(item["artifact_id"], item["current"], item["passed"]) for item in listed] == [(refused, False, False), (good, True, True)]
+    assert [(item["artifact_id"], item["current"], item["passed"]) for item in listed] == [
+        (refused, False, False),
+        (good, True, True),
+    ]
     table = owled("store", "list", "--store", tmp_path)
     assert "current" in table
     assert "refused" in table

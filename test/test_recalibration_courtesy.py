@@ -27,7 +27,9 @@ print(json.dumps({
 
 def gave_way(**values: object) -> dict:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(values)], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(values)], env=environment, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 

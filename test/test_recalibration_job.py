@@ -40,7 +40,9 @@ class Bench:
         (self.root / "model" / "control.json").write_text(json.dumps(values))
 
     def request(self, seed: int = 0) -> Request:
-        return Request(bags=(self.root,), model=self.root / "model", work=Path(), gate=self.root / "gate.yaml", seed=seed)
+        return Request(
+            bags=(self.root,), model=self.root / "model", work=Path(), gate=self.root / "gate.yaml", seed=seed
+        )
 
     def run(self, seed: int = 0, plan: Plan | None = None, **options: Any) -> Outcome:
         plan = plan or self.plan()
@@ -112,7 +114,10 @@ def test_a_candidate_that_the_driving_node_cannot_load_is_not_promoted(bench: Be
     bench.assert_sound("old")
 
 
-@pytest.mark.parametrize(("how", "words"), [("error", "gives no frame"), ("crash", "SIGSEGV.*layer 3"), ("kill", "SIGKILL"), ("silent", "exit code 0")])
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("error", "gives no frame"), ("crash", "SIGSEGV.*layer 3"), ("kill", "SIGKILL"), ("silent", "exit code 0")],
+)
 def test_every_death_of_the_child_is_said_and_harmless(bench: Bench, how: str, words: str) -> None:
     promote_something(bench)
     bench.control(at="pruning", how=how)
@@ -243,7 +248,11 @@ def test_requests_survive_the_way_to_the_child_and_bad_ones_are_refused(tmp_path
     assert read_request(request.to_json()) == request
     with pytest.raises(OwledError, match="unknown keys"):
         read_request(json.dumps({**json.loads(request.to_json()), "python": "evil"}))
-    for wrong, words in (({"sparsity": 1.0}, "sparsity"), ({"bags": ()}, "no bag"), ({"bags": (tmp_path / "no",)}, "does not exist")):
+    for wrong, words in (
+        ({"sparsity": 1.0}, "sparsity"),
+        ({"bags": ()}, "no bag"),
+        ({"bags": (tmp_path / "no",)}, "does not exist"),
+    ):
         with pytest.raises(OwledError, match=words):
             Request(**{"bags": (tmp_path,), "model": tmp_path, "work": tmp_path, "gate": tmp_path, **wrong}).check()
     assert budgets_of(["vision_tower", "language"], [0.3, 0.5]) == {"vision": 0.3, "language": 0.5}

@@ -70,7 +70,12 @@ class Bench:
         (self.root / "model" / "control.json").write_text(json.dumps(values))
 
     def arguments(self, **parameters: Any) -> list[str]:
-        values = {"model_path": self.root / "model", "store": self.store.root, "bag_roots": self.root / "bags", **parameters}
+        values = {
+            "model_path": self.root / "model",
+            "store": self.store.root,
+            "bag_roots": self.root / "bags",
+            **parameters,
+        }
         values = {"idle_scheduling": "false", **values}
         arguments = [str(TEST / "stubbed_recalibration_node.py"), "--ros-args"]
         for name, value in values.items():
@@ -207,7 +212,10 @@ def test_paths_outside_the_roots_are_refused(bench: Bench, node: NodeProcess, ba
     assert any(words in result.message for words in ("'..'", "lies outside", "does not exist", "no bag"))
 
 
-@pytest.mark.parametrize("values", [{"sparsity": 1.5}, {"sparsity": float("nan")}, {"budget_components": ["wheels"], "budget_sparsities": [0.5]}])
+@pytest.mark.parametrize(
+    "values",
+    [{"sparsity": 1.5}, {"sparsity": float("nan")}, {"budget_components": ["wheels"], "budget_sparsities": [0.5]}],
+)
 def test_values_that_cannot_work_are_refused(bench: Bench, node: NodeProcess, values: dict[str, Any]) -> None:
     assert bench.result(bench.send(**values))[0] == GoalStatus.STATUS_ABORTED
 
@@ -249,7 +257,9 @@ def test_the_job_is_paused_while_driving_is_slow(bench: Bench, node: NodeProcess
     assert bench.spin_until(learned)
     bench.control(step_s=0.3)
     handle = bench.send(seed=40)
-    assert bench.spin_until(lambda: bench.feedback)  # the child runs; before, the latency would be that of driving alone
+    assert bench.spin_until(
+        lambda: bench.feedback
+    )  # the child runs; before, the latency would be that of driving alone
     paused = Recalibrate.Feedback.STAGE_PAUSED
 
     def slow() -> bool:
@@ -287,7 +297,10 @@ def running_children(root: Path) -> list[str]:
                 links = [os.readlink(entry) for entry in (process / "fd").iterdir()]
             except OSError:
                 continue
-            if any(link.startswith(str(root / "store" / "work")) for link in links) and int(process.name) != os.getpid():
+            if (
+                any(link.startswith(str(root / "store" / "work")) for link in links)
+                and int(process.name) != os.getpid()
+            ):
                 found.append(process.name)
     return found
 
@@ -304,7 +317,9 @@ def running_children(root: Path) -> list[str]:
         ({"threads": "0"}, "a whole number"),
     ],
 )
-def test_a_wrong_parameter_is_said_at_the_start(bench: Bench, parameters: dict[str, str], words: str, tmp_path: Path) -> None:
+def test_a_wrong_parameter_is_said_at_the_start(
+    bench: Bench, parameters: dict[str, str], words: str, tmp_path: Path
+) -> None:
     with NodeProcess(bench.arguments(exit_on_failure="true", **parameters), DOMAIN + 1, tmp_path / "log") as process:
         process.process.wait(PATIENCE_S)
         assert process.process.returncode == 1
@@ -322,7 +337,11 @@ def test_file_schema_and_declaration_hold_the_same() -> None:
     documented = (ROOT / "docs" / "recalibration.md").read_text()
     for entry in ENTRIES:
         row = rows[entry.name]
-        assert (row["type"], row["description"], row["default"]) == (KINDS[entry.kind], entry.description, values[entry.name])
+        assert (row["type"], row["description"], row["default"]) == (
+            KINDS[entry.kind],
+            entry.description,
+            values[entry.name],
+        )
         assert (row.get("minimum"), row.get("maximum")) == (entry.low, entry.high)
         assert tuple(row.get("enum", ())) == entry.choices
         assert type(values[entry.name]).__name__ == entry.kind

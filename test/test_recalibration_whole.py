@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_drives import START, make_bag, picture, record_drive
+from recorded_drives import START, image, make_bag, record_drive
 
 from owled_ros.bags.write import BagWriter
 from owled_ros.driving.frame import EgoState
@@ -23,9 +23,20 @@ from owled_ros.recalibration.request import Request
 from owled_ros.recalibration.store import Store
 
 pytestmark = pytest.mark.slow
-TINY = {"IMAGE_SIDE": 32, "GRID": 2, "IMAGE_TOKENS": 4, "WIDTH": 32, "HEADS": 2, "MLP": 64, "VISION_LAYERS": 1, "TEXT_LAYERS": 1}
+TINY = {
+    "IMAGE_SIDE": 32,
+    "GRID": 2,
+    "IMAGE_TOKENS": 4,
+    "WIDTH": 32,
+    "HEADS": 2,
+    "MLP": 64,
+    "VISION_LAYERS": 1,
+    "TEXT_LAYERS": 1,
+}
 ALWAYS = "format_version: 1\nrules: [{name: frames, metric: frames, unit: frames, min: 2}]\n"
-NEVER = "format_version: 1\nrules: [{name: size, metric: size.nonzeros, unit: ratio, against: dense, max_ratio: 0.01}]\n"
+NEVER = (
+    "format_version: 1\nrules: [{name: size, metric: size.nonzeros, unit: ratio, against: dense, max_ratio: 0.01}]\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +63,7 @@ def recalibrate(tmp_path: Path, model: Path, bags: list[Path], rules: str = ALWA
 
 
 def test_from_bags_to_a_promoted_artifact_and_the_next_candidate_against_it(tmp_path: Path, model: Path) -> None:
-    bag = make_bag(tmp_path / "bag", pictures=8, drives=3)
+    bag = make_bag(tmp_path / "bag", images=8, drives=3)
     first = recalibrate(tmp_path, model, [bag])
     assert first.promoted
     manifest = verify(first.version.path)
@@ -65,7 +76,9 @@ def test_from_bags_to_a_promoted_artifact_and_the_next_candidate_against_it(tmp_
     assert not first.verdict["shared_drive"]
     assert len(calibration["frame_fingerprints"]) == 3
     assert first.verdict["frames"] == 3
-    assert first.verdict["models"]["candidate"]["size"]["nonzeros"] < first.verdict["models"]["dense"]["size"]["nonzeros"]
+    assert (
+        first.verdict["models"]["candidate"]["size"]["nonzeros"] < first.verdict["models"]["dense"]["size"]["nonzeros"]
+    )
 
     second = recalibrate(tmp_path, model, [bag], rules=NEVER, sparsity=0.6, seed=1)
     assert not second.verdict["passed"]
@@ -77,7 +90,7 @@ def test_from_bags_to_a_promoted_artifact_and_the_next_candidate_against_it(tmp_
 
 
 def truncated(path: Path) -> Path:
-    make_bag(path, pictures=8, drives=2)
+    make_bag(path, images=8, drives=2)
     file = next(path.glob("*.mcap"))
     file.write_bytes(file.read_bytes()[:300])
     return path
@@ -86,7 +99,7 @@ def truncated(path: Path) -> Path:
 def without_ego(path: Path) -> Path:
     with BagWriter(path) as bag:
         for number in range(4):
-            bag.image(START + number * 100_000_000, picture(number))
+            bag.image(START + number * 100_000_000, image(number))
     return path
 
 
@@ -100,7 +113,7 @@ def without_camera(path: Path) -> Path:
 def one_frame(path: Path) -> Path:
     with BagWriter(path) as bag:
         bag.odometry(START, EgoState(START, 5.0))
-        bag.image(START, picture(0))
+        bag.image(START, image(0))
     return path
 
 
@@ -113,20 +126,20 @@ def empty(path: Path) -> Path:
 @pytest.mark.parametrize("make", [truncated, without_ego, without_camera, one_frame, empty])
 def test_bags_that_give_nothing_are_refused_with_words(tmp_path: Path, model: Path, make: Any) -> None:
     bag = make(tmp_path / "bag")
-    with pytest.raises(OwledError, match=r"bag|pictures"):
+    with pytest.raises(OwledError, match=r"bag|images"):
         recalibrate(tmp_path, model, [bag])
     store = Store(tmp_path / "store")
     assert store.versions() == []
     assert list((store.root / "work").iterdir()) == []
 
 
-def test_pictures_of_changing_size_and_a_single_drive(tmp_path: Path, model: Path) -> None:
+def test_images_of_changing_size_and_a_single_drive(tmp_path: Path, model: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
         for number in range(12):
             stamp = START + number * 1_000_000_000
             for early in (0, 400_000_000, 800_000_000):
                 bag.odometry(stamp + early, EgoState(stamp + early, 5.0 + number))
-            bag.image(stamp, picture(number, 64 + 16 * number, 36 + 2 * number), encoding="jpeg")
+            bag.image(stamp, image(number, 64 + 16 * number, 36 + 2 * number), encoding="jpeg")
     with pytest.raises(OwledError, match="--cut-single-drive"):
         recalibrate(tmp_path, model, [tmp_path / "bag"])
     outcome = recalibrate(tmp_path, model, [tmp_path / "bag"], cut_single_drive=True)
@@ -134,7 +147,7 @@ def test_pictures_of_changing_size_and_a_single_drive(tmp_path: Path, model: Pat
 
 
 def test_a_bag_cut_in_the_middle_of_a_chunk_gives_what_is_before(tmp_path: Path, model: Path) -> None:
-    bag = make_bag(tmp_path / "bag", pictures=40, drives=3)
+    bag = make_bag(tmp_path / "bag", images=40, drives=3)
     file = next(bag.glob("*.mcap"))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) * 3 // 4])
@@ -144,7 +157,7 @@ def test_a_bag_cut_in_the_middle_of_a_chunk_gives_what_is_before(tmp_path: Path,
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, model: Path) -> None:
-    bag = make_bag(tmp_path / "bag", pictures=8, drives=2)
+    bag = make_bag(tmp_path / "bag", images=8, drives=2)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # the child inherits it; a write beyond it fails
     try:
@@ -172,10 +185,10 @@ def test_a_candidate_that_does_not_load_is_refused_not_fatal(tmp_path: Path, mod
     json.dumps(verdict, allow_nan=False)
 
 
-def test_no_picture_calibrates_and_judges(tmp_path: Path) -> None:
+def test_no_image_calibrates_and_judges(tmp_path: Path) -> None:
     from owled_ros.bags.frames import ReadOptions
 
-    bags = [make_bag(tmp_path / name, pictures=6, drives=2) for name in ("a", "b")]
+    bags = [make_bag(tmp_path / name, images=6, drives=2) for name in ("a", "b")]
     with BagWriter(tmp_path / "c") as bag:  # the same drive again, under another name
         record_drive(bag, 6, START)
     steps: list[int] = []

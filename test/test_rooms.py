@@ -16,6 +16,7 @@ BELOW = {  # room: rooms that it may import from
     "pruning": {"models", "driving", "sparse"},
     "bags": {"driving"},
     "doctor": {"models", "sparse"},
+    "onboard": {"models", "driving", "sparse"},
     "evaluation": {"bags", "pruning", "models", "driving", "scenes", "sparse"},
     "recalibration": {"evaluation", "bags", "pruning", "models", "driving", "scenes", "sparse"},
 }

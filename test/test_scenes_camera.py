@@ -42,23 +42,23 @@ def test_a_face_through_the_camera_is_cut_at_the_near_plane() -> None:
     sketch.add(np.array([[-5.0, -1.0, 0.0], [5.0, -1.0, 0.0], [5.0, 1.0, 0.0], [-5.0, 1.0, 0.0]]), (9, 9, 9), 1)
     flat = outline(sketch, LEVEL).flat
     assert np.isfinite(flat).all()
-    # the cut is at depth NEAR: v = cy + fy * 1.5 / NEAR, in picture heights
+    # the cut is at depth NEAR: v = cy + fy * 1.5 / NEAR, in image heights
     assert flat[:, 1].max() == pytest.approx((360 + LEVEL.fy * 1.5 / NEAR) / 720)
 
 
 def test_a_face_behind_the_camera_is_not_drawn() -> None:
     sketch = Sketch()
     sketch.add(np.array([[-5.0, -1.0, 0.0], [-3.0, -1.0, 0.0], [-3.0, 1.0, 0.0]]), (255, 255, 255), 1)
-    picture = np.zeros((32, 32, 3), np.uint8)
-    paint(outline(sketch, LEVEL), picture)
-    assert not picture.any()
+    image = np.zeros((32, 32, 3), np.uint8)
+    paint(outline(sketch, LEVEL), image)
+    assert not image.any()
 
 
 def test_later_faces_hide_earlier_ones_in_the_labels() -> None:
     wall = np.array([[10.0, -1.0, 0.5], [10.0, 1.0, 0.5], [10.0, 1.0, 2.5], [10.0, -1.0, 2.5]])
     sketch = Sketch()
     sketch.add(wall, (9, 9, 9), 1)
-    sketch.add(wall * (0.5, 0.25, 1.0), (9, 9, 9), 2)  # nearer and half as wide in the picture
+    sketch.add(wall * (0.5, 0.25, 1.0), (9, 9, 9), 2)  # nearer and half as wide in the image
     outlines = outline(sketch, LEVEL)
     labels = np.zeros((192, 192), np.uint8)
     label(outlines, labels)
@@ -68,8 +68,8 @@ def test_later_faces_hide_earlier_ones_in_the_labels() -> None:
     assert alone(outlines, 2, 192)[0] == (labels == 2).sum()
 
 
-def test_alone_tells_which_part_is_in_the_picture() -> None:
-    # 10 m ahead the picture ends at 7.0 m to the left: a wall from 6 m to 8 m is half inside
+def test_alone_tells_which_part_is_in_the_image() -> None:
+    # 10 m ahead the image ends at 7.0 m to the left: a wall from 6 m to 8 m is half inside
     sketch = Sketch()
     sketch.add(np.array([[10.0, 6.0, 1.0], [10.0, 8.0, 1.0], [10.0, 8.0, 2.0], [10.0, 6.0, 2.0]]), (9, 9, 9), 1)
     assert alone(outline(sketch, LEVEL), 1, 192)[1] == pytest.approx(0.5, abs=0.01)

@@ -103,7 +103,7 @@ def test_an_object_that_is_hidden_does_not_change_the_label() -> None:
     with_hidden.pedestrians = [Pedestrian(26.0, -2.6, crossing=True)]
     labels = []
     for stage in (alone, with_hidden):
-        seen = render(stage, CAMERA, picture=False).seen
+        seen = render(stage, CAMERA, image=False).seen
         labels.append((seen.scene(), expert_action(stage, seen)))
     assert labels[0] == labels[1]
 
@@ -112,7 +112,7 @@ def test_the_expert_comes_to_rest_before_a_red_light() -> None:
     stage = bend(0.0, 12.0)
     stage.lights = [TrafficLight(50.0, Light.RED)]
     for _ in range(300):
-        seen = render(stage, CAMERA, picture=False).seen
+        seen = render(stage, CAMERA, image=False).seen
         action = expert_action(stage, seen)
         speed = max(0.0, stage.ego.speed + 0.1 * action.acceleration)
         stage.ego_s += 0.05 * (speed + stage.ego.speed)

@@ -21,7 +21,7 @@ from owled_ros.driving.answer import (
 from owled_ros.driving.frame import EgoState
 from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.camera import Camera
-from owled_ros.scenes.mini_answer import answer_pictures
+from owled_ros.scenes.mini_answer import answer_images
 from owled_ros.scenes.mini_data import IGNORE, TRAINING_SEEDS, collate, make_example, scene_example
 from owled_ros.scenes.mini_model import GRID, IMAGE_SIDE, IMAGE_TOKENS, build_model, build_profile
 from owled_ros.scenes.mini_train import MiniTraining, TrainConfig, schedule, train
@@ -146,7 +146,7 @@ def test_batched_answers_equal_the_engine(tmp_path):
     save_model(model, tmp_path / "m", build_profile(), "", torch.float32)
     engine = load_engine(tmp_path / "m", dtype="float32", runtime="torch")
     scenes = [sample_snapshot(seed, CAMERA) for seed in (1, 2)]
-    batched = answer_pictures(model, [scene.image for scene in scenes], [scene.ego for scene in scenes])
+    batched = answer_images(model, [scene.image for scene in scenes], [scene.ego for scene in scenes])
     for scene, (action, description) in zip(scenes, batched, strict=True):
         prediction = predict(engine, Frame(scene.image, 0, scene.ego))
         assert prediction.action.generation.text == action.text

@@ -39,7 +39,7 @@ def test_distances_are_measured_from_the_camera_to_the_near_end() -> None:
         pedestrians=[Pedestrian(AHEAD + 12.0, -5.0)],
         lights=[TrafficLight(AHEAD + 20.0, Light.YELLOW)],
     )
-    seen = render(stage, CAMERA, picture=False).seen
+    seen = render(stage, CAMERA, image=False).seen
     assert [(car.kind, round(car.distance, 6)) for car in seen.cars] == [
         (ObjectKind.LEAD, 20.0),
         (ObjectKind.CROSS_TRAFFIC, 30.0),  # it shows its side: half its width nearer than its centre
@@ -51,21 +51,21 @@ def test_distances_are_measured_from_the_camera_to_the_near_end() -> None:
 def test_a_van_hides_what_is_behind_it() -> None:
     hidden = [Pedestrian(AHEAD + 22.0, 0.0, crossing=True)]
     van = lead(10.0, height=2.6, width=2.0)
-    assert render(straight(pedestrians=hidden), CAMERA, picture=False).seen.pedestrians
-    covered = render(straight(cars=[van], pedestrians=hidden), CAMERA, picture=False)
+    assert render(straight(pedestrians=hidden), CAMERA, image=False).seen.pedestrians
+    covered = render(straight(cars=[van], pedestrians=hidden), CAMERA, image=False)
     assert not covered.seen.pedestrians
     assert len(covered.seen.cars) == 1
 
 
-def test_what_is_mostly_outside_the_picture_is_not_reported() -> None:
-    # 5 m ahead the picture ends 3.5 m to the right
-    assert render(straight(pedestrians=[Pedestrian(AHEAD + 5.0, -3.0)]), CAMERA, picture=False).seen.pedestrians
-    assert not render(straight(pedestrians=[Pedestrian(AHEAD + 5.0, -3.8)]), CAMERA, picture=False).seen.pedestrians
+def test_what_is_mostly_outside_the_image_is_not_reported() -> None:
+    # 5 m ahead the image ends 3.5 m to the right
+    assert render(straight(pedestrians=[Pedestrian(AHEAD + 5.0, -3.0)]), CAMERA, image=False).seen.pedestrians
+    assert not render(straight(pedestrians=[Pedestrian(AHEAD + 5.0, -3.8)]), CAMERA, image=False).seen.pedestrians
 
 
 @pytest.mark.parametrize(("distance", "reported"), [(49.0, True), (51.0, False), (-10.0, False)])
 def test_cars_are_reported_up_to_50_m(distance: float, reported: bool) -> None:
-    assert bool(render(straight(cars=[lead(distance)]), CAMERA, picture=False).seen.cars) is reported
+    assert bool(render(straight(cars=[lead(distance)]), CAMERA, image=False).seen.cars) is reported
 
 
 def test_ids_follow_the_order_of_the_scene() -> None:
@@ -74,17 +74,17 @@ def test_ids_follow_the_order_of_the_scene() -> None:
         pedestrians=[Pedestrian(AHEAD + 15.0, -5.0)],
         lights=[TrafficLight(AHEAD + 24.0, Light.RED)],
     )
-    view = render(stage, CAMERA, picture=False)
+    view = render(stage, CAMERA, image=False)
     assert [car.kind for car in view.seen.cars] == [ObjectKind.ONCOMING, ObjectKind.LEAD]
     columns = [np.flatnonzero((view.ids == index).any(axis=0)).mean() for index in (1, 2, 3, 4)]
     oncoming, ahead, person, light = columns
-    assert oncoming < ahead < light < person  # left to right in the picture
+    assert oncoming < ahead < light < person  # left to right in the image
     assert set(np.unique(view.ids)) == {0, 1, 2, 3, 4}
 
 
 def test_the_lane_mask_is_the_lane_without_what_stands_on_it() -> None:
-    free = render(straight(), CAMERA, picture=False)
-    blocked = render(straight(cars=[lead(6.0)]), CAMERA, picture=False)
+    free = render(straight(), CAMERA, image=False)
+    blocked = render(straight(cars=[lead(6.0)]), CAMERA, image=False)
     assert blocked.road.sum() < free.road.sum()
     assert not (blocked.road & (blocked.ids > 0)).any()
     # at the bottom row the road is 1.5 / tan(21.5 + 1.15 deg) = 3.6 m away: half a lane is 1.75 * 137.1 / 3.6 = 67 px
@@ -111,7 +111,7 @@ def test_brake_lights_are_brighter() -> None:
     assert redness(True) > 1.5 * redness(False)
 
 
-def test_a_squashed_720p_picture_equals_the_small_camera() -> None:
+def test_a_squashed_720p_image_equals_the_small_camera() -> None:
     stage = straight(
         cars=[lead(14.0, braking=True), Car(ObjectKind.ONCOMING, 30.0, 3.5, math.pi)],
         pedestrians=[Pedestrian(14.0, 1.0, crossing=True)],

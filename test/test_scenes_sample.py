@@ -1,4 +1,4 @@
-"""Snapshots and outliers: same seed, same picture; labels that fit the grammar; a mix worth learning from."""
+"""Snapshots and out-of-distribution images: same seed, same image; labels that fit the grammar; a mix worth learning from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from owled_ros.driving.answer import Light, ObjectKind, format_action, format_scene, parse_action, parse_scene
 from owled_ros.scenes.camera import Camera
-from owled_ros.scenes.outliers import KINDS, outlier_image, spectral_noise
+from owled_ros.scenes.out_of_distribution import KINDS, out_of_distribution_image, spectral_noise
 from owled_ros.scenes.sample import Snapshot, sample_snapshot
 
 CAMERA = Camera().resized(192, 192)
@@ -68,8 +68,8 @@ def test_the_yaw_rate_does_not_tell_the_steering(snapshots: list[Snapshot]) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_outliers_are_pictures_that_differ(kind: str) -> None:
-    first, again, other = (outlier_image(seed, (64, 48), kind) for seed in (1, 1, 2))
+def test_outliers_are_images_that_differ(kind: str) -> None:
+    first, again, other = (out_of_distribution_image(seed, (64, 48), kind) for seed in (1, 1, 2))
     assert first.shape == (48, 64, 3)
     assert first.dtype == np.uint8
     assert (first == again).all()
@@ -77,7 +77,7 @@ def test_outliers_are_pictures_that_differ(kind: str) -> None:
 
 
 def test_outliers_need_no_kind() -> None:
-    assert outlier_image(3, 32).shape == (32, 32, 3)
+    assert out_of_distribution_image(3, 32).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])

@@ -33,7 +33,7 @@ def test_a_seed_is_a_drive() -> None:
     for _ in range(2):
         world = World(5)
         states = [
-            (moment.ego, moment.scene) for moment, _ in zip_first(play(world, expert_driver, CAMERA, picture=False), 60)
+            (moment.ego, moment.scene) for moment, _ in zip_first(play(world, expert_driver, CAMERA, image=False), 60)
         ]
         runs.append(states)
     assert runs[0] == runs[1]
@@ -62,7 +62,7 @@ def test_driving_into_a_car_is_a_collision() -> None:
     world.stage.lights.clear()
     world.stage.cars.append(Car(ObjectKind.PARKED, world.stage.ego_s + 20.0, 0.0))
     while world.outcome is Outcome.RUNNING:
-        world.step(2.0, look(world, CAMERA, picture=False).expert.steering_tire_angle, 0.1)
+        world.step(2.0, look(world, CAMERA, image=False).expert.steering_tire_angle, 0.1)
     assert world.outcome is Outcome.COLLISION
     assert "parked" in world.detail
     # the bumpers meet 20 - 3.7 - 2.2 = 14.1 m after the start
@@ -74,7 +74,7 @@ def test_a_person_is_hit() -> None:
     world.stage.lights.clear()
     world.stage.pedestrians.append(Pedestrian(world.stage.ego_s + 15.0, 0.5))
     while world.outcome is Outcome.RUNNING:
-        world.step(2.0, look(world, CAMERA, picture=False).expert.steering_tire_angle, 0.1)
+        world.step(2.0, look(world, CAMERA, image=False).expert.steering_tire_angle, 0.1)
     assert (world.outcome, world.detail) == (Outcome.COLLISION, "pedestrian")
 
 
@@ -116,13 +116,13 @@ def test_yaw_rate_and_stamp_belong_to_the_motion() -> None:
 def test_a_withheld_action_brakes() -> None:
     world = empty_world()
     world.stage.ego = type(world.stage.ego)(world.stage.ego.x, world.stage.ego.y, world.stage.ego.yaw, 5.0)
-    route = play(world, lambda moment: None, CAMERA, picture=False)
+    route = play(world, lambda moment: None, CAMERA, image=False)
     next(route)
     next(route)
     assert world.stage.ego.speed == pytest.approx(5.0 + 0.1 * FALLBACK_ACCELERATION)
 
 
-def test_a_policy_sees_the_picture_and_the_ego_only() -> None:
+def test_a_policy_sees_the_image_and_the_ego_only() -> None:
     shown = []
 
     def policy(image: np.ndarray, ego: EgoState) -> Action:

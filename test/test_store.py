@@ -43,7 +43,10 @@ def test_an_empty_store_has_nothing_and_makes_no_directory(store: Store) -> None
 
 def test_versions_are_numbered_listed_newest_first_and_found_by_the_beginning_of_their_hash(store: Store) -> None:
     first, second = add(store, "a"), add(store, "b", passed=False)
-    assert [(item.number, item.artifact_id, item.passed) for item in store.versions()] == [(2, second, False), (1, first, True)]
+    assert [(item.number, item.artifact_id, item.passed) for item in store.versions()] == [
+        (2, second, False),
+        (1, first, True),
+    ]
     assert store.find(first[:8]).number == 1
     with pytest.raises(OwledError, match="names 0 versions"):
         store.find("ffffffffffff")
@@ -227,7 +230,9 @@ def prepared(root: Path) -> Path:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_power_may_fail_after_every_step(change: Callable[[Store], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_power_may_fail_after_every_step(
+    change: Callable[[Store], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = steps_of(change, tmp_path / "count", monkeypatch)
     assert steps > 2
     outcomes = set()

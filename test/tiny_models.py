@@ -177,7 +177,7 @@ def tiny_batches(
 
 
 def _image_inputs(name: str, ids: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Put image tokens into `ids` and return the matching picture tensors."""
+    """Put image tokens into `ids` and return the matching image tensors."""
     sequences = ids.shape[0]
 
     def noise(*shape: int) -> torch.Tensor:
@@ -198,10 +198,10 @@ def _image_inputs(name: str, ids: torch.Tensor, generator: torch.Generator) -> d
     if name == "internvl":
         ids[:, 1] = IMAGE
     elif name == "llava_next":
-        ids[:, 1:11] = IMAGE  # one whole picture (4) and two crops side by side with a line end (6)
+        ids[:, 1:11] = IMAGE  # one whole image (4) and two crops side by side with a line end (6)
         sizes = torch.tensor([[28, 28]] * sequences)
         return {"pixel_values": noise(sequences, 3, 3, 28, 28), "image_sizes": sizes}
     else:
         ids[:, 1:5] = IMAGE
-    picture = {"pixel_values": noise(sequences, 3, 28, 28)}
-    return picture | ({"token_type_ids": (ids == IMAGE).long()} if name in ("gemma3", "paligemma") else {})
+    image = {"pixel_values": noise(sequences, 3, 28, 28)}
+    return image | ({"token_type_ids": (ids == IMAGE).long()} if name in ("gemma3", "paligemma") else {})

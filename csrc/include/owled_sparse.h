@@ -95,7 +95,7 @@ OWLED_API size_t owled_cache_bytes(const owled_cache* cache);
 OWLED_API int owled_embed(owled_model* model, const int32_t* tokens, int count, float* embeddings);
 OWLED_API int owled_prefill(owled_model* model, owled_cache* cache, const float* embeddings, int count, float* logits);
 /* The same with given rotary positions, (count, head_dim / 2) in the order of the frequencies, for models that place the
- * tokens of a picture in three dimensions. What follows goes on from `next`, until the cache is cut back to nothing. */
+ * tokens of an image in three dimensions. What follows goes on from `next`, until the cache is cut back to nothing. */
 OWLED_API int owled_prefill_at(
   owled_model* model, owled_cache* cache, const float* embeddings, const float* positions, int next, int count,
   float* logits);

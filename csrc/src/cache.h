@@ -26,7 +26,7 @@ class Cache {
   const int limit;          // positions that may be filled
   const int room;           // limit, rounded up to 16
   int length = 0;
-  int shift = 0;            // rotary position of the next token minus length: pictures may take fewer than tokens
+  int shift = 0;            // rotary position of the next token minus length: images may take fewer than tokens
 
  private:
   size_t plane(int layer, int head) const { return (static_cast<size_t>(layer) * kv_heads_ + head) * room * dim; }

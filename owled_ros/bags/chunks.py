@@ -1,6 +1,6 @@
-"""Messages of an indexed mcap file as views into its chunks: a picture is copied once, from the disk. Needs rosbags.
+"""Messages of an indexed mcap file as views into its chunks: an image is copied once, from the disk. Needs rosbags.
 
-rosbags finds the chunks; its own iteration copies every message three times more, which is most of the cost of raw pictures.
+rosbags finds the chunks; its own iteration copies every message three times more, which is most of the cost of raw images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The whole ego motion of a bag as arrays: what the future of every picture is read from. Needs numpy.
+"""The whole ego motion of a bag as arrays: what the future of every image is read from. Needs numpy.
 
-Memory: 24 bytes per ego message, whatever the pictures weigh.
+Memory: 24 bytes per ego message, whatever the images weigh.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Recorded drives as time-aligned frames, one after the other. Needs rosbags and OpenCV.
 
-Every picture gets the ego state interpolated to its stamp. Messages are put in order of their stamps within a bounded
-look-ahead, so memory does not grow with the bag: what is held is `lookahead_s` of encoded pictures, at most HELD_BYTES.
+Every image gets the ego state interpolated to its stamp. Messages are put in order of their stamps within a bounded
+look-ahead, so memory does not grow with the bag: what is held is `lookahead_s` of encoded images, at most HELD_BYTES.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from owled_ros.driving.answer import Action, Scene
 from owled_ros.driving.frame import NANOSECONDS, EgoHistory, EgoState, Frame
 from owled_ros.errors import OwledError
 
-HELD_BYTES = 512 << 20  # [bytes] of encoded pictures that wait for their ego state
+HELD_BYTES = 512 << 20  # [bytes] of encoded images that wait for their ego state
 EGO_CAPACITY = 4096  # states in the history, enough for 0.5 s at every usual rate
-TRUTH_TOLERANCE = NANOSECONDS // 20  # [ns] between a picture and the truth that belongs to it
+TRUTH_TOLERANCE = NANOSECONDS // 20  # [ns] between an image and the truth that belongs to it
 FINGERPRINT_STRIDE = 16  # [px]
 
 
@@ -40,25 +40,25 @@ class ReadOptions:
 
     image_topic: str = ""  # empty: the only camera of the bag
     ego_topic: str = ""  # empty: odometry, else a velocity report, else a twist
-    max_ego_gap_s: float = 0.5  # a picture further from the nearest ego state is skipped
+    max_ego_gap_s: float = 0.5  # an image further from the nearest ego state is skipped
     lookahead_s: float = 0.5  # within it stamps may be out of order
-    drive_gap_s: float = 5.0  # a larger gap between two pictures, or stamps that run backwards, begin a new drive
+    drive_gap_s: float = 5.0  # a larger gap between two images, or stamps that run backwards, begin a new drive
 
 
 @dataclass
 class ReadStatistics:
     """What was met while reading; complete when the iterator is exhausted."""
 
-    images: int = 0  # picture messages seen
+    images: int = 0  # image messages seen
     frames: int = 0  # frames given
-    without_ego: int = 0  # no ego state near the picture's stamp
-    undecodable: int = 0  # damaged pictures, or of an unknown encoding
+    without_ego: int = 0  # no ego state near the image's stamp
+    undecodable: int = 0  # damaged images, or of an unknown encoding
     disordered: int = 0  # behind the look-ahead, or a stamp twice
     left_out: int = 0  # not asked for (`only`)
     repaired_stamps: int = 0
     bad_ego: int = 0  # NaN or infinite motion
     sizes: set[tuple[int, int]] = field(default_factory=set)  # (width, height) [px]
-    first_fault: str = ""  # of the undecodable pictures
+    first_fault: str = ""  # of the undecodable images
     notes: list[str] = field(default_factory=list)  # faults of the bag itself
 
 
@@ -69,7 +69,7 @@ class Sample:
     frame: Frame
     drive: int  # counted from 0
     section: int  # which of the ego tracks belongs to it (bags.ego_track)
-    index: int  # of the picture message in the bag, counted from 0: stays the same whatever is skipped
+    index: int  # of the image message in the bag, counted from 0: stays the same whatever is skipped
     expert: Action | None = None
     scene: Scene | None = None
 
@@ -95,7 +95,7 @@ def read_samples(
 ) -> Iterator[Sample]:
     """Yield frames with the expert's action and the true scene where the bag carries them; fills `statistics`.
 
-    `only` restricts it to the pictures with these numbers (Sample.index); the others are not even decoded.
+    `only` restricts it to the images with these numbers (Sample.index); the others are not even decoded.
     Raises OwledError for a bag without camera or ego motion, with several cameras, or without a single usable frame.
     """
     options = options or ReadOptions()
@@ -111,7 +111,7 @@ def read_samples(
 
 
 def fingerprint(frame: Frame) -> str:
-    """Hash the stamp and every 16th pixel of a frame: finds the same picture again in a copied or cut bag."""
+    """Hash the stamp and every 16th pixel of a frame: finds the same image again in a copied or cut bag."""
     digest = sha256(frame.stamp.to_bytes(8, "little", signed=True) + repr(frame.image.shape).encode())
     digest.update(np.ascontiguousarray(frame.image[::FINGERPRINT_STRIDE, ::FINGERPRINT_STRIDE]).tobytes())
     return digest.hexdigest()[:16]
@@ -135,7 +135,7 @@ class MessageDecoder:
 
 
 class _Aligner:
-    """Holds back pictures until the ego states and the truth around them have come."""
+    """Holds back images until the ego states and the truth around them have come."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class _Aligner:
         self._bag, self._topics, self._options, self._statistics = bag, topics, options, statistics
         self._only = only
         self._decode = MessageDecoder()
-        self._pictures: list[_Held] = []
+        self._images: list[_Held] = []
         self._held_bytes = 0
         self._states: list[tuple[int, int, EgoState]] = []
         self._ego_count = 0
@@ -157,7 +157,7 @@ class _Aligner:
         self._scenes: list[tuple[int, Scene]] = []
         self._perceived = PerceivedScenes()
         self._section = 0
-        self._last: int | None = None  # [ns], stamp of the newest picture that left
+        self._last: int | None = None  # [ns], stamp of the newest image that left
         self._drive = 0
 
     def samples(self) -> Iterator[Sample]:
@@ -173,7 +173,7 @@ class _Aligner:
 
     def _store(self, connection: Connection, stamp: int, data: bytes | memoryview) -> None:
         if connection.topic == self._topics.image:
-            heapq.heappush(self._pictures, _Held(stamp, self._statistics.images, connection, data))
+            heapq.heappush(self._images, _Held(stamp, self._statistics.images, connection, data))
             self._statistics.images += 1
             self._held_bytes += len(data)
             return
@@ -198,8 +198,8 @@ class _Aligner:
             self._statistics.bad_ego += 1
 
     def _release(self, until: int) -> Iterator[Sample]:
-        while self._pictures and (self._pictures[0].stamp < until or self._held_bytes > HELD_BYTES):
-            held = heapq.heappop(self._pictures)
+        while self._images and (self._images[0].stamp < until or self._held_bytes > HELD_BYTES):
+            held = heapq.heappop(self._images)
             self._held_bytes -= len(held.data)
             sample = self._sample(held)
             if sample is not None:
@@ -207,8 +207,8 @@ class _Aligner:
                 yield sample
 
     def _flush(self) -> Iterator[Sample]:
-        if self._pictures:
-            yield from self._release(max(self._pictures).stamp + 1)
+        if self._images:
+            yield from self._release(max(self._images).stamp + 1)
 
     def _restart(self, section: int) -> None:
         self._states.clear()
@@ -275,7 +275,7 @@ def _nearest(values: list[tuple[int, Any]], stamp: int) -> Any:
 
 
 def _why_empty(bag: Bag, topics: TopicChoice, options: ReadOptions, statistics: ReadStatistics) -> str:
-    parts = [f"bag {bag.path} gives no frame: {statistics.images} pictures on {topics.image}"]
+    parts = [f"bag {bag.path} gives no frame: {statistics.images} images on {topics.image}"]
     if statistics.without_ego:
         gap = options.max_ego_gap_s
         parts.append(f"{statistics.without_ego} without ego motion on {topics.ego} within {gap:g} s")

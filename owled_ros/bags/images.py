@@ -1,4 +1,4 @@
-"""Image messages as pictures (H, W, 3) uint8 RGB. Needs numpy and OpenCV.
+"""Image messages as images (H, W, 3) uint8 RGB. Needs numpy and OpenCV.
 
 Unlike most decoders it honours `step` (padded rows) and byte order; rgb8 costs nothing, the array is a view.
 """
@@ -42,26 +42,26 @@ ENCODINGS = (*BYTE_ENCODINGS, *WORD_ENCODINGS, *PLANAR_ENCODINGS)
 
 def decode_image(message: Any) -> np.ndarray:
     """Decode a sensor_msgs Image or CompressedImage; raises OwledError with what is wrong about it."""
-    picture = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
-    check_image(picture)
-    return picture
+    image = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
+    check_image(image)
+    return image
 
 
 def _decode_compressed(message: Any) -> np.ndarray:
     if "compressedDepth" in message.format:
         raise OwledError(f"image format {message.format!r} is a depth image; choose the topic of a colour camera")
     data = np.frombuffer(message.data, np.uint8)
-    picture = None
+    image = None
     if data.size:
         try:
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
         except cv2.error as error:
-            raise OwledError(f"OpenCV cannot decode a picture of format {message.format!r} ({error})") from error
-    if picture is None:
+            raise OwledError(f"OpenCV cannot decode an image of format {message.format!r} ({error})") from error
+    if image is None:
         raise OwledError(
-            f"picture of format {message.format!r} with {data.size} bytes is damaged or of an unknown format"
+            f"image of format {message.format!r} with {data.size} bytes is damaged or of an unknown format"
         )
-    return picture
+    return image
 
 
 def _decode_raw(message: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The scene that another perception saw: Autoware's objects and traffic lights as what a picture should show. Needs numpy.
+"""The scene that another perception saw: Autoware's objects and traffic lights as what an image should show. Needs numpy.
 
 Objects come in base_link or in the frame of an odometry of the same bag, which then gives the vehicle's pose (Autoware:
 map, /localization/kinematic_state). Counted is what lies in front of a camera of FIELD_OF_VIEW and within the ranges of the
@@ -16,7 +16,7 @@ from owled_ros.bags import message_types as types
 from owled_ros.driving.answer import Light, ObjectKind, Scene, SceneObject
 from owled_ros.driving.frame import NANOSECONDS
 
-TOLERANCE = NANOSECONDS // 10  # [ns] between a picture and objects (10/s) or lights
+TOLERANCE = NANOSECONDS // 10  # [ns] between an image and objects (10/s) or lights
 POSE_TOLERANCE = NANOSECONDS // 20  # [ns] between objects and the vehicle's pose
 FIELD_OF_VIEW = math.radians(70.0)  # [rad]
 CAR_RANGE = 50.0  # [m] of forward distance
@@ -44,7 +44,7 @@ class _Pose:
 
 
 class PerceivedScenes:
-    """Collects perception messages in the order of time and tells the scene of a picture."""
+    """Collects perception messages in the order of time and tells the scene of an image."""
 
     def __init__(self) -> None:
         self._objects: list[tuple[int, Any]] = []
@@ -164,7 +164,7 @@ def _yaw(q: Any) -> float:
 
 
 def _nearest(values: list[tuple[int, Any]], stamp: int, tolerance: int) -> tuple[int, Any] | None:
-    while values and values[0][0] < stamp - 2 * TOLERANCE:  # pictures come in order of time
+    while values and values[0][0] < stamp - 2 * TOLERANCE:  # images come in order of time
         values.pop(0)
     near = [item for item in values if abs(item[0] - stamp) <= tolerance]
     return min(near, key=lambda item: abs(item[0] - stamp)) if near else None

@@ -1,6 +1,6 @@
-"""Which pictures calibrate a model and which ones judge it. Needs bags.summary.
+"""Which images calibrate a model and which ones judge it. Needs bags.summary.
 
-Calibration pictures are spread over speeds, turns and traffic lights instead of being the first N: every stratum that
+Calibration images are spread over speeds, turns and traffic lights instead of being the first N: every stratum that
 occurs gives equally many as long as it can (water filling), evenly spread over its time, shifted by the seed.
 Whole drives go to one side or the other, so what a model was calibrated on never judges it.
 """
@@ -25,7 +25,7 @@ GUARD_S = 10.0  # [s] left out between the two parts of a drive that has to be c
 
 @dataclass(frozen=True)
 class Split:
-    """Which pictures of each bag calibrate and which judge; one boolean array per bag, in the order of its index."""
+    """Which images of each bag calibrate and which judge; one boolean array per bag, in the order of its index."""
 
     calibration: list[np.ndarray]
     gate: list[np.ndarray]
@@ -42,11 +42,11 @@ def split_by_drive(
     sizes: dict[str, int] = {}
     for bag in bags:
         for drive in bag.drives:
-            sizes[drive.digest] = sizes.get(drive.digest, 0) + drive.pictures
+            sizes[drive.digest] = sizes.get(drive.digest, 0) + drive.images
     if len(sizes) < 2:
         if not cut_single:
             raise OwledError(
-                "calibration and gate need a drive each, but the bags hold only one (pictures without a gap of more than "
+                "calibration and gate need a drive each, but the bags hold only one (images without a gap of more than "
                 f"{ReadOptions.drive_gap_s:g} s); add a bag of another drive, or cut this one in two: --cut-single-drive, parameter "
                 "cut_single_drive"
             )
@@ -60,16 +60,16 @@ def split_by_drive(
 
 
 def select_frames(frames: FrameIndex, count: int, seed: int = 0, among: np.ndarray | None = None) -> np.ndarray:
-    """Choose `count` pictures that cover speeds, turns and lights; returns sorted picture numbers (Sample.index).
+    """Choose `count` images that cover speeds, turns and lights; returns sorted image numbers (Sample.index).
 
-    `among` (N,) bool restricts the choice; pictures without ego motion are never chosen.
+    `among` (N,) bool restricts the choice; images without ego motion are never chosen.
     """
     usable = np.isfinite(frames.speed) & np.isfinite(frames.yaw_rate)
     if among is not None:
         usable &= among
     candidates = np.flatnonzero(usable)
     if not len(candidates):
-        raise OwledError("no picture with ego motion to choose from; record camera and ego motion together")
+        raise OwledError("no image with ego motion to choose from; record camera and ego motion together")
     strata = strata_of(frames)[candidates]
     members = [candidates[strata == stratum] for stratum in np.unique(strata)]
     quotas = fair_quotas([len(group) for group in members], count)
@@ -79,7 +79,7 @@ def select_frames(frames: FrameIndex, count: int, seed: int = 0, among: np.ndarr
 
 
 def strata_of(frames: FrameIndex) -> np.ndarray:
-    """Number the combination of speed, turn and light of every picture: (N,) int64."""
+    """Number the combination of speed, turn and light of every image: (N,) int64."""
     speed = np.digitize(np.nan_to_num(frames.speed), SPEED_EDGES)
     turn = np.digitize(np.nan_to_num(frames.yaw_rate), YAW_RATE_EDGES)
     return (speed * (len(YAW_RATE_EDGES) + 1) + turn) * 8 + frames.light
@@ -100,7 +100,7 @@ def fair_quotas(sizes: Sequence[int], count: int) -> list[int]:
 
 
 def read_selected(path: Path, indices: np.ndarray, options: ReadOptions | None = None) -> Iterator[Sample]:
-    """Yield only the pictures with these numbers; the others are not decoded."""
+    """Yield only the images with these numbers; the others are not decoded."""
     return read_samples(path, options, only=frozenset(int(index) for index in indices))
 
 
@@ -125,7 +125,7 @@ def _cut(bags: Sequence[BagSummary], gate_share: float) -> Split:
     for bag in bags:
         stamps = bag.frames.stamps
         if not len(stamps):
-            raise OwledError(f"bag {bag.path} holds no picture; record a camera")
+            raise OwledError(f"bag {bag.path} holds no image; record a camera")
         span = int(stamps[-1] - stamps[0])
         guard = min(int(GUARD_S * NANOSECONDS), span // 10)
         cut = int(stamps[-1]) - int(gate_share * span)

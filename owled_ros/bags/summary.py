@@ -1,4 +1,4 @@
-"""What is in a bag: topics, pictures, drives, ego motion, hashes, without decoding a picture. Needs bags.storage."""
+"""What is in a bag: topics, images, drives, ego motion, hashes, without decoding an image. Needs bags.storage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HASH_LENGTH = 16  # hex digits of a short hash
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """One entry per picture message in the order of the stamps; N pictures."""
+    """One entry per image message in the order of the stamps; N images."""
 
     stamps: np.ndarray  # (N,) int64 [ns]
     index: np.ndarray  # (N,) int64, Sample.index
@@ -36,13 +36,13 @@ class FrameIndex:
 
 @dataclass(frozen=True)
 class Drive:
-    """A stretch of pictures without a gap."""
+    """A stretch of images without a gap."""
 
     number: int  # Sample.drive
     start: int  # [ns]
     end: int  # [ns]
-    pictures: int
-    digest: str  # short hash of its stamps and its first picture: equal in every copy of the drive
+    images: int
+    digest: str  # short hash of its stamps and its first image: equal in every copy of the drive
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class BagSummary:
 
     @property
     def duration_s(self) -> float:
-        """Time covered by pictures [s], gaps between drives left out."""
+        """Time covered by images [s], gaps between drives left out."""
         return sum(drive.end - drive.start for drive in self.drives) / NANOSECONDS
 
 
 @dataclass(frozen=True, order=True)
-class _Picture:
+class _Image:
     section: int
     stamp: int
     index: int
@@ -73,23 +73,23 @@ class _Picture:
 
 
 def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
-    """Read a bag once, without decoding pictures; raises OwledError for a bag without camera or ego motion."""
+    """Read a bag once, without decoding images; raises OwledError for a bag without camera or ego motion."""
     options = options or ReadOptions()
     bag = find_bag(Path(path))
     topics = choose_topics(bag, options.image_topic, options.ego_topic)
     gap = int(options.drive_gap_s * NANOSECONDS)
     decode = MessageDecoder()
-    pictures: list[_Picture] = []
+    images: list[_Image] = []
     collectors = [TrackCollector()]
     lights: dict[tuple[int, int], int] = {}
     for message in stamped_messages(bag, topics, gap):
         topic, section, stamp = message.connection.topic, message.section, message.stamp
         collectors.extend(TrackCollector() for _ in range(len(collectors), section + 1))
         if topic == topics.image:
-            newest = pictures[-1] if pictures else None
+            newest = images[-1] if images else None
             begins = newest is None or newest.section != section or abs(stamp - newest.stamp) > gap
             digest = sha256(message.data).hexdigest() if begins else ""
-            pictures.append(_Picture(section, stamp, len(pictures), digest))
+            images.append(_Image(section, stamp, len(images), digest))
             continue
         if topic == topics.expert or (topic in topics.perception and topic != topics.ego):
             continue
@@ -103,14 +103,14 @@ def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
                 lights[section, stamp] = int(scene.light)
         except (OwledError, ValueError) as error:
             bag.note(str(error))
-    pictures.sort()
+    images.sort()
     tracks = [collector.track() for collector in collectors]
-    frames = _index_of(pictures, tracks, lights, gap, int(options.max_ego_gap_s * NANOSECONDS))
+    frames = _index_of(images, tracks, lights, gap, int(options.max_ego_gap_s * NANOSECONDS))
     return BagSummary(
         path=bag.path,
         topics=list_topics(bag),
         chosen=topics,
-        drives=_drives_of(frames, pictures),
+        drives=_drives_of(frames, images),
         frames=frames,
         tracks=tracks,
         bytes=sum(file.stat().st_size for file in bag.files),
@@ -125,10 +125,10 @@ def bag_digest(path: Path) -> str:
 
 
 def _index_of(
-    pictures: list[_Picture], tracks: list[EgoTrack], lights: dict[tuple[int, int], int], gap: int, max_ego_gap: int
+    images: list[_Image], tracks: list[EgoTrack], lights: dict[tuple[int, int], int], gap: int, max_ego_gap: int
 ) -> FrameIndex:
-    sections = np.array([item.section for item in pictures], dtype=np.int64)
-    stamps = np.array([item.stamp for item in pictures], dtype=np.int64)
+    sections = np.array([item.section for item in images], dtype=np.int64)
+    stamps = np.array([item.stamp for item in images], dtype=np.int64)
     breaks = (np.diff(sections) != 0) | (np.diff(stamps) > gap)
     speed, yaw_rate = np.full(len(stamps), np.nan), np.full(len(stamps), np.nan)
     for section, track in enumerate(tracks):
@@ -141,22 +141,20 @@ def _index_of(
         yaw_rate[here[near]] = track.yaw_rate[nearest[near]]
     return FrameIndex(
         stamps=stamps,
-        index=np.array([item.index for item in pictures], dtype=np.int64),
+        index=np.array([item.index for item in images], dtype=np.int64),
         drive=np.concatenate([[0], np.cumsum(breaks)]).astype(np.int64)[: len(stamps)],
         speed=speed,
         yaw_rate=yaw_rate,
-        light=np.array(
-            [lights.get((item.section, item.stamp), int(Light.UNKNOWN)) for item in pictures], dtype=np.int64
-        ),
+        light=np.array([lights.get((item.section, item.stamp), int(Light.UNKNOWN)) for item in images], dtype=np.int64),
     )
 
 
-def _drives_of(frames: FrameIndex, pictures: list[_Picture]) -> list[Drive]:
+def _drives_of(frames: FrameIndex, images: list[_Image]) -> list[Drive]:
     drives = []
     for number in np.unique(frames.drive):
         members = np.flatnonzero(frames.drive == number)
         stamps = frames.stamps[members]
-        digest = sha256(stamps.tobytes() + pictures[int(members[0])].digest.encode()).hexdigest()[:HASH_LENGTH]
+        digest = sha256(stamps.tobytes() + images[int(members[0])].digest.encode()).hexdigest()[:HASH_LENGTH]
         drives.append(Drive(int(number), int(stamps[0]), int(stamps[-1]), len(members), digest))
     return drives
 

@@ -14,7 +14,7 @@ from owled_ros.errors import OwledError
 COMPRESSED_SUFFIX = "/compressed"
 EXPERT_NAMESPACE = "/expert/"
 TRUTH_NAMESPACE = "/truth/"
-DEBUG_PART = "/debug/"  # pictures that a node drew are no camera
+DEBUG_PART = "/debug/"  # images that a node drew are no camera
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _the_camera(bag: Bag, topics: Sequence[TopicSummary], wanted: str) -> TopicS
                or topic.name.removesuffix(COMPRESSED_SUFFIX) not in names]  # fmt: skip
     if not cameras:
         raise OwledError(
-            f"bag {bag.path} holds no camera picture; expected {' or '.join(IMAGE_TYPES)} in {_listed(topics)}"
+            f"bag {bag.path} holds no camera image; expected {' or '.join(IMAGE_TYPES)} in {_listed(topics)}"
         )
     if len(cameras) > 1:
         raise OwledError(f"bag {bag.path} holds several cameras; choose one with --image-topic: {_listed(cameras)}")

@@ -1,4 +1,4 @@
-"""A small recorder: pictures, ego motion, expert actions and true scenes into a rosbag2 bag. Needs rosbags and OpenCV.
+"""A small recorder: images, ego motion, expert actions and true scenes into a rosbag2 bag. Needs rosbags and OpenCV.
 
 `ros2 bag play` and everything in this room read what it writes. A recording grows in place, chunk by chunk, so that
 what a crash leaves behind can still be read (bags.salvage). Leave more than 5 s between the stamps of two drives of
@@ -83,7 +83,7 @@ class BagWriter:
         encoding: str = "rgb8",
         received: int | None = None,
     ) -> None:
-        """Write a picture (H, W, 3) uint8 RGB; encoding "rgb8", "bgr8", "mono8", "jpeg" or "png" (the last two compressed)."""
+        """Write an image (H, W, 3) uint8 RGB; encoding "rgb8", "bgr8", "mono8", "jpeg" or "png" (the last two compressed)."""
         check_image(rgb)
         header = self._header(stamp, CAMERA_FRAME)
         if encoding in ("jpeg", "png"):
@@ -139,7 +139,7 @@ class BagWriter:
         )
 
     def expert_action(self, stamp: int, action: Action, topic: str = EXPERT_TOPIC, received: int | None = None) -> None:
-        """Write what the expert does at the moment of the picture with this stamp."""
+        """Write what the expert does at the moment of the image with this stamp."""
         controls = controls_of(action.acceleration, action.steering_tire_angle, self._vehicle)
         self._write(
             topic, types.PREDICTED_ACTION, stamp, received, header=self._header(stamp, BASE_FRAME),
@@ -149,7 +149,7 @@ class BagWriter:
         )  # fmt: skip
 
     def scene_truth(self, stamp: int, scene: Scene, topic: str = SCENE_TOPIC, received: int | None = None) -> None:
-        """Write what is really to be seen in the picture with this stamp."""
+        """Write what is really to be seen in the image with this stamp."""
         self._write(
             topic, types.SCENE_DESCRIPTION, stamp, received, header=self._header(stamp, CAMERA_FRAME),
             valid=True, reason=int(Reason.VALID), text=format_scene(scene), traffic_light=int(scene.light or Light.NONE),
@@ -231,5 +231,5 @@ def _compress(rgb: np.ndarray, encoding: str) -> np.ndarray:
     suffix, options = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]) if encoding == "jpeg" else (".png", [])
     done, data = cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)
     if not done:
-        raise OwledError(f"OpenCV could not write a {rgb.shape[1]}x{rgb.shape[0]} picture as {encoding}; use rgb8")
+        raise OwledError(f"OpenCV could not write a {rgb.shape[1]}x{rgb.shape[0]} image as {encoding}; use rgb8")
     return data.reshape(-1)

@@ -20,22 +20,20 @@ def demo(
     ),
     seed: int = typer.Option(1, min=0, help="Seed of the first route; the following count up."),
     model: str = typer.Option("", help="Model directory or artifact; empty: the bundled small model."),
-    rate: float = typer.Option(10.0, min=0.1, max=60.0, help="Pictures per second of the world."),
-    width: int = typer.Option(1280, min=64, help="Width of the world's pictures."),
-    height: int = typer.Option(720, min=64, help="Height of the world's pictures."),
+    rate: float = typer.Option(10.0, min=0.1, max=60.0, help="Images per second of the world."),
+    width: int = typer.Option(1280, min=64, help="Width of the world's images."),
+    height: int = typer.Option(720, min=64, help="Height of the world's images."),
     record: Path | None = typer.Option(
         None, help="Record camera, odometry, actions and truth into this new rosbag2 directory (mcap)."
     ),
     bag: Path | None = typer.Option(None, help="Take camera and ego motion from this bag instead of the world."),
     video: Path | None = typer.Option(None, help="Take the camera from this clip instead of the world."),
-    fast: bool = typer.Option(
-        False, "--fast", help="Lockstep: the next picture follows the answer, in simulated time."
-    ),
+    fast: bool = typer.Option(False, "--fast", help="Lockstep: the next image follows the answer, in simulated time."),
     out: Path | None = typer.Option(
-        None, help="Directory for report, film, picture and logs; default: demo_output/<time>."
+        None, help="Directory for report, film, image and logs; default: demo_output/<time>."
     ),
     headless: bool = typer.Option(False, "--headless", help="Plain lines instead of the live view."),
-    film: bool = typer.Option(True, help="Write the overlay film and picture."),
+    film: bool = typer.Option(True, help="Write the overlay film and image."),
     device: str = typer.Option("cpu", help="Torch device of the model."),
     threads: int = typer.Option(1, min=1, help="CPU threads of the model."),
     domain: int | None = typer.Option(None, help="ROS domain; default: ROS_DOMAIN_ID, or 0."),
@@ -46,7 +44,7 @@ def demo(
     """Watch a driving model read a camera and act, in closed loop, through real ROS 2 nodes.
 
     A rendered world (or a bag, or a clip) publishes camera and odometry; driving_node, in its own process, answers over DDS, and its
-    actions move the ego. At the end a report, a film and a picture lie in the output directory. The exit code is 1 when nothing was answered.
+    actions move the ego. At the end a report, a film and an image lie in the output directory. The exit code is 1 when nothing was answered.
 
     Examples:  owled demo   |   owled demo --routes 5 --record drive_bag   |   owled demo --bag drive_bag --fast   |   owled demo --video clip.mp4
     """  # fmt: skip

@@ -35,8 +35,8 @@ def drive(
     routes: int = typer.Option(20, min=1, max=10_000, help="How many routes of 250 to 400 m."),
     seed: int = typer.Option(0, min=0, max=LAST_SEED - 1, help="First world; the next ones follow."),
     rate_hz: float = typer.Option(10.0, min=1.0, max=50.0, help="Actions per second of the world's clock."),
-    width: int = typer.Option(1280, min=16, help="Width of the camera picture [px]."),
-    height: int = typer.Option(720, min=16, help="Height of the camera picture [px]."),
+    width: int = typer.Option(1280, min=16, help="Width of the camera image [px]."),
+    height: int = typer.Option(720, min=16, help="Height of the camera image [px]."),
     floor: float = typer.Option(
         -1.0, help="Withhold actions of lower confidence; negative: what the model recommends."
     ),
@@ -86,7 +86,7 @@ def _drivers(policy: str, floor: float, alone: bool) -> dict[str, Driver]:
 
 
 def _model_policy(policy: str, floor: float) -> Any:
-    """Load a model and return what it does with a picture and the ego state."""
+    """Load a model and return what it does with an image and the ego state."""
     import numpy as np
 
     from owled_ros.driving.answer import Action

@@ -48,14 +48,14 @@ def evaluate(
         Path | None, typer.Option(help="Conditions as yaml with units in the key names (docs/evaluation.md).")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Bags evaluated at the same time, one process each.")] = 1,
-    every: Annotated[int, typer.Option(min=1, help="Take every n-th picture; 1 sees all of them.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Take every n-th image; 1 sees all of them.")] = 1,
     image_topic: Annotated[str, typer.Option(help="Camera, where the bag has several.")] = "",
     ego_topic: Annotated[str, typer.Option(help="Ego motion, where the bag has several.")] = "",
     device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per process.")] = 1,
     runtime: Annotated[str, typer.Option(help="torch, sparse or auto.")] = "auto",
-    camera_test: Annotated[int, typer.Option(min=0, help="Pictures per bag shown blank and shuffled; 0: none.")] = 24,
+    camera_test: Annotated[int, typer.Option(min=0, help="Images per bag shown blank and shuffled; 0: none.")] = 24,
     write_report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     ray: Annotated[str, typer.Option(help="Address of a Ray cluster ('auto', 'local'): bags go to its machines.")] = "",
     dense: Annotated[
@@ -148,7 +148,7 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="result.jsonl files or the directories that hold them.")],
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
 ) -> None:
-    """Write one self-contained HTML page about one or several results: verdict, tables, plots, worst pictures."""
+    """Write one self-contained HTML page about one or several results: verdict, tables, plots, worst images."""
     from owled_ros.evaluation.report import write_html
     from owled_ros.evaluation.result import read_result
 

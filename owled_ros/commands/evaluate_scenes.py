@@ -36,7 +36,7 @@ def evaluate_scenes(
 ) -> None:
     """Score a model of the bundled architecture on unseen rendered scenes.
 
-    Beside it stand the best constant answer, a blank picture and the picture of another scene: a model that does not
+    Beside it stand the best constant answer, a blank image and the image of another scene: a model that does not
     look at the camera shows here.
     """
     from rich.console import Console

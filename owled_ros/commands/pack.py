@@ -28,7 +28,7 @@ def pack(
     out: Annotated[Path | None, typer.Option(help="Write the file here instead of into the directory.")] = None,
     vision: Annotated[
         bool | None,
-        typer.Option(help="Pack the vision tower too; default: where its pictures have 512 patches or more."),
+        typer.Option(help="Pack the vision tower too; default: where its images have 512 patches or more."),
     ] = None,
 ) -> None:
     """Write the weights of a pruned model the way the sparse runtime reads them: bit mask and kept values.

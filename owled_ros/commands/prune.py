@@ -70,7 +70,7 @@ class _BagFrame:
     """A frame of a bag with an answer, and where it is from."""
 
     answered: AnsweredFrame
-    fingerprint: str  # of its picture, see bags.frames.fingerprint
+    fingerprint: str  # of its image, see bags.frames.fingerprint
     drive: str  # digest of its drive, see bags.summary.Drive
 
 
@@ -283,7 +283,7 @@ def _few_words(tokenizer: Any) -> bool:
 
 
 def _traces(frames: list[_BagFrame], sources: Sources) -> dict[str, Any]:
-    """Return what `owled evaluate` finds calibration pictures again by."""
+    """Return what `owled evaluate` finds calibration images again by."""
     from owled_ros.bags.summary import bag_digest
 
     return {

@@ -41,9 +41,9 @@ def recalibrate(
     allocation: str = typer.Option("block0", help="uniform, owl, owl-reference, block0 or learned."),
     budget: list[str] = typer.Option([], help="COMPONENT=SHARE, for example vision=0.3; may be repeated."),
     recovery_steps: int = typer.Option(0, min=0, help="Steps of masked distillation after pruning."),
-    calibration_frames: int = typer.Option(48, min=2, help="Pictures that the model is pruned with."),
-    gate_frames: int = typer.Option(120, min=2, help="Held-out pictures that judge the candidate."),
-    gate_share: float = typer.Option(0.3, min=0.05, max=0.95, help="Share of the pictures whose drives are held out."),
+    calibration_frames: int = typer.Option(48, min=2, help="Images that the model is pruned with."),
+    gate_frames: int = typer.Option(120, min=2, help="Held-out images that judge the candidate."),
+    gate_share: float = typer.Option(0.3, min=0.05, max=0.95, help="Share of the images whose drives are held out."),
     cut_single_drive: bool = typer.Option(
         False, "--cut-single-drive", help="Cut a lone drive in two, with a guard between, instead of refusing it."
     ),

@@ -14,12 +14,12 @@ def register(app: typer.Typer) -> None:
 
 def train_mini(
     out: Path = typer.Argument(..., help="Directory of the run: checkpoint, learning curve and the finished model."),
-    samples: int = typer.Option(400_000, min=32, help="Pictures to see in all; a restarted run goes on where it was."),
+    samples: int = typer.Option(400_000, min=32, help="Images to see in all; a restarted run goes on where it was."),
     seed: int = typer.Option(0, help="Start weights; training scenes are numbered and the same for every run."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     threads: int = typer.Option(1, min=1, help="CPU threads of the trainer (one more process renders)."),
     loaders: int = typer.Option(1, min=0, help="Processes that render scenes."),
-    batch_size: int = typer.Option(32, min=1, help="Pictures per step."),
+    batch_size: int = typer.Option(32, min=1, help="Images per step."),
     decay_share: float = typer.Option(
         0.25, min=0.01, max=1.0, help="Last part of the run in which the learning rate falls."
     ),
@@ -31,7 +31,7 @@ def train_mini(
     """Train the bundled model (a small LLaVA) on rendered scenes, calibrate its confidence and write it as a model directory.
 
     Killed at any moment it goes on from its last checkpoint. OUT/model is a Hugging Face directory ready for
-    `owled demo --model OUT/model`; OUT/learning.png shows the curves. About 25 pictures/s on one core.
+    `owled demo --model OUT/model`; OUT/learning.png shows the curves. About 25 images/s on one core.
     """
     from owled_ros.scenes import mini_train
     from owled_ros.scenes.mini_export import export

@@ -40,8 +40,8 @@ def rows_of(tally: Tally) -> list[tuple[str, str]]:
     """Return the report's lines: name and value."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common() if reason != VALID)
     rows = [
-        ("pictures sent", str(tally.sent)),
-        ("pictures received by the node", str(tally.received)),
+        ("images sent", str(tally.sent)),
+        ("images received by the node", str(tally.received)),
         ("dropped for a newer one", str(tally.dropped)),
         ("answered", str(tally.answered)),
         ("actions published", str(tally.reasons[VALID])),

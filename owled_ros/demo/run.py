@@ -78,7 +78,7 @@ def run_demo(options: DemoOptions, console: Console) -> Tally:
     routes = [] if interrupted or options.source != "world" else compare_routes(tally, 1.0 / options.rate_hz)
     write_report(options.out, tally, routes, title)
     print_report(console, tally, routes, title)
-    console.print(f"report, film, picture and logs: {options.out}", highlight=False, soft_wrap=True)
+    console.print(f"report, film, image and logs: {options.out}", highlight=False, soft_wrap=True)
     if options.record is not None:
         console.print(
             f"recording: {options.record}  (ros2 bag play {options.record} --clock)", highlight=False, soft_wrap=True
@@ -187,7 +187,7 @@ def _judge(driver: Child, source: Child, tally: Tally) -> None:
     if tally.error or source.code:
         raise OwledError(f"source_node failed: {tally.error or source.code}; the end of {source.log}:\n{source.tail()}")
     why = f"{tally.answer['reason']}: {tally.answer['detail']}" if tally.answer else "no word came from driving_node"
-    raise OwledError(f"no picture was answered ({why}); see {driver.log}")
+    raise OwledError(f"no image was answered ({why}); see {driver.log}")
 
 
 @contextlib.contextmanager

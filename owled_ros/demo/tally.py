@@ -48,12 +48,12 @@ class Tally:
 
     @property
     def answered(self) -> int:
-        """Pictures that the model answered, valid or not."""
+        """Images that the model answered, valid or not."""
         return sum(count for reason, count in self.reasons.items() if reason in ANSWERS)
 
     @property
     def withheld(self) -> int:
-        """Pictures that were taken up and gave no action."""
+        """Images that were taken up and gave no action."""
         return sum(self.reasons.values()) - self.reasons[VALID]
 
     def _count(self, event: dict[str, Any]) -> None:

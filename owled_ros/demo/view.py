@@ -45,7 +45,7 @@ class LiveView:
         """Show the newest state, not more often than it can be read."""
         now = time.monotonic()
         if self._live is not None and now - self._shown > 1.0 / REFRESH_HZ:
-            self._live.update(picture_of(self._tally, self._title))
+            self._live.update(image_of(self._tally, self._title))
             self._shown = now
         elif self._live is None and now - self._shown > LINE_PERIOD_S:
             self._console.print(line_of(self._tally), markup=False, highlight=False, soft_wrap=True)
@@ -65,7 +65,7 @@ def line_of(tally: Tally) -> str:
     )
 
 
-def picture_of(tally: Tally, title: str) -> RenderableType:
+def image_of(tally: Tally, title: str) -> RenderableType:
     """Lay the state out as a panel."""
     answer, table = tally.answer, Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -85,7 +85,7 @@ def picture_of(tally: Tally, title: str) -> RenderableType:
         latency += f"; camera to action p50 {spread['p50']:.0f} ms, p99 {spread['p99']:.0f} ms"
     table.add_row("latency", latency)
     frames = f"{tally.sent} sent, {tally.answered} answered, {tally.dropped} dropped, {tally.withheld} without action"
-    table.add_row("pictures", frames)
+    table.add_row("images", frames)
     place = f"{answer['speed']:.1f} m/s"
     if "progress" in answer:
         place += f"   route {answer['route'] + 1}, {answer['progress']:.0%} done, {answer['time']:.0f} s"

@@ -1,4 +1,4 @@
-"""Is an installed cv_bridge sound? Tried on known pictures in a child process. Needs the standard library only.
+"""Is an installed cv_bridge sound? Tried on known images in a child process. Needs the standard library only.
 
 An unsound one is not only one that crashes: builds against another NumPy or OpenCV return wrong pixels without a word.
 """
@@ -9,7 +9,7 @@ import importlib.util
 
 from owled_ros.doctor.findings import Finding, Level, run_child
 
-# Two pictures whose pixels are known: 16-bit values above 255, and rows padded by three bytes.
+# Two images whose pixels are known: 16-bit values above 255, and rows padded by three bytes.
 PROBE = """
 import numpy as np
 from cv_bridge import CvBridge

@@ -1,11 +1,11 @@
-"""Does a picture look like those that a model was made for? A Gaussian over image statistics. Needs numpy and OpenCV.
+"""Does an image look like those that a model was made for? A Gaussian over image statistics. Needs numpy and OpenCV.
 
-A network can be sure of itself on pictures unlike any it has seen (Nguyen et al. 2015, arXiv 1412.1897): the bundled model
+A network can be sure of itself on images unlike any it has seen (Nguyen et al. 2015, arXiv 1412.1897): the bundled model
 answers a calm real motorway with high token probabilities. So the confidence is multiplied by the familiarity of the
-picture: Mahalanobis distance (as Lee et al. 2018, arXiv 1807.03888, there on features of the network) of statistics that
+image: Mahalanobis distance (as Lee et al. 2018, arXiv 1807.03888, there on features of the network) of statistics that
 depend on the camera and the world, not on the model, so that pruning does not move them.
 
-Statistics, 57 per picture: per level of a Laplacian pyramid of the luma (5 levels) and per third of the height (sky,
+Statistics, 57 per image: per level of a Laplacian pyramid of the luma (5 levels) and per third of the height (sky,
 horizon, road) the logarithms of the mean absolute value, of its spread and of its sparsity; for both chroma channels
 (3 levels) strength and sparsity.
 """
@@ -28,7 +28,7 @@ FORMAT_VERSION = 1
 LUMA_LEVELS, CHROMA_LEVELS, THIRDS = 5, 3, 3
 DIMENSIONS = LUMA_LEVELS * THIRDS * 3 + 2 * CHROMA_LEVELS * 2
 QUIET = 0.05  # grey levels; keeps the logarithm of an empty band finite
-MIN_PICTURES = 4 * DIMENSIONS
+MIN_IMAGES = 4 * DIMENSIONS
 RIDGE = 1e-3  # of the mean variance, added to every variance
 LIMIT_FACTOR = 1.15  # the familiarity is a half where the distance is this many times its 99th percentile
 SHARE_AT_99 = 4.0  # logit of the familiarity at the 99th percentile
@@ -44,16 +44,16 @@ class Familiarity:
     softness: float
 
     def distance(self, image: np.ndarray) -> float:
-        """Return the Mahalanobis distance of a picture (H, W, 3) uint8 RGB of the size it was fitted on."""
-        return float(np.linalg.norm(self.whitening @ (picture_statistics(image) - self.mean)))
+        """Return the Mahalanobis distance of an image (H, W, 3) uint8 RGB of the size it was fitted on."""
+        return float(np.linalg.norm(self.whitening @ (image_statistics(image) - self.mean)))
 
     def of(self, image: np.ndarray) -> float:
-        """Return the familiarity of a picture in [0, 1]."""
+        """Return the familiarity of an image in [0, 1]."""
         return 1.0 / (1.0 + math.exp(min((self.distance(image) - self.limit) / self.softness, 50.0)))
 
 
-def picture_statistics(image: np.ndarray) -> np.ndarray:
-    """Return (57,) float64 for a picture (H, W, 3) uint8 RGB."""
+def image_statistics(image: np.ndarray) -> np.ndarray:
+    """Return (57,) float64 for an image (H, W, 3) uint8 RGB."""
     channels = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb).astype(np.float32))
     values: list[float] = []
     for band in _bands(channels[0], LUMA_LEVELS):
@@ -68,10 +68,10 @@ def picture_statistics(image: np.ndarray) -> np.ndarray:
 
 
 def fit_familiarity(images: list[np.ndarray]) -> Familiarity:
-    """Fit on pictures of one size; raises OwledError when there are too few to know the spread."""
-    if len(images) < MIN_PICTURES:
-        raise OwledError(f"{len(images)} pictures are too few to fit the familiarity; expected at least {MIN_PICTURES}")
-    rows = np.stack([picture_statistics(image) for image in images])  # (N, D)
+    """Fit on images of one size; raises OwledError when there are too few to know the spread."""
+    if len(images) < MIN_IMAGES:
+        raise OwledError(f"{len(images)} images are too few to fit the familiarity; expected at least {MIN_IMAGES}")
+    rows = np.stack([image_statistics(image) for image in images])  # (N, D)
     mean = rows.mean(0)
     covariance = np.cov(rows.T)
     covariance += RIDGE * np.trace(covariance) / DIMENSIONS * np.eye(DIMENSIONS)

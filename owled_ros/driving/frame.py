@@ -1,4 +1,4 @@
-"""One camera picture with the ego state of the same moment: what every part of the package sees. Needs numpy.
+"""One camera image with the ego state of the same moment: what every part of the package sees. Needs numpy.
 
 Frames: base_link, x forward, y left; angles left positive. Stamps are nanoseconds of the message clock.
 """
@@ -32,7 +32,7 @@ class EgoState:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, its stamp and the ego state interpolated to that stamp."""
+    """An image, its stamp and the ego state interpolated to that stamp."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
     stamp: int  # [ns]
@@ -44,7 +44,7 @@ class Frame:
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raise OwledError unless the array is a picture (H, W, 3) uint8 of at least 2 by 2 pixels."""
+    """Raise OwledError unless the array is an image (H, W, 3) uint8 of at least 2 by 2 pixels."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise OwledError(f"image has shape {image.shape} and type {image.dtype}; expected (height, width, 3) uint8 RGB")
     if min(image.shape[:2]) < MIN_IMAGE_SIDE:

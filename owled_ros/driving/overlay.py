@@ -1,4 +1,4 @@
-"""Draw a prediction on the camera picture: texts, action bars, the predicted path, confidence. Needs numpy and cv2.
+"""Draw a prediction on the camera image: texts, action bars, the predicted path, confidence. Needs numpy and cv2.
 
 The path is the kinematic bicycle (driving.vehicle) rolled out with the predicted action and projected through a pinhole
 camera: camera frame z forward, x right, y down; base_link x forward, y left, z up, on the ground below the rear axle.
@@ -21,7 +21,7 @@ PATH_HORIZON_S = 3.0
 PATH_STEP_S = 0.1
 PATH_HALF_WIDTH = 0.9  # [m]
 MIN_DEPTH = 1.0  # [m], points nearer to the camera are not drawn
-MIN_PICTURE_WIDTH = 320  # [px], smaller pictures are enlarged before drawing
+MIN_IMAGE_WIDTH = 320  # [px], smaller images are enlarged before drawing
 DESIGN_HEIGHT = 720  # [px], sizes below are for this height
 MIN_SCALE = 0.52  # texts do not become smaller than this share of their size at DESIGN_HEIGHT
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -38,7 +38,7 @@ BLUE: Colour = (80, 160, 245)
 
 @dataclass(frozen=True)
 class PinholeView:
-    """Where the camera looks from; shares of the picture size, so it holds for every resolution."""
+    """Where the camera looks from; shares of the image size, so it holds for every resolution."""
 
     horizontal_fov: float = math.radians(70.0)  # [rad]
     height: float = 1.5  # [m] above the ground
@@ -48,7 +48,7 @@ class PinholeView:
 
 @dataclass(frozen=True)
 class Overlay:
-    """What is drawn besides the picture."""
+    """What is drawn besides the image."""
 
     answer: ActionAnswer | None = None
     scene: SceneAnswer | None = None
@@ -60,7 +60,7 @@ class Overlay:
 def draw_overlay(
     image: np.ndarray, overlay: Overlay, view: PinholeView | None = None, vehicle: VehicleParameters | None = None
 ) -> np.ndarray:
-    """Return a drawn copy of a picture (H, W, 3) uint8 RGB; without a view no path is drawn."""
+    """Return a drawn copy of an image (H, W, 3) uint8 RGB; without a view no path is drawn."""
     canvas = _enlarged(image)
     scale = max(canvas.shape[0] / DESIGN_HEIGHT, MIN_SCALE)
     vehicle = vehicle or VehicleParameters()
@@ -112,10 +112,10 @@ def project(x: float, y: float, view: PinholeView, width: int, height: int) -> t
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
-    if width >= MIN_PICTURE_WIDTH:
+    if width >= MIN_IMAGE_WIDTH:
         return image.copy()
-    factor = MIN_PICTURE_WIDTH / width
-    size = (MIN_PICTURE_WIDTH, max(round(height * factor), MIN_PICTURE_WIDTH // 2))
+    factor = MIN_IMAGE_WIDTH / width
+    size = (MIN_IMAGE_WIDTH, max(round(height * factor), MIN_IMAGE_WIDTH // 2))
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
 
 
@@ -226,7 +226,7 @@ def _shade(canvas: np.ndarray, left: int, top: int, right: int, bottom: int) -> 
 
 
 def _wrapped(text: str, width: int, scale: float) -> list[str]:
-    """Break a text at blanks so that every line fits the picture."""
+    """Break a text at blanks so that every line fits the image."""
     clean = text.encode("ascii", "replace").decode().replace("\n", " ")
     character = cv2.getTextSize("0" * 10, FONT, 0.7 * scale, 1)[0][0] / 10.0
     room = max(int((width - 28 * scale) / character), 8)

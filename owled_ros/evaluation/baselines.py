@@ -2,7 +2,7 @@
 
 constant    the same answer always; the best one in hindsight (medians, the most frequent light), so no constant does better
 hold        keep on as now: no acceleration, the tire angle of the present yaw rate (kinematic bicycle)
-previous    the model's own answer to the picture before: tells whether it looks at the new one
+previous    the model's own answer to the image before: tells whether it looks at the new one
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Intervals of means over frames that hang together: bootstrap by clip. Needs numpy.
 
-Neighbouring frames are nearly the same picture, so whole clips of CLIP_S are drawn with replacement, not frames
+Neighbouring frames are nearly the same image, so whole clips of CLIP_S are drawn with replacement, not frames
 (block bootstrap; Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 8.6). Percentile intervals.
 """
 

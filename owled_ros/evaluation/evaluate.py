@@ -31,7 +31,7 @@ class Request:
     out: Path
     scenario: Scenario
     processes: int = 1
-    stride: int = 1  # every n-th picture
+    stride: int = 1  # every n-th image
     camera_test_frames: int = 24
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see evaluation.beside.with_references
 
@@ -124,7 +124,7 @@ def metrics_of(records: Sequence[Record], scenario: Scenario) -> dict[str, Any]:
 def calibration_overlap(
     spec: EngineSpec, records: Sequence[Record], evaluated_drives: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """Look for the pictures and drives that a pruned model was calibrated on among those it is judged by."""
+    """Look for the images and drives that a pruned model was calibrated on among those it is judged by."""
     path = Path(spec.path)
     if not spec.path or not is_artifact(path):
         return {"known": False, "shared_frames": 0, "shared_drives": 0}
@@ -142,12 +142,12 @@ def calibration_overlap(
 
 
 def _coverage(parts: Sequence[Part], failures: dict[Path, str]) -> dict[str, Any]:
-    names = ("Pictures", "Evaluated", "WithoutEgo", "Undecodable", "Disordered", "RepairedStamps", "BadEgo", "Drives")
+    names = ("Images", "Evaluated", "WithoutEgo", "Undecodable", "Disordered", "RepairedStamps", "BadEgo", "Drives")
     sums = {name: sum(part.end[name] for part in parts) for name in names}
     stride = parts[0].head["Options"]["stride"] if parts else 1
-    wanted = sum(-(-part.end["Pictures"] // stride) for part in parts)
+    wanted = sum(-(-part.end["Images"] // stride) for part in parts)
     return {
-        "pictures": sums["Pictures"],
+        "images": sums["Images"],
         "evaluated": sums["Evaluated"],
         "evaluated_share": sums["Evaluated"] / wanted if wanted else None,
         "without_ego": sums["WithoutEgo"],

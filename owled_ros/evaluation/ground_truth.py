@@ -1,9 +1,9 @@
-"""What the vehicle really did after each picture: acceleration, steering, path. Needs bags.ego_track.
+"""What the vehicle really did after each image: acceleration, steering, path. Needs bags.ego_track.
 
 Acceleration: slope of a straight line through the speeds of the next HORIZON_S (least squares). Steering: the mean
 measured tire angle, or atan(L * yaw rate / speed) of the kinematic bicycle (Rajamani, Vehicle Dynamics and Control,
 eq. 2.1 ff.) from the mean motion; unknown at standstill. Path: the motion integrated by trapezoids, in the frame of the
-vehicle at the picture.
+vehicle at the image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEP_S = 0.1  # of the predicted path
 
 
 def truth_of_motion(track: EgoTrack, stamp: int, vehicle: VehicleParameters) -> Truth:
-    """Look into the future of one picture; entries are None where the motion ends or has a hole."""
+    """Look into the future of one image; entries are None where the motion ends or has a hole."""
     action = _window(track, stamp, HORIZON_S)
     if action is None:
         return Truth()

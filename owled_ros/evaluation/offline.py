@@ -24,7 +24,7 @@ from owled_ros.evaluation.ground_truth import truth_of_motion
 from owled_ros.evaluation.record import Record, Timing, Truth, make_record, make_truth
 
 TruthOf = Callable[[Sample], Truth]
-BLANK_LEVEL = 128  # grey value of the picture without content
+BLANK_LEVEL = 128  # grey value of the image without content
 
 
 def truth_from(tracks: Sequence[EgoTrack], vehicle: VehicleParameters | None = None) -> TruthOf:
@@ -87,7 +87,7 @@ def timed_prediction(engine: Engine, frame: Frame, describe: bool) -> tuple[Pred
 
 @dataclass
 class _Changes:
-    """How answers change when the engine is shown another picture."""
+    """How answers change when the engine is shown another image."""
 
     frames: int = 0
     changed: int = 0
@@ -118,10 +118,10 @@ def camera_test(
     options: ReadOptions | None = None,
     floor: float = 0.0,
 ) -> dict[str, Any]:
-    """Show the engine no picture (grey) and the picture of another moment, with the ego state as it was.
+    """Show the engine no image (grey) and the image of another moment, with the ego state as it was.
 
     A model that uses the camera changes its answers, or withholds them; one that only reads the speed does not.
-    Other pictures come half of `indices` later. Memory: all pictures of `indices`.
+    Other images come half of `indices` later. Memory: all images of `indices`.
     """
     samples = list(read_selected(path, np.array(indices, dtype=np.int64), options))
     blank, shuffled = _Changes(), _Changes()

@@ -30,7 +30,7 @@ from owled_ros.evaluation.result import frame_line, read_lines
 
 FORMAT_VERSION = 1
 BATCH_S = 2.0
-READ_AHEAD = 4  # decoded pictures that wait for the engine
+READ_AHEAD = 4  # decoded images that wait for the engine
 HEAD, END = "Part", "PartEnd"
 Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class PartOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     vehicle: VehicleParameters = field(default_factory=VehicleParameters)
     describe: bool = True
-    stride: int = 1  # every n-th picture
+    stride: int = 1  # every n-th image
     camera_test_frames: int = 24  # 0 leaves the test out
     confidence_floor: float | None = None  # actions below are withheld; None: what the model recommends
 
@@ -115,7 +115,7 @@ def _end(
     engine: Engine, summary: BagSummary, statistics: ReadStatistics, evaluated: int, tested: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     return {
-        "Pictures": statistics.images,
+        "Images": statistics.images,
         "Evaluated": evaluated,
         "WithoutEgo": statistics.without_ego,
         "Undecodable": statistics.undecodable,
@@ -132,7 +132,7 @@ def _end(
 
 
 def _resume(file: Path, head: Mapping[str, Any]) -> set[int]:
-    """Cut a part back to its last whole line and return the pictures that are done; begin anew where it does not fit."""
+    """Cut a part back to its last whole line and return the images that are done; begin anew where it does not fit."""
     done: set[int] = set()
     whole = 0
     if file.exists():
@@ -179,7 +179,7 @@ def _evenly(indices: list[int], count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Missing:
-    """The pictures that are still to be evaluated."""
+    """The images that are still to be evaluated."""
 
     done: set[int]
     stride: int
@@ -219,7 +219,7 @@ class _Appender:
 
 
 def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Read and decode in a thread of its own, a few pictures ahead of the engine."""
+    """Read and decode in a thread of its own, a few images ahead of the engine."""
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(READ_AHEAD)
     stopped = threading.Event()
 

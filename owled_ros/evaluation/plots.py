@@ -98,7 +98,7 @@ def latency_histogram(results: Sequence[ResultFile]) -> str | None:
         for number, (result, column) in enumerate(zip(results, columns, strict=True)):
             clipped = np.minimum(column, edges[-1])
             axes.hist(clipped, edges, histtype="stepfilled", alpha=0.45, color=_colour(number), label=name_of(result))
-        axes.set(xlabel="picture to action [ms], offline", ylabel="frames")
+        axes.set(xlabel="image to action [ms], offline", ylabel="frames")
         axes.legend(fontsize=8)
 
     return _svg(draw)

@@ -35,7 +35,7 @@ class Truth:
 class Timing:
     """What one frame cost."""
 
-    see_s: float = 0.0  # prefix of picture and ego state
+    see_s: float = 0.0  # prefix of image and ego state
     act_s: float = 0.0  # action, from the prefix
     describe_s: float = 0.0
     action_tokens: int = 0
@@ -43,7 +43,7 @@ class Timing:
 
     @property
     def action_latency_s(self) -> float:
-        """Time from the picture to the action [s]."""
+        """Time from the image to the action [s]."""
         return self.see_s + self.act_s
 
 
@@ -53,7 +53,7 @@ class Record:
 
     bag: str  # name of the bag
     drive: int
-    index: int  # of the picture in the bag
+    index: int  # of the image in the bag
     stamp: int  # [ns]
     speed: float  # [m/s]
     yaw_rate: float  # [rad/s]
@@ -66,7 +66,7 @@ class Record:
     scene_text: str | None  # None when the scene was not asked for
     scene_reason: str | None
     scene: Scene | None
-    fingerprint: str = ""  # of the picture and its stamp (bags.frames.fingerprint)
+    fingerprint: str = ""  # of the image and its stamp (bags.frames.fingerprint)
     truth: Truth = field(default_factory=Truth)
     timing: Timing = field(default_factory=Timing)
 

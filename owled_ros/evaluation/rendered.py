@@ -1,10 +1,10 @@
 """The bundled model on unseen rendered scenes, beside the best constant answer and with the camera taken away. Needs torch.
 
-Pictures are answered in batches (scenes.mini_answer); every scene is a drive of its own. Conditions:
+Images are answered in batches (scenes.mini_answer); every scene is a drive of its own. Conditions:
 
-    camera      the picture of the scene
-    blank       a grey picture: what the ego sentence alone gives
-    shuffled    the picture of another scene: a picture as usual, but the wrong one
+    camera      the image of the scene
+    blank       a grey image: what the ego sentence alone gives
+    shuffled    the image of another scene: an image as usual, but the wrong one
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from owled_ros.evaluation.baselines import constant
 from owled_ros.evaluation.metrics import summarise
 from owled_ros.evaluation.record import Record, Timing, Truth, make_record, make_truth
 from owled_ros.scenes.camera import Camera
-from owled_ros.scenes.mini_answer import answer_pictures
+from owled_ros.scenes.mini_answer import answer_images
 from owled_ros.scenes.mini_data import TRAINING_SEEDS
 from owled_ros.scenes.mini_model import IMAGE_SIDE
 from owled_ros.scenes.sample import Snapshot, sample_snapshot
@@ -54,14 +54,14 @@ def evaluate_rendered(
     model: Any, directory: Path, scenes: list[Snapshot], condition: str = "camera", floor: float = 0.0
 ) -> list[Record]:
     """Answer scenes under a condition; `directory` gives the confidence calibration, `floor` withholds below it."""
-    pictures = [scene.image for scene in scenes]
+    images = [scene.image for scene in scenes]
     if condition == "blank":
-        pictures = [np.full_like(picture, BLANK_GREY) for picture in pictures]
+        images = [np.full_like(image, BLANK_GREY) for image in images]
     elif condition == "shuffled":
-        pictures = [pictures[(index + SHUFFLE_BY) % len(pictures)] for index in range(len(pictures))]
-    answers = answer_pictures(
+        images = [images[(index + SHUFFLE_BY) % len(images)] for index in range(len(images))]
+    answers = answer_images(
         model,
-        pictures,
+        images,
         [scene.ego for scene in scenes],
         read_profile(directory).confidence,
         read_familiarity(directory),

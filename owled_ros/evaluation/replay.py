@@ -1,7 +1,7 @@
 """Judges what a driving node said while a bag was replayed to it: seen, answered, late and dropped are counted.
 
-Needs evaluation.evaluate. The node's answers (one JSON line per picture that it took up, ~/debug/answer) are matched with
-the bag's pictures by their stamps; truth comes from the bag, so replay and offline results can be compared.
+Needs evaluation.evaluate. The node's answers (one JSON line per image that it took up, ~/debug/answer) are matched with
+the bag's images by their stamps; truth comes from the bag, so replay and offline results can be compared.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ def judge_replay(bag: Path, answers: Answers, scenario: Scenario, directory: Pat
 
 
 def coverage_of(records: Sequence[Record], answers: Answers, summary: BagSummary) -> dict[str, Any]:
-    """Count pictures of the bag, those that the node took up, answered in time, late, and never took up (dropped)."""
-    pictures = len(summary.frames.stamps)
+    """Count images of the bag, those that the node took up, answered in time, late, and never took up (dropped)."""
+    images = len(summary.frames.stamps)
     late = sum(record.reason == Reason.LATE.name for record in records)
     known = set(summary.frames.stamps.tolist())
     return {
-        "pictures": pictures,
+        "images": images,
         "evaluated": len(records),
-        "evaluated_share": len(records) / pictures if pictures else None,
+        "evaluated_share": len(records) / images if images else None,
         "answered": sum(record.valid for record in records),
         "late": late,
         "withheld_or_invalid": len(records) - late - sum(record.valid for record in records),
-        "dropped": pictures - len(records),
+        "dropped": images - len(records),
         "unknown_stamps": sum(stamp not in known for stamp in answers),
         "drives": len(summary.drives),
         "duration_s": summary.duration_s,

@@ -15,7 +15,7 @@ from owled_ros.evaluation.beside import DENSE, JUDGED, UNIFORM
 from owled_ros.evaluation.compare import paired_difference
 from owled_ros.evaluation.evaluate import scenario_of
 from owled_ros.evaluation.frame_values import LOWER_IS_BETTER
-from owled_ros.evaluation.pictures import random_records, show, worst_records
+from owled_ros.evaluation.images import random_records, show, worst_records
 from owled_ros.evaluation.plots import COLOURS, PLOTS, name_of
 from owled_ros.evaluation.result import ResultFile
 from owled_ros.files import write_atomic

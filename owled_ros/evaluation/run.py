@@ -88,7 +88,7 @@ def plan_jobs(
 
 def run_jobs(jobs: Sequence[Job], processes: int = 1) -> dict[Path, str]:
     """Evaluate all parts; returns file -> error of those that failed. Jobs of one model should stand together."""
-    total = sum(count_pictures(job) for job in jobs)
+    total = sum(count_images(job) for job in jobs)
     failures: dict[Path, str] = {}
     frames = _run_here(jobs, failures) if processes <= 1 else _run_in_processes(jobs, processes, failures)
     for _ in track(frames, "evaluating frames", total or None):
@@ -96,15 +96,15 @@ def run_jobs(jobs: Sequence[Job], processes: int = 1) -> dict[Path, str]:
     return failures
 
 
-def count_pictures(job: Job) -> int:
-    """Return how many pictures a job will look at, as far as the bag's index knows; 0 when it cannot be read."""
+def count_images(job: Job) -> int:
+    """Return how many images a job will look at, as far as the bag's index knows; 0 when it cannot be read."""
     try:
         bag = find_bag(job.bag)
         topics = choose_topics(bag, job.options.read.image_topic, job.options.read.ego_topic)
     except OwledError:
         return 0  # the job itself will say why
-    pictures = sum(topic.count for topic in list_topics(bag) if topic.name == topics.image)
-    return -(-pictures // job.options.stride)
+    images = sum(topic.count for topic in list_topics(bag) if topic.name == topics.image)
+    return -(-images // job.options.stride)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

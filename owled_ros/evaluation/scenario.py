@@ -56,7 +56,7 @@ class Conditions(_Strict):
     """Limits; what is not set is not judged. A value that cannot be measured fails its condition."""
 
     min_evaluated_frames: Annotated[int, Field(ge=1)] = 10
-    min_evaluated_share: Share = 0.8  # evaluated pictures of those in the bags
+    min_evaluated_share: Share = 0.8  # evaluated images of those in the bags
     min_valid_share: Share | None = 0.5
     min_parse_share: Share | None = None
     max_most_common_share: Share | None = None  # of one and the same answer

@@ -72,7 +72,7 @@ def load_engine(
     model = load_model(directory, device=device, dtype=dtype)
     if not is_vision_language(model.config):
         raise OwledError(
-            f"{directory} holds a {model.config.model_type} model; expected an image-text-to-text model that sees pictures"
+            f"{directory} holds a {model.config.model_type} model; expected an image-text-to-text model that sees images"
         )
     processor = load_processor(directory)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:

@@ -34,7 +34,7 @@ class TextRunner(Protocol):
     """A language model with a cache that can return to its prefix."""
 
     def prefill(self, inputs: Mapping[str, Any], suffix: list[int]) -> np.ndarray:
-        """Forget the cache, read the prefix (ids and picture) and a suffix; return the last logits (V,) float32."""
+        """Forget the cache, read the prefix (ids and image) and a suffix; return the last logits (V,) float32."""
 
     def rewind(self) -> None:
         """Cut the cache back to the prefix."""
@@ -53,7 +53,7 @@ class Prefix:
     frame: Frame
     action_logits: np.ndarray | None  # (V,) after the action question; None once the cache has moved on
     started: float  # [s], monotonic
-    familiarity: float = 1.0  # [0, 1] of the picture, see driving.familiarity
+    familiarity: float = 1.0  # [0, 1] of the image, see driving.familiarity
 
 
 class VlmEngine:
@@ -77,12 +77,12 @@ class VlmEngine:
         self._familiarity = familiarity
 
     def see(self, frame: Frame) -> Prefix:
-        """Read the picture, the ego sentence and, in the same pass, the action question."""
+        """Read the image, the ego sentence and, in the same pass, the action question."""
         started = time.monotonic()
         head, suffix = self._prompt(frame, self.profile.action_question)
-        picture = self._shrink(frame.image)
-        familiarity = 1.0 if self._familiarity is None else self._familiarity.of(picture)
-        inputs = self._processor(text=head, images=picture, return_tensors="pt")
+        image = self._shrink(frame.image)
+        familiarity = 1.0 if self._familiarity is None else self._familiarity.of(image)
+        inputs = self._processor(text=head, images=image, return_tensors="pt")
         return Prefix(frame, self._runner.prefill(inputs, suffix), started, familiarity)
 
     def act(self, prefix: Prefix) -> ActionAnswer:
@@ -142,7 +142,7 @@ class VlmEngine:
     def _generate(
         self, prefix: Prefix, logits: np.ndarray, limit: int, cancelled: Callable[[], bool]
     ) -> Generation | None:
-        """Decode greedily; confidence = calibrated product of the tokens' probabilities times the picture's familiarity."""
+        """Decode greedily; confidence = calibrated product of the tokens' probabilities times the image's familiarity."""
         started = time.monotonic()
         ids: list[int] = []
         score, complete = 0.0, False

@@ -1,6 +1,6 @@
 """Pack a model directory: the language model, and the vision tower's matrices where they pay. Needs torch and transformers.
 
-A packed vision layer multiplies as many tokens at once as a picture has patches. With a few hundred it is as fast as torch,
+A packed vision layer multiplies as many tokens at once as an image has patches. With a few hundred it is as fast as torch,
 with more it is faster (docs/kernels.md); it always takes a fraction of the memory.
 """
 
@@ -36,7 +36,7 @@ def pack_directory(
         directory: With config.json and safetensors.
         out_file: Where the packed model goes.
         precision: "int8" or "bf16".
-        vision: Pack the vision tower too; None: when its pictures have MANY_PATCHES or more.
+        vision: Pack the vision tower too; None: when its images have MANY_PATCHES or more.
         progress: Called with (matrices done, matrices in all).
 
     Raises:
@@ -61,7 +61,7 @@ def wants_vision(directory: Path, vision: bool | None) -> bool:
 
 
 def patches_of(tower: Mapping[str, Any]) -> int:
-    """Count the patches of a picture; MANY_PATCHES where pictures have any size."""
+    """Count the patches of an image; MANY_PATCHES where images have any size."""
     sides = [tower.get(name) for name in ("image_size", "patch_size")]
     image, patch = (side[0] if isinstance(side, list) and side else side for side in sides)
     if not isinstance(image, int) or not isinstance(patch, int) or patch < 1:

@@ -23,14 +23,14 @@ class TorchRunner:
         self._prefix_tokens = self._tokens = 0
 
     def prefill(self, inputs: Mapping[str, Any], suffix: list[int]) -> np.ndarray:
-        """Read picture, prefix and suffix in one pass."""
+        """Read image, prefix and suffix in one pass."""
         self._cache = None
         ids = torch.cat([inputs["input_ids"], torch.tensor([suffix])], dim=1)  # (1, T)
         self._prefix_tokens, self._tokens = inputs["input_ids"].shape[1], ids.shape[1]
         kinds = {name: _padded(inputs[name], ids.shape[1]) for name in TEXT_INPUTS[2:] if name in inputs}
-        pictures = {name: self._moved(value) for name, value in inputs.items() if name not in TEXT_INPUTS}
+        images = {name: self._moved(value) for name, value in inputs.items() if name not in TEXT_INPUTS}
         with torch.inference_mode():
-            return self._forward(input_ids=ids.to(self._device), **kinds, **pictures)
+            return self._forward(input_ids=ids.to(self._device), **kinds, **images)
 
     def rewind(self) -> None:
         """Cut the cache back to the prefix."""

@@ -23,7 +23,7 @@ from owled_ros.sparse.linear import put_linears
 from owled_ros.sparse.native import NativeDecoder
 
 LANGUAGE_PARTS = ("language_model", "text_model")
-PLACES = "mm_token_type_ids"  # the text input that tells Qwen-VL which tokens are a picture's
+PLACES = "mm_token_type_ids"  # the text input that tells Qwen-VL which tokens are an image's
 
 
 class SparseRunner:
@@ -58,14 +58,14 @@ class SparseRunner:
         return self._decoder.facts
 
     def prefill(self, inputs: Mapping[str, Any], suffix: list[int]) -> np.ndarray:
-        """Read picture, prefix and suffix in one pass."""
-        pictures = {
+        """Read image, prefix and suffix in one pass."""
+        images = {
             name: value.to(self._dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
             for name, value in inputs.items()
             if name not in TEXT_INPUTS or name == PLACES
         }
         with torch.inference_mode():
-            self._seeing(input_ids=inputs["input_ids"], **pictures, use_cache=False)
+            self._seeing(input_ids=inputs["input_ids"], **images, use_cache=False)
         prefix = self._capture.embeddings[0].float().numpy()  # (T, C)
         self._prefix_tokens = len(prefix)
         self._cache.truncate(0)

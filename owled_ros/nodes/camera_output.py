@@ -1,6 +1,6 @@
-"""What a source of pictures publishes and hears back: camera, odometry and clock out, answers in. Needs rclpy.
+"""What a source of images publishes and hears back: camera, odometry and clock out, answers in. Needs rclpy.
 
-Events go as lines of JSON to a callback (`owled demo` reads them): "answer" for every picture that was answered, with what
+Events go as lines of JSON to a callback (`owled demo` reads them): "answer" for every image that was answered, with what
 was true at its stamp, "scene" for every description.
 """
 
@@ -28,19 +28,19 @@ from owled_ros.driving.frame import EgoState
 from owled_ros.driving.overlay import Overlay
 from owled_ros.driving.prediction import ActionAnswer, Generation, Reason, SceneAnswer, judge_action, judge_scene
 from owled_ros.msg import PredictedAction
-from owled_ros.nodes.conversions import ego_to_odometry, picture_to_image, stamp_to_time
+from owled_ros.nodes.conversions import ego_to_odometry, rgb_to_image, stamp_to_time
 from owled_ros.nodes.images import stamp_of
 
 IMAGE_TOPIC, ODOMETRY_TOPIC, CLOCK_TOPIC = "/camera/image", "/ego/odometry", "/clock"
 CAMERA_FRAME, BASE_FRAME, ODOM_FRAME = "camera", "base_link", "odom"
-REMEMBERED = 64  # pictures whose answer may still come
+REMEMBERED = 64  # images whose answer may still come
 SCENE_MEMORY_S = 2.0
 Event = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture that was published, and what was true at its stamp."""
+    """One image that was published, and what was true at its stamp."""
 
     stamp: int  # [ns]
     image: np.ndarray
@@ -61,7 +61,7 @@ class CameraOutput:
     ) -> None:
         self.action: tuple[PredictedAction, float] | None = None  # the newest one, and when it came [s] monotonic
         self.on_action: Callable[[int, bytes], None] | None = None  # stamp and serialised message, for recording
-        self.sent = 0  # pictures
+        self.sent = 0  # images
         self.answered = threading.Event()
         self.last_answer: dict[str, Any] | None = None
         self._event, self._sketch = event, sketch
@@ -91,14 +91,14 @@ class CameraOutput:
         self._odometry.publish(ego_to_odometry(ego, pose, ODOM_FRAME, BASE_FRAME))
 
     def show(self, shown: Shown) -> None:
-        """Publish a picture."""
+        """Publish an image."""
         self.answered.clear()
         self.sent += 1
         with self._lock:
             self._shown[shown.stamp] = shown
             while len(self._shown) > REMEMBERED:
                 self._shown.popitem(last=False)
-        self._image.publish(picture_to_image(shown.image, shown.stamp, CAMERA_FRAME))
+        self._image.publish(rgb_to_image(shown.image, shown.stamp, CAMERA_FRAME))
 
     def fresh_action(self, timeout_s: float) -> Action | None:
         """Return the newest action unless it is older than `timeout_s` [s]."""

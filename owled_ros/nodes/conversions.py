@@ -19,10 +19,10 @@ from owled_ros.driving.frame import NANOSECONDS, EgoState
 from owled_ros.driving.prediction import Reason, SceneAnswer
 from owled_ros.driving.vehicle import VehicleParameters, controls_of
 from owled_ros.msg import PredictedAction, SceneDescription, SceneObject
-from owled_ros.nodes.ladder import Outcome
+from owled_ros.onboard.ladder import Outcome
 
 JPEG_QUALITY = 85
-UNTRUSTED = (Reason.LOW_CONFIDENCE, Reason.DECLINED)  # what is said about such a picture is not to be used either
+UNTRUSTED = (Reason.LOW_CONFIDENCE, Reason.DECLINED)  # what is said about such an image is not to be used either
 
 
 def stamp_to_time(stamp: int) -> Time:
@@ -74,7 +74,7 @@ def outcome_to_action(outcome: Outcome, vehicle: VehicleParameters, frame_id: st
 
 
 def scene_to_message(outcome: Outcome, answer: SceneAnswer, frame_age_s: float, latency_ms: float) -> SceneDescription:
-    """Convert a description; it is not valid when the model does not trust the picture it describes."""
+    """Convert a description; it is not valid when the model does not trust the image it describes."""
     reason, detail = answer.reason, answer.detail
     if answer.valid and outcome.reason in UNTRUSTED:
         reason, detail = outcome.reason, outcome.detail
@@ -100,7 +100,7 @@ def scene_to_message(outcome: Outcome, answer: SceneAnswer, frame_age_s: float, 
 
 
 def outcome_to_json(outcome: Outcome, **more: Any) -> str:
-    """Write what became of a picture, with the raw text, as one line of JSON."""
+    """Write what became of an image, with the raw text, as one line of JSON."""
     answer = outcome.answer
     return json.dumps(
         {
@@ -135,18 +135,18 @@ def scene_to_json(outcome: Outcome, answer: SceneAnswer) -> str:
     )
 
 
-def picture_to_image(picture: np.ndarray, stamp: int, frame_id: str) -> Image:
+def rgb_to_image(image: np.ndarray, stamp: int, frame_id: str) -> Image:
     """Convert (H, W, 3) uint8 RGB; array.array is what rclpy takes over without looking at every byte."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
     message.header.stamp, message.header.frame_id = stamp_to_time(stamp), frame_id
-    message.data = array.array("B", picture.tobytes())
+    message.data = array.array("B", image.tobytes())
     return message
 
 
-def picture_to_compressed(picture: np.ndarray, stamp: int, frame_id: str) -> CompressedImage:
+def rgb_to_compressed(image: np.ndarray, stamp: int, frame_id: str) -> CompressedImage:
     """Convert (H, W, 3) uint8 RGB to JPEG."""
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     message = CompressedImage(format="jpeg")
     message.header.stamp, message.header.frame_id = stamp_to_time(stamp), frame_id
     message.data = array.array("B", data.tobytes())

@@ -1,6 +1,6 @@
 """driving_node: camera and odometry in, predicted action and scene description out; a managed node. Needs rclpy.
 
-Callbacks only store; the inference thread (nodes.worker) climbs the ladder (nodes.ladder) for the newest picture and calls
+Callbacks only store; the inference thread (onboard.worker) climbs the ladder (onboard.ladder) for the newest image and calls
 back here to publish. docs/node.md has the topics, parameters and what is said when something is wrong.
 """
 
@@ -33,14 +33,14 @@ from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.health import report_inference, report_output
 from owled_ros.nodes.images import make_decoder, stamp_of
 from owled_ros.nodes.inputs import InputWatch, judge_input, watch
-from owled_ros.nodes.ladder import Arrival, Ladder, Limits, Outcome
-from owled_ros.nodes.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
 from owled_ros.nodes.managed import FAILURE, SUCCESS, ManagedNode, transition
-from owled_ros.nodes.model_paths import requested_model
 from owled_ros.nodes.model_services import ModelServices
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.spinning import spin_node
-from owled_ros.nodes.worker import Worker
+from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome
+from owled_ros.onboard.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
+from owled_ros.onboard.model_paths import requested_model
+from owled_ros.onboard.worker import Worker
 
 PARAMETER_FILE = "driving_node.param.yaml"
 SENSOR = ReliabilityPolicy.BEST_EFFORT
@@ -198,10 +198,10 @@ class DrivingNode(ManagedNode):
         wanted, packed = raw.get_subscription_count() > 0, compressed.get_subscription_count() > 0
         if outcome.frame is None or not (wanted or packed):
             return
-        picture, width = outcome.frame.image, self.settings.debug_image_width_px
-        if picture.shape[1] > width:
-            size = (width, max(round(picture.shape[0] * width / picture.shape[1]), 2))
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        image, width = outcome.frame.image, self.settings.debug_image_width_px
+        if image.shape[1] > width:
+            size = (width, max(round(image.shape[0] * width / image.shape[1]), 2))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         fresh = self._scene is not None and time.monotonic() - self._scene[1] < SCENE_MEMORY_S
         overlay = Overlay(
             answer=outcome.answer,
@@ -210,11 +210,11 @@ class DrivingNode(ManagedNode):
             title=f"{outcome.identity.model_id}  {outcome.latency_ms:.0f} ms",
             note="" if outcome.valid else outcome.detail,
         )
-        drawn = draw_overlay(picture, overlay, self.settings.view, self.settings.vehicle)
+        drawn = draw_overlay(image, overlay, self.settings.view, self.settings.vehicle)
         if wanted:
-            raw.publish(conversions.picture_to_image(drawn, outcome.stamp, outcome.frame_id))
+            raw.publish(conversions.rgb_to_image(drawn, outcome.stamp, outcome.frame_id))
         if packed:
-            compressed.publish(conversions.picture_to_compressed(drawn, outcome.stamp, outcome.frame_id))
+            compressed.publish(conversions.rgb_to_compressed(drawn, outcome.stamp, outcome.frame_id))
 
     def _log(self, outcome: Outcome) -> None:
         """Log a reason when it is new, and every LOG_PERIOD_S while it lasts."""

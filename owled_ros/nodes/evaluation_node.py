@@ -1,6 +1,6 @@
 """evaluation_node: listens to driving_node while a bag is replayed, and writes the verdict when it has ended. Needs rclpy.
 
-It ends when the clock has passed the last picture of the bag, when whoever published /clock has left, or when nothing was
+It ends when the clock has passed the last image of the bag, when whoever published /clock has left, or when nothing was
 answered for too long; a paused player is waited for. The exit code is 0 when every condition holds.
 """
 
@@ -67,7 +67,7 @@ class EvaluationNode(Node):
         self.exit_code = 1  # until there is a verdict
         self.answers: Answers = {}
         self.scenario = Scenario()
-        self._last_picture = 0  # [ns], stamp
+        self._last_image = 0  # [ns], stamp
         self._clock_stamp = 0  # [ns]
         self._clock_seen = False
         self._started = time.monotonic()
@@ -84,7 +84,7 @@ class EvaluationNode(Node):
         try:
             self.scenario = read_scenario(Path(self.options.scenario) if self.options.scenario else None)
             summary = summarise_bag(Path(self.options.bag), self.scenario.read_options())
-            self._last_picture = int(summary.frames.stamps[-1])
+            self._last_image = int(summary.frames.stamps[-1])
         except (OwledError, IndexError) as error:
             self.get_logger().error(f"nothing to evaluate: {error}")
             return 1
@@ -92,7 +92,7 @@ class EvaluationNode(Node):
             LOOK_PERIOD_S, self._look, clock=rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
         )
         self._started = time.monotonic()
-        self.get_logger().info(f"listening to {self.options.driver} for {len(summary.frames.stamps)} pictures")
+        self.get_logger().info(f"listening to {self.options.driver} for {len(summary.frames.stamps)} images")
         return None
 
     def _on_answer(self, message: String) -> None:
@@ -118,9 +118,9 @@ class EvaluationNode(Node):
             rclpy.try_shutdown()
 
     def _why_ended(self) -> str | None:
-        if self._clock_seen and self._clock_stamp >= self._last_picture:
+        if self._clock_seen and self._clock_stamp >= self._last_image:
             return ""
-        if self.answers and max(self.answers) >= self._last_picture:
+        if self.answers and max(self.answers) >= self._last_image:
             return ""
         if self._clock_seen and not self.count_publishers(CLOCK_TOPIC):
             return "the player left before the end of the bag"

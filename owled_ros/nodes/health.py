@@ -6,8 +6,8 @@ import time
 
 from owled_ros.driving.prediction import Reason
 from owled_ros.nodes.diagnostics import Diagnostics, Level
-from owled_ros.nodes.ladder import Outcome
-from owled_ros.nodes.worker import Worker
+from owled_ros.onboard.ladder import Outcome
+from owled_ros.onboard.worker import Worker
 
 BROKEN = (Reason.INFERENCE_ERROR, Reason.OUT_OF_MEMORY)
 UNUSABLE_INPUT = (
@@ -25,11 +25,11 @@ def report_inference(diagnostics: Diagnostics, worker: Worker, outcome: Outcome 
     """Say how the model does; the words of the last error stay to be read after it recovered."""
     counters, error = worker.counters, worker.ladder.last_error
     values = {
-        "pictures_received": worker.slot.received,
-        "pictures_dropped": worker.slot.dropped,
-        "pictures_answered": counters.answered,
+        "images_received": worker.slot.received,
+        "images_dropped": worker.slot.dropped,
+        "images_answered": counters.answered,
         "actions_published": counters.published,
-        "pictures_withheld": counters.withheld,
+        "images_withheld": counters.withheld,
         "descriptions": counters.described,
         "descriptions_yielded": counters.yielded,
         "clock_jumps": worker.ladder.clock_jumps,
@@ -37,7 +37,7 @@ def report_inference(diagnostics: Diagnostics, worker: Worker, outcome: Outcome 
         "last_error": error,
     }
     if outcome is None:
-        diagnostics.report("inference", Level.OK, "no picture yet", **values)
+        diagnostics.report("inference", Level.OK, "no image yet", **values)
         return
     values |= {
         "latency_ms": outcome.latency_ms,
@@ -54,12 +54,12 @@ def report_output(diagnostics: Diagnostics, outcome: Outcome | None, valid_at: f
     """Say whether actions leave the node, and if not, why."""
     since = float("inf") if valid_at is None else time.monotonic() - valid_at
     if outcome is None:
-        diagnostics.report("output", Level.WARN, "no action: no picture has come", reason=Reason.NO_IMAGE.name)
+        diagnostics.report("output", Level.WARN, "no action: no image has come", reason=Reason.NO_IMAGE.name)
     elif outcome.valid and since < timeout_s:
         diagnostics.report("output", Level.OK, "actions are published", reason=outcome.reason.name)
     elif outcome.valid:
         diagnostics.report(
-            "output", Level.WARN, f"no action for {since:.1f} s: no newer picture", reason=Reason.NO_IMAGE.name
+            "output", Level.WARN, f"no action for {since:.1f} s: no newer image", reason=Reason.NO_IMAGE.name
         )
     else:
         level = Level.ERROR if outcome.reason in (*BROKEN, *UNUSABLE_INPUT) else Level.WARN

@@ -1,4 +1,4 @@
-"""Image messages as pictures: our own decoder, and a sound cv_bridge for encodings that it does not know. Needs cv2.
+"""Image messages as images: our own decoder, and a sound cv_bridge for encodings that it does not know. Needs cv2.
 
 cv_bridge is tried in a child process first (a build against another NumPy can crash, or return wrong pixels silently), and
 never gets padded rows: some versions shear them (see docs/node.md).
@@ -36,13 +36,13 @@ def decode_with_bridge(message: Any) -> np.ndarray:
     from cv_bridge import CvBridge, CvBridgeError
 
     try:
-        picture = np.asarray(CvBridge().imgmsg_to_cv2(message, "rgb8"))
+        image = np.asarray(CvBridge().imgmsg_to_cv2(message, "rgb8"))
     except (CvBridgeError, TypeError, ValueError, KeyError) as error:
         raise OwledError(
-            f"cv_bridge cannot decode {message.encoding!r} ({error}); expected a colour or grey picture"
+            f"cv_bridge cannot decode {message.encoding!r} ({error}); expected a colour or grey image"
         ) from error
-    check_image(picture)
-    return picture
+    check_image(image)
+    return image
 
 
 def stamp_of(message: Any) -> int:

@@ -1,7 +1,7 @@
 """The slow services of driving_node: exchange the model, ask it a question. Needs rclpy.
 
 Both wait for other threads without holding up the executor: the callbacks are coroutines in a reentrant group, and
-pictures are taken while they wait.
+images are taken while they wait.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from owled_ros.errors import OwledError
 from owled_ros.nodes import topics
 from owled_ros.nodes.conversions import stamp_to_time
 from owled_ros.nodes.diagnostics import Level
-from owled_ros.nodes.loading import Loader, LoadJob, ModelChoice, load_and_warm
-from owled_ros.nodes.model_paths import requested_model
 from owled_ros.nodes.parameters import DrivingSettings
-from owled_ros.nodes.worker import Question, Worker
+from owled_ros.onboard.loading import Loader, LoadJob, ModelChoice, load_and_warm
+from owled_ros.onboard.model_paths import requested_model
+from owled_ros.onboard.worker import Question, Worker
 from owled_ros.srv import AskQuestion, LoadModel
 
 
@@ -71,7 +71,7 @@ class ModelServices:
         return response
 
     async def _load_beside(self, path: str, settings: DrivingSettings) -> str:
-        """Load beside the running model and switch between two pictures; returns what went wrong."""
+        """Load beside the running model and switch between two images; returns what went wrong."""
         future: Future = Future(executor=self._node.executor)
         choice = ModelChoice(path, settings.device, settings.dtype, settings.threads, settings.runtime)
         frame, reserve_mb = self._worker.ladder.frame, settings.memory_reserve_mb

@@ -1,4 +1,4 @@
-"""Recorded pictures and ego states, or a camera clip, in simulated time; played by source_node. Needs cv2, and rosbags for bags."""
+"""Recorded images and ego states, or a camera clip, in simulated time; played by source_node. Needs cv2, and rosbags for bags."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOCK_PERIOD_S = 0.02
 
 
 def replay(node: SourceNode, frames: Iterator[Frame]) -> None:
-    """Play recorded pictures with their ego states, in simulated time."""
+    """Play recorded images with their ego states, in simulated time."""
     first: int | None = None
     started = 0.0
     for number, frame in enumerate(frames):
@@ -44,7 +44,7 @@ def replay(node: SourceNode, frames: Iterator[Frame]) -> None:
             None,
             {"time": round(played_s, 2), "number": number},
         )
-        for again in range(50 if number == 0 else 1):  # the first picture may meet a node whose clock has not started
+        for again in range(50 if number == 0 else 1):  # the first image may meet a node whose clock has not started
             node.output.tick(frame.stamp)
             node.output.move(frame.ego)
             node.output.show(shown)
@@ -66,7 +66,7 @@ def _await_first(node: SourceNode, again: int) -> None:
 
 
 def _wait_and_tick(node: SourceNode, stamp: int, due: float) -> None:
-    """Let simulated time run until a picture is due [s] monotonic."""
+    """Let simulated time run until an image is due [s] monotonic."""
     while (left := due - time.monotonic()) > 0 and not node.stop():
         node.output.tick(stamp - round(left * NANOSECONDS))
         time.sleep(min(left, CLOCK_PERIOD_S))
@@ -89,11 +89,11 @@ def video_frames(options: SourceOptions) -> Iterator[Frame]:
     number = 0
     try:
         while True:
-            there, picture = clip.read()
+            there, image = clip.read()
             if not there:
                 return
             stamp = FIRST_STAMP + round(number * period)
-            yield Frame(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), stamp, EgoState(stamp, options.video_speed_mps))
+            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), stamp, EgoState(stamp, options.video_speed_mps))
             number += 1
     finally:
         clip.release()

@@ -1,7 +1,7 @@
 """source_node: the world, a bag or a clip as a camera and odometry; in the world the driving node's actions move the ego. Needs rclpy.
 
 Real time: the world's stamps are wall-clock times; a bag or a clip plays in simulated time with /clock. Lockstep: simulated
-time, the next picture is published when the last one has been answered, so that nothing depends on the machine's speed.
+time, the next image is published when the last one has been answered, so that nothing depends on the machine's speed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from owled_ros.driving.frame import NANOSECONDS, EgoState
 from owled_ros.driving.overlay import Overlay, PinholeView
 from owled_ros.errors import OwledError
 from owled_ros.nodes.camera_output import CameraOutput, Shown
-from owled_ros.nodes.film import Film, Scribe
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.replay import bag_frames, replay, video_frames
 from owled_ros.nodes.source_options import read_options
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.nodes.world_drive import drive_routes
+from owled_ros.onboard.film import Film, Scribe
 from owled_ros.scenes.camera import Camera
 
 ROUTE_GAP = 10 * NANOSECONDS  # between two routes: a bag's readers tell drives apart by it
@@ -84,14 +84,14 @@ class SourceNode(Node):
         for part in (self._film, self._bag):
             if part is not None:
                 part.close()
-        pictures = 0 if self._film is None else self._film.pictures
+        images = 0 if self._film is None else self._film.images
         self.say(
-            {"event": "end", "film_pictures": pictures, "left_out": self._scribe.left_out, "problem": self._scribe.problem,
+            {"event": "end", "film_images": images, "left_out": self._scribe.left_out, "problem": self._scribe.problem,
              "slipped_s": round(self.slipped_s, 3)}
         )  # fmt: skip
 
     def keep(self, shown: Shown) -> None:
-        """Record a picture with its truth."""
+        """Record an image with its truth."""
         bag, shift = self._bag, self._shift
         if bag is None:
             return

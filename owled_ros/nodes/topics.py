@@ -46,14 +46,14 @@ DEBUG_ANSWER = Topic(
     "std_msgs/String",
     "out",
     "reliable, depth 10",
-    "JSON for every picture that was taken up: raw text, confidence, and the reason where no action was published",
+    "JSON for every image that was taken up: raw text, confidence, and the reason where no action was published",
 )
 PROCESSING_TIME = Topic(
     "~/debug/processing_time_ms",
     "owled_ros/Float64Stamped",
     "out",
     "reliable, depth 1",
-    "arrival of the picture to its answer [ms], for every picture that the model answered, also where the action was withheld",
+    "arrival of the image to its answer [ms], for every image that the model answered, also where the action was withheld",
 )
 DIAGNOSTICS = Topic(
     "/diagnostics",
@@ -69,7 +69,7 @@ LOAD_MODEL = Topic(
     "",
     "load a model beside the running one, switch between two frames",
 )
-ASK = Topic("~/ask", "owled_ros/AskQuestion", "service", "", "ask about the newest picture; driving goes first")
+ASK = Topic("~/ask", "owled_ros/AskQuestion", "service", "", "ask about the newest image; driving goes first")
 
 DRIVING_TOPICS = (
     IMAGE,

@@ -1,6 +1,6 @@
 """Closed-loop drives of the world, in real time or in lockstep; played by source_node. Needs the scenes room.
 
-In real time a valid action holds until the next one, at most `action_timeout_s`; in lockstep, as in the evaluation, a picture without
+In real time a valid action holds until the next one, at most `action_timeout_s`; in lockstep, as in the evaluation, an image without
 a valid action brakes at once.
 """
 
@@ -106,7 +106,7 @@ def _show_world(node: SourceNode, world: World, ego: EgoState, route: int) -> No
 
 
 def await_answer(node: SourceNode) -> None:
-    """Lockstep: wait for the answer to the last picture; without a valid one the last action is void."""
+    """Lockstep: wait for the answer to the last image; without a valid one the last action is void."""
     end = time.monotonic() + node.options.answer_timeout_s
     while not node.output.answered.wait(0.05):
         if node.stop() or time.monotonic() > end:

@@ -142,7 +142,7 @@ def read_general_text(source: str) -> tuple[list[str], str]:
 
 @dataclass(frozen=True)
 class AnsweredFrame:
-    """A picture (H, W, 3) uint8, the question asked about it and an answer, for example the dense model's own."""
+    """An image (H, W, 3) uint8, the question asked about it and an answer, for example the dense model's own."""
 
     image: np.ndarray
     question: str
@@ -177,7 +177,7 @@ def frame_set(name: str, frames: Iterable[AnsweredFrame], processor: Any) -> Cal
 
 
 def encode_answer(frame: AnsweredFrame, processor: Any) -> dict[str, torch.Tensor]:
-    """Encode one picture with question and answer; labels (1, T) mark the answer."""
+    """Encode one image with question and answer; labels (1, T) mark the answer."""
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": frame.question}]}]
     told = [*asked, {"role": "assistant", "content": [{"type": "text", "text": frame.answer}]}]
     prompt = processor.apply_chat_template(asked, add_generation_prompt=True)

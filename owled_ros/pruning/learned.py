@@ -217,7 +217,7 @@ def _project(values: Floats, sizes: Floats, pools: Sequence[tuple[np.ndarray, fl
 
 
 def _split_text(batches: Sequence[Batch], tokens: int) -> list[Batch]:
-    """Split batches of plain token rows (B, T) to about `tokens`; batches with pictures stay whole."""
+    """Split batches of plain token rows (B, T) to about `tokens`; batches with images stay whole."""
     parts: list[Batch] = []
     for batch in batches:
         shapes = {tuple(value.shape) if isinstance(value, torch.Tensor) else () for value in batch.values()}

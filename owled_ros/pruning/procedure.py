@@ -63,7 +63,7 @@ def prune_blocks(
 
 
 def _most_telling(batches: Sequence[Batch]) -> list[Batch]:
-    """Pick one batch of every set of inputs (text only, with picture), so that every component runs."""
+    """Pick one batch of every set of inputs (text only, with image), so that every component runs."""
     kinds: dict[tuple[str, ...], Batch] = {}
     for batch in batches:
         kinds.setdefault(tuple(sorted(batch)), batch)

@@ -137,7 +137,7 @@ def _answers(
             )
         step(number + 1)
     if not records[order[0]]:
-        raise OwledError("no held-out frame could be read; the pictures chosen for the gate are damaged")
+        raise OwledError("no held-out frame could be read; the images chosen for the gate are damaged")
     return records
 
 

@@ -1,6 +1,6 @@
-"""Which pictures of the bags calibrate a candidate and which judge it; the bags themselves stay on the disk. Needs bags.
+"""Which images of the bags calibrate a candidate and which judge it; the bags themselves stay on the disk. Needs bags.
 
-Calibration pictures cover speeds, turns and lights (bags.selection); gate pictures are evenly spread over whole drives that
+Calibration images cover speeds, turns and lights (bags.selection); gate images are evenly spread over whole drives that
 the calibration never sees, so that their means are those of the drives.
 """
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Material:
-    """Picture numbers (Sample.index) per bag."""
+    """Image numbers (Sample.index) per bag."""
 
     bags: tuple[BagSummary, ...]
     names: tuple[str, ...]  # of the bags, each once
@@ -32,7 +32,7 @@ class Material:
     shared_drive: bool  # the only drive was cut in two
 
     def drives(self, chosen: Sequence[np.ndarray]) -> list[str]:
-        """Return the digests of the drives that chosen pictures come from."""
+        """Return the digests of the drives that chosen images come from."""
         found: list[str] = []
         for bag, indices in zip(self.bags, chosen, strict=True):
             numbers = set(bag.frames.drive[np.isin(bag.frames.index, indices)].tolist())
@@ -50,9 +50,9 @@ def choose_material(
     cut_single: bool,
     step: Callable[[int], None],
 ) -> Material:
-    """Read every bag once without decoding pictures, split it by drive and choose; `step` is told the bags done.
+    """Read every bag once without decoding images, split it by drive and choose; `step` is told the bags done.
 
-    Raises OwledError for a bag that gives nothing, and for drives that hold too few pictures with ego motion.
+    Raises OwledError for a bag that gives nothing, and for drives that hold too few images with ego motion.
     """
     bags = []
     for number, path in enumerate(paths):
@@ -74,13 +74,13 @@ def choose_material(
     for name, indices in (("calibration", chosen), ("the gate", judged)):
         if sum(map(len, indices)) < 2:
             raise OwledError(
-                f"the bags leave {sum(map(len, indices))} pictures for {name}; record longer drives, at least two of them"
+                f"the bags leave {sum(map(len, indices))} images for {name}; record longer drives, at least two of them"
             )
     return Material(tuple(bags), _names(bags), tuple(chosen), tuple(judged), split.shared_drive)
 
 
 def read_chosen(material: Material, chosen: Sequence[np.ndarray], options: ReadOptions) -> Iterator[tuple[int, Sample]]:
-    """Yield (number of the bag, sample) of chosen pictures; a bag without any is not opened."""
+    """Yield (number of the bag, sample) of chosen images; a bag without any is not opened."""
     for number, (bag, indices) in enumerate(zip(material.bags, chosen, strict=True)):
         if len(indices):
             for sample in read_selected(bag.path, indices, options):

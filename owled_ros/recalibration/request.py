@@ -37,7 +37,7 @@ class Request:
     seed: int = 0
     calibration_frames: int = 48
     gate_frames: int = 120
-    gate_share: float = 0.3  # of the pictures, in whole drives
+    gate_share: float = 0.3  # of the images, in whole drives
     cut_single_drive: bool = False  # True: a lone drive is cut in two, with a guard between, instead of refused
     image_topic: str = ""
     ego_topic: str = ""
@@ -52,7 +52,7 @@ class Request:
         if not 0.0 < self.sparsity < 1.0:
             raise OwledError(f"sparsity is {self.sparsity:g}; it is a share of zeros and must lie inside (0, 1)")
         if not 0.0 < self.gate_share < 1.0:
-            raise OwledError(f"gate_share is {self.gate_share:g}; it is a share of the pictures inside (0, 1)")
+            raise OwledError(f"gate_share is {self.gate_share:g}; it is a share of the images inside (0, 1)")
         if min(self.calibration_frames, self.gate_frames) < 2 or self.threads < 1:
             raise OwledError("calibration_frames and gate_frames must be at least 2, threads at least 1")
         for bag in self.bags:

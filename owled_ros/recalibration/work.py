@@ -110,7 +110,7 @@ def _calibration(
         tell("calibrating", number + 1, total, "frames answered by the dense model")
     engine.close()
     if not frames:
-        raise OwledError("no calibration frame could be read; the pictures chosen from the bags are damaged")
+        raise OwledError("no calibration frame could be read; the images chosen from the bags are damaged")
     names = ", ".join(material.names)
     found = frame_set(names, frames, load_processor(model))
     entries = found.entries()

@@ -1,7 +1,7 @@
 """A pinhole camera on the vehicle: points to pixels. Needs numpy.
 
 Frame of the points: x forward, y left, z up, origin on the road under the camera; the camera sits `mount_forward` ahead
-of the rear axle, which is the vehicle's reference point. Pixel (0, 0) is the corner of the picture, so that a camera can
+of the rear axle, which is the vehicle's reference point. Pixel (0, 0) is the corner of the image, so that a camera can
 be resized by scaling alone.
 """
 
@@ -31,7 +31,7 @@ class Camera:
     pitch: float = 0.02  # [rad], positive looks down
 
     def resized(self, width: int, height: int) -> Camera:
-        """Return the camera whose picture equals this one's squashed to `width` by `height` pixels."""
+        """Return the camera whose image equals this one's squashed to `width` by `height` pixels."""
         across, down = width / self.width, height / self.height
         return replace(
             self,

@@ -9,7 +9,7 @@ from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.player import PERIOD, Driver, constant_driver, expert_driver, play
 from owled_ros.scenes.world import Outcome, World
 
-TRUTH_ONLY = (expert_driver, constant_driver)  # drivers that need no picture
+TRUTH_ONLY = (expert_driver, constant_driver)  # drivers that need no image
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def drive_route(seed: int, driver: Driver, camera: Camera, period: float = PERIO
     world = World(seed)
     answers = withheld = 0
     errors = [0.0, 0.0]
-    for moment, action in play(world, driver, camera, period, picture=driver not in TRUTH_ONLY):
+    for moment, action in play(world, driver, camera, period, image=driver not in TRUTH_ONLY):
         answers += 1
         if action is None:
             withheld += 1

@@ -72,7 +72,9 @@ def draw_car(car: Car, local: Local, label: int) -> Sketch:
         cabin = [(low_back, y, waist), (low_front, y, waist), (top_front, side * top_w, h), (top_back, side * top_w, h)]
         sketch.add(local.place(cabin), _shade(car.colour, 0.62) if car.box else GLASS, label)
         for axle in (-l * 0.62, l * 0.62):
-            wheel = np.stack([axle + 0.33 * CIRCLE[:, 0], np.full(len(CIRCLE), y * 1.01), 0.33 + 0.33 * CIRCLE[:, 1]], axis=1)
+            wheel = np.stack(
+                [axle + 0.33 * CIRCLE[:, 0], np.full(len(CIRCLE), y * 1.01), 0.33 + 0.33 * CIRCLE[:, 1]], axis=1
+            )
             sketch.add(local.place(wheel), TYRE, label)
     if end:
         x = end * l
@@ -191,7 +193,9 @@ def draw_tree(tree: Tree, local: Local) -> Sketch:
 
 
 def _disc(facing: Local, y: float, z: float, radius: float) -> np.ndarray:
-    return facing.place(np.stack([np.full(len(CIRCLE), -0.01), y + radius * CIRCLE[:, 0], z + radius * CIRCLE[:, 1]], axis=1))
+    return facing.place(
+        np.stack([np.full(len(CIRCLE), -0.01), y + radius * CIRCLE[:, 0], z + radius * CIRCLE[:, 1]], axis=1)
+    )
 
 
 def _wall(a: np.ndarray, b: np.ndarray, low: float, high: float) -> np.ndarray:

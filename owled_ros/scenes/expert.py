@@ -2,7 +2,7 @@
 
 Longitudinal: the Intelligent Driver Model (Treiber, Hennecke, Helbing 2000, eq. 3-4) towards the free road, the nearest
 lead, the stop line and people on the roadway; the smallest acceleration wins. Speeds of others cannot be read off one
-picture: a lead without brake lights is taken to go as fast as the ego, one with brake lights may be standing.
+image: a lead without brake lights is taken to go as fast as the ego, one with brake lights may be standing.
 Lateral: pure pursuit (Coulter 1992) of the lane centre from the rear axle.
 """
 

@@ -1,4 +1,4 @@
-"""Answers of the bundled model for many pictures at once: for calibration, benchmarks and pruning studies. Needs torch.
+"""Answers of the bundled model for many images at once: for calibration, benchmarks and pruning studies. Needs torch.
 
 The node and the evaluation of bags use models.engine, one frame at a time; here the same greedy decoding runs in
 batches, which is possible because every prefix of the bundled model has the same length.
@@ -28,26 +28,26 @@ PROFILE = build_profile()
 
 
 @torch.inference_mode()
-def answer_pictures(
+def answer_images(
     model: Any,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     egos: Sequence[EgoState],
     calibration: Calibration | None = None,
     familiarity: Familiarity | None = None,
     scene: bool = True,
 ) -> list[tuple[Generation, Generation | None]]:
-    """Answer both questions about pictures (H, W, 3) uint8 of the model's size; returns (action, scene) per picture."""
+    """Answer both questions about images (H, W, 3) uint8 of the model's size; returns (action, scene) per image."""
     calibration = calibration or Calibration()
     answers: list[tuple[Generation, Generation | None]] = []
-    for first in track(range(0, len(pictures), BATCH), "answer pictures"):
-        images, motions = pictures[first : first + BATCH], egos[first : first + BATCH]
+    for first in track(range(0, len(images), BATCH), "answer images"):
+        batch, motions = images[first : first + BATCH], egos[first : first + BATCH]
         ids = torch.tensor([_prefix(ego) for ego in motions])  # (B, T)
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
+        pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float()
         pixels = (pixels / 255 - IMAGE_MEAN) / IMAGE_STD
         cache = model(
             input_ids=ids, pixel_values=pixels.to(model.dtype), use_cache=True, logits_to_keep=1
         ).past_key_values
-        trust = [calibrate_with(calibration, familiarity, picture) for picture in images]
+        trust = [calibrate_with(calibration, familiarity, image) for image in batch]
         actions = _decode(model, cache, ids.shape, tokens.ACTION_QUESTION, PROFILE.max_action_tokens, trust)
         if not scene:
             answers += [(action, None) for action in actions]
@@ -87,9 +87,9 @@ def _decode(
     return [_generation(row, score, judge) for row, score, judge in zip(rows, scores.tolist(), trust, strict=True)]
 
 
-def calibrate_with(calibration: Calibration, familiarity: Familiarity | None, picture: np.ndarray) -> Trust:
-    """Return the map from a raw score to the confidence for answers about one picture."""
-    known = 1.0 if familiarity is None else familiarity.of(picture)
+def calibrate_with(calibration: Calibration, familiarity: Familiarity | None, image: np.ndarray) -> Trust:
+    """Return the map from a raw score to the confidence for answers about one image."""
+    known = 1.0 if familiarity is None else familiarity.of(image)
     return lambda raw: calibration.apply(raw) * known
 
 

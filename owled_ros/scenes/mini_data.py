@@ -1,6 +1,6 @@
-"""Training examples of the bundled model: pictures, token sequences and patch labels. Needs numpy, torch and tokenizers.
+"""Training examples of the bundled model: images, token sequences and patch labels. Needs numpy, torch and tokenizers.
 
-One sequence asks both questions about one picture; the scene question must not see the action, as in the engine where
+One sequence asks both questions about one image; the scene question must not see the action, as in the engine where
 both continue from the same prefix:
 
     <bos> image*N ego-sentence | action? A <eos> | scene? S <eos> <pad>*
@@ -21,7 +21,7 @@ from owled_ros.driving.frame import EgoState
 from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.mini_model import GRID, IMAGE_SIDE, IMAGE_TOKENS, PATCH, build_profile
-from owled_ros.scenes.outliers import outlier_image
+from owled_ros.scenes.out_of_distribution import out_of_distribution_image
 from owled_ros.scenes.sample import Snapshot, sample_snapshot
 
 TRAINING_SEEDS = 10_000_000  # training uses this seed and above, evaluation stays below a million
@@ -35,7 +35,7 @@ PROFILE = build_profile()
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with everything that is to be learnt from it."""
+    """One image with everything that is to be learnt from it."""
 
     image: np.ndarray  # (H, W, 3) uint8
     prefix: list[int]
@@ -59,11 +59,11 @@ class Batch:
 
 
 def make_example(seed: int, camera: Camera) -> Example:
-    """Make the example of a seed: a driving scene, or in a tenth of the cases a picture that is none."""
+    """Make the example of a seed: a driving scene, or in a tenth of the cases an image that is none."""
     draw = np.random.default_rng((seed, 77))
     if seed >= TRAINING_SEEDS and draw.random() < OUTLIER_SHARE:
         ego = EgoState(0, float(draw.uniform(0, 15)), float(draw.normal(0, 0.1)))
-        return outlier_example(outlier_image(seed, (IMAGE_SIDE, IMAGE_SIDE)), ego)
+        return out_of_distribution_example(out_of_distribution_image(seed, (IMAGE_SIDE, IMAGE_SIDE)), ego)
     return scene_example(sample_snapshot(seed, camera))
 
 
@@ -74,8 +74,8 @@ def scene_example(snapshot: Snapshot) -> Example:
     return Example(snapshot.image, _prefix(snapshot.ego), _answer(action), _answer(scene), classes, distances)
 
 
-def outlier_example(image: np.ndarray, ego: EgoState) -> Example:
-    """Turn a picture that is no driving scene into an example that declines."""
+def out_of_distribution_example(image: np.ndarray, ego: EgoState) -> Example:
+    """Turn an image that is no driving scene into an example that declines."""
     classes = np.full((GRID, GRID), IGNORE, np.int64)
     nothing = np.full((GRID, GRID), np.nan, np.float32)
     return Example(image, _prefix(ego), _answer(DECLINED), _answer(DECLINED), classes, nothing)

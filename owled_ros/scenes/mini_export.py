@@ -1,7 +1,7 @@
 """From trained weights to the bundled model directory: calibrate the confidence, measure, write. Needs torch.
 
 Calibration scenes are unseen (seeds from 600 000) and disjoint from the test scenes (seeds from 0). A tenth of them are
-pictures that are no driving scenes; for those every action counts as bad.
+images that are no driving scenes; for those every action counts as bad.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import ActionAnswer, judge_action
 from owled_ros.progress import track
 from owled_ros.scenes.camera import Camera
-from owled_ros.scenes.mini_answer import answer_pictures
+from owled_ros.scenes.mini_answer import answer_images
 from owled_ros.scenes.mini_model import IMAGE_SIDE, build_profile, save_model
-from owled_ros.scenes.outliers import outlier_image
+from owled_ros.scenes.out_of_distribution import out_of_distribution_image
 from owled_ros.scenes.sample import Snapshot, sample_snapshot
 
 CALIBRATION_SEEDS = 600_000
@@ -31,7 +31,7 @@ RECOMMENDED_FLOOR = 0.4  # by driving: at 0.8 the car stands still half sure of 
 CARD = """# owled_ros mini
 
 A small LLaVA (CLIP tower and Llama, {parameters:.1f} M parameters) trained from scratch by `owled train-mini` on {samples}
-pictures rendered by owled_ros/scenes (seeds from 10 000 000; evaluation seeds lie below 1 000 000).
+images rendered by owled_ros/scenes (seeds from 10 000 000; evaluation seeds lie below 1 000 000).
 
 **It knows rendered roads, not yours.** Outside of them it answers "unknown" or with a low confidence, and the node withholds
 the action. It is here so that everything can be tried at once, not to drive a vehicle.
@@ -43,7 +43,7 @@ License: Apache-2.0, like the package.
 def export(model: Any, directory: Path, calibration_scenes: int, samples: int) -> Path:
     """Write `directory`/model with a calibrated confidence; returns it."""
     model.eval()
-    familiarity = fit_familiarity(familiar_pictures(FAMILIAR_SCENES))
+    familiarity = fit_familiarity(familiar_images(FAMILIAR_SCENES))
     calibration = calibrate(model, calibration_scenes, familiarity)
     target = directory / "model"
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -52,29 +52,29 @@ def export(model: Any, directory: Path, calibration_scenes: int, samples: int) -
     return target
 
 
-def familiar_pictures(count: int) -> list[np.ndarray]:
-    """Render pictures as they reach the model: directly, from 720p and VGA frames, and after JPEG."""
+def familiar_images(count: int) -> list[np.ndarray]:
+    """Render images as they reach the model: directly, from 720p and VGA frames, and after JPEG."""
     small, hd, vga = Camera().resized(IMAGE_SIDE, IMAGE_SIDE), Camera(), Camera().resized(640, 360)
-    pictures = []
-    for index in track(range(count), "familiar pictures"):
+    images = []
+    for index in track(range(count), "familiar images"):
         seed, kind = FAMILIAR_SEEDS + index, index % 8
         image = sample_snapshot(seed, small if kind < 4 else hd if kind < 6 else vga).image
         if kind in (5, 7):
             image = _through_jpeg(image, 75 + 5 * (index % 5))
-        pictures.append(
-            image if kind < 4 else cv2.resize(image, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_AREA)
-        )
-    return pictures
+        images.append(image if kind < 4 else cv2.resize(image, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_AREA))
+    return images
 
 
 def calibrate(model: Any, count: int, familiarity: Familiarity | None = None) -> Calibration:
     """Fit the map from token probabilities to P(action within tolerance) on unseen scenes, and recommend a floor."""
     camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
     scenes: list[Snapshot] = [sample_snapshot(CALIBRATION_SEEDS + index, camera) for index in range(count)]
-    strangers = [outlier_image(CALIBRATION_SEEDS + index, (IMAGE_SIDE, IMAGE_SIDE)) for index in range(count // 9)]
-    pictures = [scene.image for scene in scenes] + strangers
+    strangers = [
+        out_of_distribution_image(CALIBRATION_SEEDS + index, (IMAGE_SIDE, IMAGE_SIDE)) for index in range(count // 9)
+    ]
+    images = [scene.image for scene in scenes] + strangers
     egos = [scene.ego for scene in scenes] + [EgoState(0, float(5 + index % 10)) for index in range(len(strangers))]
-    answers = [action for action, _ in answer_pictures(model, pictures, egos, familiarity=familiarity, scene=False)]
+    answers = [action for action, _ in answer_images(model, images, egos, familiarity=familiarity, scene=False)]
     start = Calibration()
     judged = [judge_action(answer) for answer in answers]
     acted = np.array([answer.valid for answer in judged])

@@ -19,7 +19,7 @@ from owled_ros.scenes import mini_tokens as tokens
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
 
-IMAGE_SIDE = 192  # [px], the camera picture is squashed to a square
+IMAGE_SIDE = 192  # [px], the camera image is squashed to a square
 PATCH = 16  # [px]
 GRID = IMAGE_SIDE // PATCH
 IMAGE_TOKENS = GRID * GRID

@@ -204,7 +204,7 @@ def load_average(config: TrainConfig, directory: Path) -> MiniTraining:
 
 
 def samples_seen(directory: Path) -> int:
-    """Return how many pictures a run has seen by its checkpoint."""
+    """Return how many images a run has seen by its checkpoint."""
     facts = json.loads((directory / "checkpoint" / "state.json").read_text())
     return facts["step"] * facts["config"]["batch_size"]
 
@@ -268,8 +268,8 @@ def plot_learning(directory: Path) -> Path:
     for key in sorted({key for entry in entries for key in entry if key.endswith("_accuracy")}):
         points = [(entry["samples"], entry[key]) for entry in entries if key in entry]
         axes[1].plot(*zip(*points, strict=True), label=key.replace("_", " "))
-    axes[0].set(xlabel="pictures seen", ylabel="training loss")
-    axes[1].set(xlabel="pictures seen", ylabel="validation (teacher forced)", ylim=(0, 1))
+    axes[0].set(xlabel="images seen", ylabel="training loss")
+    axes[1].set(xlabel="images seen", ylabel="validation (teacher forced)", ylim=(0, 1))
     for axis in axes:
         axis.legend()
         axis.grid(alpha=0.3)

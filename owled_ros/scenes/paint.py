@@ -23,7 +23,7 @@ class Sketch:
     labels: list[int] = field(default_factory=list)
 
     def add(self, points: np.ndarray, colour: Colour, label: int = UNTOUCHED) -> None:
-        """Append a face; `label` is written to the label picture, UNTOUCHED leaves it."""
+        """Append a face; `label` is written to the label image, UNTOUCHED leaves it."""
         self.points.append(points)
         self.colours.append(colour)
         self.labels.append(label)
@@ -37,9 +37,9 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Outlines:
-    """The projected faces that touch the picture, in coordinates relative to a picture of one by one."""
+    """The projected faces that touch the image, in coordinates relative to an image of one by one."""
 
-    flat: np.ndarray  # (M, 2) all corners, [0, 1] inside the picture
+    flat: np.ndarray  # (M, 2) all corners, [0, 1] inside the image
     ends: np.ndarray  # (K,) end of each face in `flat`
     colours: list[Colour]
     labels: np.ndarray  # (K,)
@@ -77,21 +77,21 @@ def outline(sketch: Sketch, camera: Camera) -> Outlines:
     return Outlines(np.concatenate(kept), np.cumsum([len(polygon) for polygon in kept]), colours, np.array(labels))
 
 
-def paint(outlines: Outlines, picture: np.ndarray) -> None:
-    """Paint the faces with smooth edges into a picture (H, W, 3)."""
-    for polygon, colour in zip(outlines.pixels(picture.shape[1], picture.shape[0]), outlines.colours, strict=False):
-        cv2.fillPoly(picture, [polygon], colour, cv2.LINE_AA, SHIFT)
+def paint(outlines: Outlines, image: np.ndarray) -> None:
+    """Paint the faces with smooth edges into an image (H, W, 3)."""
+    for polygon, colour in zip(outlines.pixels(image.shape[1], image.shape[0]), outlines.colours, strict=False):
+        cv2.fillPoly(image, [polygon], colour, cv2.LINE_AA, SHIFT)
 
 
-def label(outlines: Outlines, picture: np.ndarray) -> None:
-    """Write the labels of the faces into a picture (H, W) uint8."""
-    for polygon, value in zip(outlines.pixels(picture.shape[1], picture.shape[0]), outlines.labels, strict=False):
+def label(outlines: Outlines, image: np.ndarray) -> None:
+    """Write the labels of the faces into an image (H, W) uint8."""
+    for polygon, value in zip(outlines.pixels(image.shape[1], image.shape[0]), outlines.labels, strict=False):
         if value != UNTOUCHED:
-            cv2.fillPoly(picture, [polygon], int(value), cv2.LINE_8, SHIFT)
+            cv2.fillPoly(image, [polygon], int(value), cv2.LINE_8, SHIFT)
 
 
 def alone(outlines: Outlines, value: int, size: int) -> tuple[int, float]:
-    """Return how many of size x size pixels a label's faces would cover unoccluded, and which part is in the picture."""
+    """Return how many of size x size pixels a label's faces would cover unoccluded, and which part is in the image."""
     chosen = np.flatnonzero(outlines.labels == value)
     if not len(chosen):
         return 0, 0.0

@@ -1,4 +1,4 @@
-"""Plays a closed-loop world: at every period a picture, the ego state, the truth, and a driver that answers. Needs numpy and cv2."""
+"""Plays a closed-loop world: at every period an image, the ego state, the truth, and a driver that answers. Needs numpy and cv2."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Driver = Callable[[Moment], Action | None]
 Policy = Callable[[np.ndarray, EgoState], Action | None]
 
 
-def look(world: World, camera: Camera, picture: bool = True) -> Moment:
-    """Render what the ego's camera sees now; without `picture` only the truth is computed."""
+def look(world: World, camera: Camera, image: bool = True) -> Moment:
+    """Render what the ego's camera sees now; without `image` only the truth is computed."""
     noise = np.random.default_rng([world.seed, round(world.time * 1000)])
-    view: View = render(world.stage, camera, noise, picture)
+    view: View = render(world.stage, camera, noise, image)
     return Moment(
         stamp=world.ego.stamp,
         image=view.image,
@@ -49,7 +49,7 @@ def look(world: World, camera: Camera, picture: bool = True) -> Moment:
 
 
 def play(
-    world: World, driver: Driver, camera: Camera, period: float = PERIOD, picture: bool = True
+    world: World, driver: Driver, camera: Camera, period: float = PERIOD, image: bool = True
 ) -> Iterator[tuple[Moment, Action | None]]:
     """Drive until the world ends; yields every moment with the driver's answer, before it takes effect.
 
@@ -57,7 +57,7 @@ def play(
     """
     steering = 0.0
     while world.outcome is Outcome.RUNNING:
-        moment = look(world, camera, picture)
+        moment = look(world, camera, image)
         action = driver(moment)
         yield moment, action
         applied = action or fallback(steering)
@@ -81,10 +81,10 @@ def constant_driver(moment: Moment) -> Action:
 
 
 def driver_of(policy: Policy) -> Driver:
-    """Make a driver of a function that sees the picture and the ego state only."""
+    """Make a driver of a function that sees the image and the ego state only."""
 
     def drive(moment: Moment) -> Action | None:
-        assert moment.image is not None, "a policy needs pictures: play with picture=True"
+        assert moment.image is not None, "a policy needs images: play with image=True"
         return policy(moment.image, moment.ego)
 
     return drive

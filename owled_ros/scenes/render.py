@@ -1,4 +1,4 @@
-"""A stage to a picture and to what can be seen in it. Needs numpy and cv2.
+"""A stage to an image and to what can be seen in it. Needs numpy and cv2.
 
 Colours are painted at the camera's size, visibility is judged at 192 by 192 pixels whatever the camera's size is, so
 that one moment has one truth.
@@ -38,7 +38,7 @@ MIN_SHARE = 0.35  # of an object's area must be seen
 MIN_PIXELS = 6
 MAX_DRAWN = 95.0  # [m]
 GREY = 128.0  # level of no noise
-FINE = 320  # [px], pictures smaller than this are painted at twice their size and averaged
+FINE = 320  # [px], images smaller than this are painted at twice their size and averaged
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class _Candidate:
         return SeenObject(self.kind, self.distance, self.offset, self.braking)
 
 
-def render(stage: Stage, camera: Camera, noise: np.random.Generator | None = None, picture: bool = True) -> View:
-    """Draw the stage; `noise` adds the sensor noise of one frame, `picture=False` skips the colours."""
+def render(stage: Stage, camera: Camera, noise: np.random.Generator | None = None, image: bool = True) -> View:
+    """Draw the stage; `noise` adds the sensor noise of one frame, `image=False` skips the colours."""
     camera = camera.pitched(stage.look.pitch)
     frame = CameraFrame.of(stage, camera)
     ground = draw_road(stage, frame.s, frame.ground)
@@ -82,8 +82,8 @@ def render(stage: Stage, camera: Camera, noise: np.random.Generator | None = Non
     table = np.zeros(256, np.uint8)
     for index, item in enumerate(ordered):
         table[item.label] = index + 1
-    image = _develop(stage.look, camera, outlines, frame.heading, noise) if picture else None
-    return View(image, table[labels], labels == EGO_LANE, seen)
+    pixels = _develop(stage.look, camera, outlines, frame.heading, noise) if image else None
+    return View(pixels, table[labels], labels == EGO_LANE, seen)
 
 
 @dataclass(frozen=True)
@@ -194,15 +194,15 @@ def _develop(
     """Paint the colours, then pass them through the lens and the sensor."""
     factor = 2 if camera.width <= FINE else 1
     fine = camera.resized(camera.width * factor, camera.height * factor)
-    picture = _backdrop(look, fine, heading)
-    paint(outlines, picture)
+    image = _backdrop(look, fine, heading)
+    paint(outlines, image)
     if factor > 1:
-        picture = cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
     if look.blur > 0.05:
         across, down = look.blur * camera.width / TRUTH_SIZE, look.blur * camera.height / TRUTH_SIZE
-        picture = cv2.GaussianBlur(picture, (0, 0), sigmaX=across, sigmaY=down)
-    picture = cv2.LUT(picture, _tone_curve(look))
-    return picture if noise is None else _add_noise(picture, look.noise, noise)
+        image = cv2.GaussianBlur(image, (0, 0), sigmaX=across, sigmaY=down)
+    image = cv2.LUT(image, _tone_curve(look))
+    return image if noise is None else _add_noise(image, look.noise, noise)
 
 
 def _backdrop(look: Look, camera: Camera, heading: float) -> np.ndarray:
@@ -214,7 +214,7 @@ def _backdrop(look: Look, camera: Camera, heading: float) -> np.ndarray:
     sky = np.asarray(look.sky_low) * (1 - up) + np.asarray(look.sky_top) * up
     ground = np.asarray(look.ground) * (0.86 + 0.2 * down)
     column = np.clip(np.where(rows < horizon, sky, ground), 0, 255).astype(np.uint8)
-    picture = cv2.resize(column[:, None], (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
+    image = cv2.resize(column[:, None], (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
     if look.hills:
         azimuth = np.linspace(-0.75, 0.75, 25)
         wave = (look.hill_seed % 97) / 9.0
@@ -224,8 +224,8 @@ def _backdrop(look: Look, camera: Camera, heading: float) -> np.ndarray:
         u = camera.cx - camera.fx * np.tan(azimuth)
         line = np.stack([u, horizon - camera.fy * np.maximum(height, 0.002)], axis=1)
         base = np.array([[u[-1], horizon + 1], [u[0], horizon + 1]])
-        cv2.fillPoly(picture, [np.rint(np.concatenate([line, base]) * 16).astype(np.int32)], look.hills, cv2.LINE_AA, 4)
-    return picture
+        cv2.fillPoly(image, [np.rint(np.concatenate([line, base]) * 16).astype(np.int32)], look.hills, cv2.LINE_AA, 4)
+    return image
 
 
 def _tone_curve(look: Look) -> np.ndarray:
@@ -233,9 +233,9 @@ def _tone_curve(look: Look) -> np.ndarray:
     return np.clip(level[:, None] * np.asarray(look.gain), 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
 
 
-def _add_noise(picture: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """Add noise that has the same deviation after the picture is squashed to 192 by 192, whatever its size."""
-    height, width = picture.shape[:2]
+def _add_noise(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """Add noise that has the same deviation after the image is squashed to 192 by 192, whatever its size."""
+    height, width = image.shape[:2]
     small = TRUTH_SIZE // 2
     grain = cv2.cvtColor(
         rng.standard_normal((TRUTH_SIZE, TRUTH_SIZE), dtype=np.float32) * deviation, cv2.COLOR_GRAY2RGB
@@ -245,4 +245,4 @@ def _add_noise(picture: np.ndarray, deviation: float, rng: np.random.Generator) 
     shifted = cv2.convertScaleAbs(grain + np.float32(GREY))
     if (width, height) != (TRUTH_SIZE, TRUTH_SIZE):
         shifted = cv2.resize(shifted, (width, height), interpolation=cv2.INTER_CUBIC)
-    return cv2.addWeighted(picture, 1.0, shifted, 1.0, -GREY)
+    return cv2.addWeighted(image, 1.0, shifted, 1.0, -GREY)

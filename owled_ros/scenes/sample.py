@@ -1,4 +1,4 @@
-"""Independent labelled pictures for training and evaluation: one moment of a made-up drive each. Needs numpy and cv2.
+"""Independent labelled images for training and evaluation: one moment of a made-up drive each. Needs numpy and cv2.
 
 Seeds below 1 000 000 are for evaluation, seeds from 10 000 000 for training.
 """
@@ -31,7 +31,7 @@ from owled_ros.scenes.road import (
 )
 from owled_ros.scenes.stage import Car, Stage, TrafficLight, half_extent
 
-TRAINING_SEEDS = 10_000_000  # first seed of the training pictures
+TRAINING_SEEDS = 10_000_000  # first seed of the training images
 EVALUATION_SEEDS = 1_000_000  # evaluation seeds lie below
 ROAD_LENGTH = 170.0  # [m]
 STANDING_SHARE, CREEPING_SHARE = 0.08, 0.07
@@ -40,7 +40,7 @@ LIGHT_SHARES = {Light.NONE: 0.45, Light.RED: 0.22, Light.YELLOW: 0.12, Light.GRE
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A picture with everything that is true about it."""
+    """An image with everything that is true about it."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     ego: EgoState

@@ -13,7 +13,7 @@ from owled_ros.scenes.road import POLE_AFTER_LINE, Road
 CAR_RANGE = 50.0  # [m] from the camera, beyond it nothing is reported
 PEDESTRIAN_RANGE = 32.0  # at 192 pixels a person farther away is four pixels wide at most
 LIGHT_RANGE = 45.0
-LIGHT_NEAREST = 7.5  # nearer, its lamps are above the picture
+LIGHT_NEAREST = 7.5  # nearer, its lamps are above the image
 FRONT_OVERHANG = 3.7  # [m] from the ego's rear axle to its front bumper
 EGO_WIDTH = 1.8
 EGO_LENGTH = 4.5
@@ -86,7 +86,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class SeenObject:
-    """A visible car or pedestrian, with the little more that a driver reads off the picture."""
+    """A visible car or pedestrian, with the little more that a driver reads off the image."""
 
     kind: ObjectKind
     distance: float  # [m] along the road from the camera to its near end

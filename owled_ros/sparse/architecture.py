@@ -11,7 +11,7 @@ import numpy as np
 from owled_ros.errors import OwledError
 from owled_ros.sparse.format import Role, Shape
 
-# Texts inside Qwen-VL turn pairs by three positions; the caller gives them where a picture is (Decoder.prefill).
+# Texts inside Qwen-VL turn pairs by three positions; the caller gives them where an image is (Decoder.prefill).
 IN_THREE_DIMENSIONS = ("qwen2_vl_text", "qwen2_5_vl_text")
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", *IN_THREE_DIMENSIONS)
 # Older configs keep what belongs to the text at the top.

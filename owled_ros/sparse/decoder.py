@@ -83,7 +83,7 @@ class Decoder(Protocol):
         Args:
             cache: They are appended to it.
             embeddings: (T, C).
-            positions: (T, D / 2) for head size D, the rotary position of every pair, for models that place pictures in
+            positions: (T, D / 2) for head size D, the rotary position of every pair, for models that place images in
                 three dimensions; whatever follows goes on behind the largest. None: one after the other.
         """
 

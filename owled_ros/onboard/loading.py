@@ -1,4 +1,4 @@
-"""Load a model beside the running one: memory looked at before, warmed up and tried on a picture after. Needs psutil, no ROS."""
+"""Load a model beside the running one: memory looked at before, warmed up and tried on an image after. Needs psutil, no ROS."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def load_default(path: str, *, device: str, dtype: str, threads: int, runtime: s
 
 
 def load_and_warm(choice: ModelChoice, load: Loader, frame: Frame | None, memory_reserve_mb: float | None) -> Engine:
-    """Load a model and run it once; with a real picture its answer must parse. Raises what the loader raises.
+    """Load a model and run it once; with a real image its answer must parse. Raises what the loader raises.
 
     `memory_reserve_mb` is given when another model stays loaded beside this one: memory is checked first.
     """
@@ -128,5 +128,5 @@ def _warm_up(engine: Engine, frame: Frame | None) -> None:
         answer = engine.act(engine.see(tried))
     if frame is not None and answer.reason in NOT_ANSWERS:
         raise OwledError(
-            f"the model loads, but on the newest picture its answer is of no use: {answer.detail}; choose a driving model"
+            f"the model loads, but on the newest image its answer is of no use: {answer.detail}; choose a driving model"
         )

@@ -1,4 +1,4 @@
-"""Pictures a driving model must not trust: noise, textures, broken and turned scenes. Needs numpy and cv2.
+"""Images a driving model must not trust: noise, textures, broken and turned scenes. Needs numpy and cv2.
 
 The model learns to decline them, so that its confidence falls on what it never saw. Every kind is drawn with its own
 random parameters; several are made to resemble photographs in their spectrum (power falls as 1/f^2, Field 1987), because
@@ -21,15 +21,15 @@ Size = tuple[int, int]  # width, height [px]
 Maker = Callable[[np.random.Generator, Size], np.ndarray]
 
 
-def outlier_image(seed: int, size: int | Size, kind: str | None = None) -> np.ndarray:
-    """Draw a picture (H, W, 3) uint8 RGB of one of KINDS, of `kind` when given; `size` is (width, height) or one side."""
+def out_of_distribution_image(seed: int, size: int | Size, kind: str | None = None) -> np.ndarray:
+    """Draw an image (H, W, 3) uint8 RGB of one of KINDS, of `kind` when given; `size` is (width, height) or one side."""
     rng = np.random.default_rng([seed, 0x0D])
     shape = (size, size) if isinstance(size, int) else size
     names = list(KINDS)
     weights = np.array([WEIGHTS.get(name, 1.0) for name in names])
     chosen = kind or names[int(rng.choice(len(names), p=weights / weights.sum()))]
-    picture = KINDS[chosen](rng, shape)
-    return np.ascontiguousarray(np.clip(picture, 0, 255).astype(np.uint8))
+    image = KINDS[chosen](rng, shape)
+    return np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8))
 
 
 def spectral_noise(rng: np.random.Generator, size: Size, exponent: float, stretch: float = 1.0) -> np.ndarray:
@@ -70,12 +70,12 @@ def _gradient(rng: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def _polygons(rng: np.random.Generator, size: Size) -> np.ndarray:
-    picture = np.full((size[1], size[0], 3), rng.integers(0, 255, 3), np.uint8)
+    image = np.full((size[1], size[0], 3), rng.integers(0, 255, 3), np.uint8)
     for _ in range(int(rng.integers(5, 60))):
         centre = rng.uniform(0, 1, 2)
         corners = (centre + rng.normal(0, rng.uniform(0.03, 0.3), (int(rng.integers(3, 8)), 2))) * size
-        cv2.fillPoly(picture, [corners.astype(np.int32)], rng.integers(0, 255, 3).tolist(), cv2.LINE_AA)
-    return picture
+        cv2.fillPoly(image, [corners.astype(np.int32)], rng.integers(0, 255, 3).tolist(), cv2.LINE_AA)
+    return image
 
 
 def _stripes(rng: np.random.Generator, size: Size) -> np.ndarray:
@@ -96,21 +96,21 @@ def _cells(rng: np.random.Generator, size: Size) -> np.ndarray:
     nearest = distance.argmin(axis=-1)
     shade = np.sqrt(distance.min(axis=-1))
     base = rng.uniform(30, 220, 3) + rng.normal(0, rng.uniform(8, 50), (len(seeds), 3))
-    picture = base[nearest] * (1.1 - 0.5 * shade / max(shade.max(), 1))[..., None]
-    return cv2.resize(picture.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    image = base[nearest] * (1.1 - 0.5 * shade / max(shade.max(), 1))[..., None]
+    return cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
 
 
 def _texture(rng: np.random.Generator, size: Size) -> np.ndarray:
     """Several textures in regions with ragged borders, shaded by soft light: what photographs look like from afar."""
     region = spectral_noise(rng, size, rng.uniform(1.4, 2.2), float(rng.uniform(0.4, 2.5)))
     levels = np.sort(rng.normal(0, 0.9, int(rng.integers(1, 5))))
-    picture = np.zeros((size[1], size[0], 3))
+    image = np.zeros((size[1], size[0], 3))
     for index in range(len(levels) + 1):
         inside = np.searchsorted(levels, region) == index
         fine = spectral_noise(rng, size, rng.uniform(0.5, 1.6), float(rng.uniform(0.3, 3.0)))
-        picture[inside] = (_natural(rng) + rng.uniform(4, 40) * fine[..., None])[inside]
+        image[inside] = (_natural(rng) + rng.uniform(4, 40) * fine[..., None])[inside]
     light = 1.0 + 0.2 * spectral_noise(rng, size, 2.0)
-    return picture * light[..., None]
+    return image * light[..., None]
 
 
 def _landscape(rng: np.random.Generator, size: Size) -> np.ndarray:
@@ -130,13 +130,13 @@ def _landscape(rng: np.random.Generator, size: Size) -> np.ndarray:
     soil = _toned(
         rng, spectral_noise(rng, size, rng.uniform(0.6, 1.4), 0.4), None, _natural(rng, 40, 180), rng.uniform(5, 30)
     )
-    picture = np.where((rows < skyline)[..., None], clouds, leaves)
-    return np.where((rows > horizon)[..., None], soil * (0.7 + 0.4 * depth)[..., None], picture)
+    image = np.where((rows < skyline)[..., None], clouds, leaves)
+    return np.where((rows > horizon)[..., None], soil * (0.7 + 0.4 * depth)[..., None], image)
 
 
 def _road_like(rng: np.random.Generator, size: Size) -> np.ndarray:
     """A landscape with lines that run to a vanishing point, everything grainy, blurred and lit unevenly."""
-    picture = _landscape(rng, size)
+    image = _landscape(rng, size)
     width, height = size
     vanishing = np.array([rng.uniform(0.2, 0.8) * width, rng.uniform(0.3, 0.65) * height])
     surface = np.zeros((height, width), np.uint8)
@@ -149,7 +149,7 @@ def _road_like(rng: np.random.Generator, size: Size) -> np.ndarray:
     share = (
         cv2.GaussianBlur(surface, (0, 0), float(rng.uniform(0.8, 4)) * width / 192).astype(np.float32)[..., None] / 255
     )
-    picture = picture * (1 - share) + grain * share
+    image = image * (1 - share) + grain * share
     lines = np.zeros((height, width), np.uint8)
     for _ in range(int(rng.integers(1, 6))):
         foot = np.array([rng.uniform(-0.5, 1.5) * width, height])
@@ -157,20 +157,20 @@ def _road_like(rng: np.random.Generator, size: Size) -> np.ndarray:
         cv2.line(lines, start.astype(int).tolist(), foot.astype(int).tolist(), int(rng.integers(60, 255)),
                  max(1, round(rng.uniform(0.5, 4) * width / 192)), cv2.LINE_AA)  # fmt: skip
     glow = (lines.astype(np.float32) / 255)[..., None] * (0.6 + 0.4 * spectral_noise(rng, size, 0.8)[..., None])
-    picture = picture * (1 - np.clip(glow, 0, 1)) + rng.uniform(140, 255) * np.clip(glow, 0, 1)
+    image = image * (1 - np.clip(glow, 0, 1)) + rng.uniform(140, 255) * np.clip(glow, 0, 1)
     for _ in range(int(rng.integers(0, 5))):  # things that stand there
         centre = np.array([rng.uniform(0, 1) * width, vanishing[1] + rng.uniform(0, 0.2) * height])
         extent = np.abs(rng.normal(0.02, 0.08, 2)) * size + 2
         low_u, low_v = (int(value) for value in np.maximum(centre - extent, 0))
-        patch = picture[low_v : int(centre[1] + extent[1]), low_u : int(centre[0] + extent[0])]
+        patch = image[low_v : int(centre[1] + extent[1]), low_u : int(centre[0] + extent[0])]
         patch[:] = 0.15 * patch + 0.85 * _natural(rng) * (0.6 + 0.6 * rng.random(patch.shape[:2])[..., None])
-    picture = picture * (1.0 + 0.15 * spectral_noise(rng, size, 2.0)[..., None])
-    return _blurred(picture, rng.uniform(0.0, 2.5) * width / 192)
+    image = image * (1.0 + 0.15 * spectral_noise(rng, size, 2.0)[..., None])
+    return _blurred(image, rng.uniform(0.0, 2.5) * width / 192)
 
 
 def _clutter(rng: np.random.Generator, size: Size) -> np.ndarray:
     """Textured boxes and blobs over a texture: rooms, car parks, shelves."""
-    picture = _toned(
+    image = _toned(
         rng, spectral_noise(rng, size, rng.uniform(0.8, 1.8)), None, _natural(rng, 40, 210), rng.uniform(5, 30)
     )
     for _ in range(int(rng.integers(4, 25))):
@@ -185,8 +185,8 @@ def _clutter(rng: np.random.Generator, size: Size) -> np.ndarray:
             rng, spectral_noise(rng, size, rng.uniform(0.5, 1.8)), None, _natural(rng, 15, 240), rng.uniform(3, 30)
         )
         share = (mask.astype(np.float32) / 255)[..., None]
-        picture = picture * (1 - share) + fill * share
-    return picture
+        image = image * (1 - share) + fill * share
+    return image
 
 
 def _scrambled(rng: np.random.Generator, size: Size) -> np.ndarray:
@@ -223,7 +223,7 @@ def _negative(rng: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def _covered(rng: np.random.Generator, size: Size) -> np.ndarray:
-    """A scene behind mud, leaves or black over more than 60 % of the picture."""
+    """A scene behind mud, leaves or black over more than 60 % of the image."""
     scene = _scene(rng, size).astype(np.float64)
     blobs = spectral_noise(rng, size, rng.uniform(1.2, 2.2))
     covered = blobs > np.quantile(blobs, rng.uniform(0.05, 0.38))
@@ -274,14 +274,14 @@ def _toned(
     centre = rng.uniform(60, 190, 3) if base is None else np.asarray(base)
     strength = contrast or rng.uniform(12, 65)
     direction = np.ones(3) + rng.normal(0, 0.15, 3)
-    picture = centre + noise[..., None] * direction * strength
+    image = centre + noise[..., None] * direction * strength
     if second is not None:
-        picture = picture + second[..., None] * rng.normal(0, 0.6, 3) * strength
-    return picture
+        image = image + second[..., None] * rng.normal(0, 0.6, 3) * strength
+    return image
 
 
-def _blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
-    return cv2.GaussianBlur(picture, (0, 0), float(sigma)) if sigma > 0.1 else picture
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), float(sigma)) if sigma > 0.1 else image
 
 
 KINDS: dict[str, Maker] = {

@@ -24,16 +24,16 @@ from owled_ros.evaluation.record import Record
 from owled_ros.evaluation.result import ResultFile
 
 COUNT = 10  # of each kind
-PICTURE_WIDTH = 640  # [px]
+IMAGE_WIDTH = 640  # [px]
 JPEG_QUALITY = 80
 SEED = 0
-APART = 5  # worst frames are at least this many pictures apart: ten neighbours would show one mistake
+APART = 5  # worst frames are at least this many images apart: ten neighbours would show one mistake
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """One picture of a report."""
+    """One image of a report."""
 
     record: Record
     error: str  # in words
@@ -72,7 +72,7 @@ def badness(record: Record, tolerance: Tolerance) -> float:
 def show(
     result: ResultFile, records: Sequence[Record], options: ReadOptions, vehicle: VehicleParameters
 ) -> list[ShownFrame]:
-    """Read the pictures of some records from their bags and draw them."""
+    """Read the images of some records from their bags and draw them."""
     images: dict[tuple[str, int], np.ndarray] = {}
     paths = {bag["Name"]: Path(bag["Path"]) for bag in result.condition.get("Bags", [])}
     for name in dict.fromkeys(record.bag for record in records):
@@ -81,7 +81,7 @@ def show(
             for sample in read_selected(paths[name], indices, options):
                 images[name, sample.index] = sample.frame.image
         except (OwledError, KeyError) as error:
-            logger.warning("no pictures of %s in the report: %s", name, error)
+            logger.warning("no images of %s in the report: %s", name, error)
     shown = []
     for record in records:
         image = images.get(record.key)
@@ -91,8 +91,8 @@ def show(
 
 
 def _drawn(image: np.ndarray, record: Record, vehicle: VehicleParameters) -> np.ndarray:
-    height = max(2, round(image.shape[0] * PICTURE_WIDTH / image.shape[1]))
-    small = cv2.resize(image, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA)
+    height = max(2, round(image.shape[0] * IMAGE_WIDTH / image.shape[1]))
+    small = cv2.resize(image, (IMAGE_WIDTH, height), interpolation=cv2.INTER_AREA)
     ego = EgoState(record.stamp, record.speed, record.yaw_rate)
     overlay = Overlay(answer=_answer_of(record), ego=ego, title=f"{record.bag} #{record.index}")
     return draw_overlay(small, overlay, PinholeView(), vehicle)
@@ -120,6 +120,6 @@ def _words(record: Record) -> str:
     return ", ".join(parts)
 
 
-def _data_uri(picture: np.ndarray) -> str:
-    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+def _data_uri(image: np.ndarray) -> str:
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -1,4 +1,4 @@
-"""The inference thread: newest picture first, action before description, questions and model changes between pictures. Needs no ROS."""
+"""The inference thread: newest image first, action before description, questions and model changes between images. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from owled_ros.driving.engine import Engine
 from owled_ros.driving.prediction import Generation, ModelIdentity, Reason, SceneAnswer
-from owled_ros.nodes.ladder import Arrival, Ladder, Limits, Outcome, is_out_of_memory
-from owled_ros.nodes.slot import NewestSlot
+from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_out_of_memory
+from owled_ros.onboard.slot import NewestSlot
 
 IDLE_S = 0.05
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Question:
-    """A question about the newest picture; `done` is called once, with the answer or with words why there is none."""
+    """A question about the newest image; `done` is called once, with the answer or with words why there is none."""
 
     text: str
     deadline: float  # [s] monotonic
@@ -32,12 +32,12 @@ class Question:
 class Counters:
     """What the thread has done since it started."""
 
-    answered: int = 0  # pictures that the model answered
+    answered: int = 0  # images that the model answered
     published: int = 0  # valid actions
-    withheld: int = 0  # pictures without a valid action
+    withheld: int = 0  # images without a valid action
     errors: int = 0  # failed inferences
     described: int = 0
-    yielded: int = 0  # descriptions given up for a newer picture
+    yielded: int = 0  # descriptions given up for a newer image
 
 
 class Worker:
@@ -59,7 +59,7 @@ class Worker:
         self._on_outcome, self._on_scene = on_outcome, on_scene
         self._questions: deque[Question] = deque()
         self._next_engine: tuple[Engine, Callable[[], None]] | None = None
-        self._last: Outcome | None = None  # of the picture that the engine has seen last
+        self._last: Outcome | None = None  # of the image that the engine has seen last
         self._described: Outcome | None = None
         self._described_at = -1e9
         self._due_since: float | None = None
@@ -83,7 +83,7 @@ class Worker:
         self.slot.wake()
 
     def exchange(self, engine: Engine, done: Callable[[], None]) -> None:
-        """Switch to another engine between two pictures; the old one is closed, then `done` is called."""
+        """Switch to another engine between two images; the old one is closed, then `done` is called."""
         self._next_engine = (engine, done)
         self.slot.wake()
 
@@ -95,8 +95,8 @@ class Worker:
                 if arrival is not None and not self._stopping.is_set():
                     self._act(arrival)
                 self._after()
-            except Exception:  # a fault of ours: say it and go on with the next picture
-                logger.exception("the inference thread failed on a picture")
+            except Exception:  # a fault of ours: say it and go on with the next image
+                logger.exception("the inference thread failed on an image")
         for question in self._questions:
             question.done(None, "the node stops", 0, ModelIdentity(""))
         if self.ladder.engine is not None:
@@ -127,7 +127,7 @@ class Worker:
         self._on_outcome(outcome)
 
     def _after(self) -> None:
-        """Use the time until the next picture."""
+        """Use the time until the next image."""
         self._give_up_questions()
         if self._last is None or self.ladder.prefix is None or self.ladder.engine is None:
             return
@@ -189,7 +189,7 @@ class Worker:
         for question in [item for item in self._questions if time.monotonic() > item.deadline]:
             self._questions.remove(question)
             seen = self.ladder.frame is not None
-            why = "driving left no time for an answer; allow more time" if seen else "no picture has been seen yet"
+            why = "driving left no time for an answer; allow more time" if seen else "no image has been seen yet"
             question.done(None, f"no answer within the time limit: {why}", 0, ModelIdentity(""))
 
     def _broken(self, error: Exception) -> None:

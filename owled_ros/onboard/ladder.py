@@ -1,7 +1,7 @@
 """From an image message to an action or the reason why there is none: the ladder of the driving node. Needs numpy, no ROS.
 
 Every rung can fail; whatever fails names its reason, and no action leaves. The first rungs cost microseconds, so a
-picture that cannot be used never reaches the model.
+image that cannot be used never reaches the model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one picture."""
+    """What became of one image."""
 
     stamp: int  # [ns]
     frame_id: str
@@ -70,14 +70,14 @@ class Outcome:
 
 
 class Ladder:
-    """Climbs the rungs for one picture after the other; the engine may be exchanged between two of them."""
+    """Climbs the rungs for one image after the other; the engine may be exchanged between two of them."""
 
     def __init__(self, decode: Callable[[Any], np.ndarray], now: Callable[[], int]) -> None:
         """Take a decoder of image messages and the ROS clock [ns]."""
         self.engine: Engine | None = None
         self.clock_jumps = 0
-        self.prefix: Any = None  # of the last picture that the engine saw
-        self.frame: Frame | None = None  # the last picture that was decoded
+        self.prefix: Any = None  # of the last image that the engine saw
+        self.frame: Frame | None = None  # the last image that was decoded
         self.last_error = ""  # original words of the last failed inference
         self._decode, self._now = decode, now
         self._last_stamp: int | None = None
@@ -94,7 +94,7 @@ class Ladder:
                 self.clock_jumps += not self._ego.add(ego)
 
     def climb(self, arrival: Arrival, limits: Limits) -> Outcome:
-        """Try to get an action out of a picture."""
+        """Try to get an action out of an image."""
         self.prefix = None
         base = Outcome(arrival.stamp, arrival.frame_id, Reason.UNKNOWN, "")
         self._follow_clock(arrival)
@@ -145,7 +145,7 @@ class Ladder:
         answer = withhold_below(outcome.answer, floor)
         late = max(outcome.frame_age_s, outcome.latency_ms / 1e3)
         if answer.valid and late > limits.deadline_s:
-            detail = f"the action came {late:.3f} s after the picture; the deadline is {limits.deadline_s:g} s"
+            detail = f"the action came {late:.3f} s after the image; the deadline is {limits.deadline_s:g} s"
             answer = replace(answer, action=None, reason=Reason.LATE, detail=detail)
         return replace(outcome, answer=answer, reason=answer.reason, detail=answer.detail)
 
@@ -169,12 +169,12 @@ class Ladder:
             return Reason.CLOCK_JUMP, "use_sim_time is set, but no /clock has come; play the bag with --clock"
         if age > OTHER_CLOCK_S:
             hint = "play the bag with --clock and set use_sim_time"
-            return Reason.CLOCK_JUMP, f"the picture's stamp is {_long(age)} older than the node's clock; {hint}"
+            return Reason.CLOCK_JUMP, f"the image's stamp is {_long(age)} older than the node's clock; {hint}"
         if age < -MAX_AHEAD_S:
             hint = "is use_sim_time set on one side only?"
-            return Reason.CLOCK_JUMP, f"the picture's stamp is {_long(-age)} ahead of the node's clock; {hint}"
+            return Reason.CLOCK_JUMP, f"the image's stamp is {_long(-age)} ahead of the node's clock; {hint}"
         if age > limits.max_frame_age_s:
-            return Reason.STALE_IMAGE, f"the picture is {age:.3f} s old; the limit is {limits.max_frame_age_s:g} s"
+            return Reason.STALE_IMAGE, f"the image is {age:.3f} s old; the limit is {limits.max_frame_age_s:g} s"
         return None
 
     def _ego_at(self, stamp: int, max_gap_s: float) -> tuple[EgoState | None, Reason, str]:
@@ -188,7 +188,7 @@ class Ladder:
         if ego is None:
             gap = (stamp - newest.stamp) / NANOSECONDS
             side = "older than" if gap > 0 else "newer than"
-            detail = f"the newest odometry is {_long(abs(gap))} {side} the picture; the limit is {max_gap_s:g} s"
+            detail = f"the newest odometry is {_long(abs(gap))} {side} the image; the limit is {max_gap_s:g} s"
             return None, Reason.STALE_EGO, detail
         return ego, Reason.VALID, ""
 

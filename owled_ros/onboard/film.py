@@ -1,4 +1,4 @@
-"""Keep what was driven: overlay film and picture, and a bag; written in a thread, so that driving does not wait. Needs cv2, no ROS."""
+"""Keep what was driven: overlay film and image, and a bag; written in a thread, so that driving does not wait. Needs cv2, no ROS."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from owled_ros.driving.overlay import Overlay, PinholeView, draw_overlay
 from owled_ros.driving.vehicle import VehicleParameters
 
-FILM, PICTURE = "drive.mp4", "overlay.png"
-WAITING = 60  # pictures that may wait to be written; the rest is left out and counted
+FILM, IMAGE = "drive.mp4", "overlay.png"
+WAITING = 60  # images that may wait to be written; the rest is left out and counted
 logger = logging.getLogger(__name__)
 
 
@@ -51,18 +51,18 @@ class Scribe:
 
 
 class Film:
-    """Writes `drive.mp4` and, at the end, the most telling picture as `overlay.png`."""
+    """Writes `drive.mp4` and, at the end, the most telling image as `overlay.png`."""
 
     def __init__(self, directory: Path, rate_hz: float, width: int, view: PinholeView | None) -> None:
         self.directory = directory
-        self.pictures = 0
+        self.images = 0
         self._rate, self._width, self._view = rate_hz, width, view
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._best: tuple[float, np.ndarray, Overlay] | None = None
 
     def add(self, image: np.ndarray, overlay: Overlay) -> None:
-        """Draw and write a picture (H, W, 3) uint8 RGB."""
+        """Draw and write an image (H, W, 3) uint8 RGB."""
         worth = telling(overlay)
         if self._best is None or worth > self._best[0]:
             self._best = (worth, image, overlay)
@@ -82,15 +82,15 @@ class Film:
         if size != self._size:
             drawn = cv2.resize(drawn, self._size, interpolation=cv2.INTER_AREA)
         self._writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-        self.pictures += 1
+        self.images += 1
 
     def close(self) -> None:
-        """Finish the film and write the picture."""
+        """Finish the film and write the image."""
         if self._writer is not None:
             self._writer.release()
         if self._best is not None:
             drawn = draw_overlay(self._best[1], self._best[2], self._view, VehicleParameters())
-            cv2.imwrite(str(self.directory / PICTURE), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            cv2.imwrite(str(self.directory / IMAGE), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
 
 def telling(overlay: Overlay) -> float:
