@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,18 @@ def test_stale_odometry_is_not_used(bench: Bench) -> None:
     answer = bench.drive_until("STALE_EGO", ego=lambda: None)
     assert "older than the image" in answer["detail"]
     bench.status("odometry", "stale: no message for")
+    bench.drive_until("VALID")
+
+
+def test_every_silent_input_is_logged_for_itself(bench: Bench, process: NodeProcess) -> None:
+    """One throttle for all would log the first input of the list and hide the other."""
+    said = len(process.text())
+
+    def both() -> bool:
+        lines = process.text()[said:]
+        return all(re.search(rf"stale: no message .* on {NODE}/input/{name}", lines) for name in ("image", "odometry"))
+
+    assert bench.spin_until(both), process.text()[said:]
     bench.drive_until("VALID")
 
 

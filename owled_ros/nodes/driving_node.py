@@ -40,6 +40,7 @@ from owled_ros.nodes.spinning import spin_node
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome
 from owled_ros.onboard.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
 from owled_ros.onboard.model_paths import requested_model
+from owled_ros.onboard.throttle import Throttle
 from owled_ros.onboard.worker import Worker
 
 PARAMETER_FILE = "driving_node.param.yaml"
@@ -67,7 +68,8 @@ class DrivingNode(ManagedNode):
         self._outcome: Outcome | None = None
         self._scene: tuple[SceneAnswer, float] | None = None
         self._valid_at: float | None = None
-        self._logged: tuple[str, float] = ("", 0.0)
+        self._throttle = Throttle(LOG_PERIOD_S)
+        self._was_valid = False  # what the last logged outcome said
         parameters.declare(self, parameters.ENTRIES)
         self.settings = parameters.read_settings(self)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -109,6 +111,7 @@ class DrivingNode(ManagedNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Publish and subscribe."""
         self._outcome = self._valid_at = self._scene = None
+        self._was_valid = False
         self._advertise()
         self._subscribe()
         self._active = True
@@ -217,15 +220,17 @@ class DrivingNode(ManagedNode):
             compressed.publish(conversions.rgb_to_compressed(drawn, outcome.stamp, outcome.frame_id))
 
     def _log(self, outcome: Outcome) -> None:
-        """Log a reason when it is new, and every LOG_PERIOD_S while it lasts."""
-        reason, now = outcome.reason.name, time.monotonic()
-        if reason == self._logged[0] and (outcome.valid or now - self._logged[1] < LOG_PERIOD_S):
+        """Log that actions leave when they begin to, and a reason why not when it is new and while it lasts."""
+        if outcome.valid and self._was_valid:
             return
-        self._logged = (reason, now)
+        words = "publishing actions" if outcome.valid else f"no action: {outcome.reason.name}: {outcome.detail}"
+        if not self._throttle.due(words):
+            return
+        self._was_valid = outcome.valid
         if outcome.valid:
-            self.get_logger().info("publishing actions")
+            self.get_logger().info(words)
         else:
-            self.get_logger().warning(f"no action: {reason}: {outcome.detail}")
+            self.get_logger().warning(words)
 
     # Making and unmaking
 
@@ -289,8 +294,8 @@ class DrivingNode(ManagedNode):
         for item in self._watches:
             level, words = judge_input(self, item, self.settings.input_timeout_s)
             self.diagnostics.report(item.part, level, words, topic=item.topic, messages=item.count)
-            if level is Level.ERROR:
-                self.get_logger().warning(words, throttle_duration_sec=LOG_PERIOD_S)
+            if level is Level.ERROR and self._throttle.due(words):
+                self.get_logger().warning(words)
         if self._worker is not None:
             report_inference(self.diagnostics, self._worker, self._outcome)
             if self._active:
