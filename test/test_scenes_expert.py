@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from owled_ros.driving.answer import Light, Manoeuvre, ObjectKind
-from owled_ros.driving.vehicle import Pose
+from owled_ros.driving.vehicle import VehicleState
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.expert import constant_speed_action, expert_action
 from owled_ros.scenes.look import draw_look
@@ -26,7 +26,7 @@ def bend(curvature: float, speed: float, offset: float = 0.0, turn: float = 0.0)
     x = s if curvature == 0 else np.sin(heading) / curvature
     y = np.zeros(400) if curvature == 0 else (1 - np.cos(heading)) / curvature
     road = Road(x, y, heading, np.full(400, curvature))
-    return Stage(road, draw_look(np.random.default_rng(0)), Pose(y=offset, yaw=turn, speed=speed), 0.0)
+    return Stage(road, draw_look(np.random.default_rng(0)), VehicleState(y=offset, heading=turn, speed=speed), 0.0)
 
 
 def test_free_road() -> None:
@@ -116,6 +116,6 @@ def test_the_expert_comes_to_rest_before_a_red_light() -> None:
         action = expert_action(stage, seen)
         speed = max(0.0, stage.ego.speed + 0.1 * action.acceleration)
         stage.ego_s += 0.05 * (speed + stage.ego.speed)
-        stage.ego = Pose(stage.ego_s, 0.0, 0.0, speed)
+        stage.ego = VehicleState(stage.ego_s, 0.0, 0.0, speed)
     assert stage.ego.speed < 0.05
     assert 0.0 < 50.0 - ego_front(stage.ego_s) < 2.5

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from owled_ros.driving.answer import Light, ObjectKind
-from owled_ros.driving.vehicle import Pose
+from owled_ros.driving.vehicle import VehicleState
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.look import draw_look
 from owled_ros.scenes.render import render
@@ -25,7 +25,7 @@ def straight(**actors: list) -> Stage:  # type: ignore[type-arg]
     s = np.arange(400) * STEP
     road = Road(s, np.zeros(400), np.zeros(400), np.zeros(400))
     look = replace(draw_look(np.random.default_rng(3)), pitch=0.0)
-    return Stage(road, look, Pose(speed=8.0), 0.0, **actors)
+    return Stage(road, look, VehicleState(speed=8.0), 0.0, **actors)
 
 
 def lead(distance: float, **values: float) -> Car:

@@ -83,7 +83,7 @@ def test_only_a_red_light_forbids_crossing_its_line(clock: float, outcome: Outco
     world = empty_world()
     world.stage.lights[:] = [TrafficLight(world.stage.ego_s + 12.0)]
     world._clocks[:] = [clock]  # 14 s after green begins the light turns red for 11 s
-    world.stage.ego = type(world.stage.ego)(world.stage.ego.x, world.stage.ego.y, world.stage.ego.yaw, 10.0)
+    world.stage.ego = type(world.stage.ego)(world.stage.ego.x, world.stage.ego.y, world.stage.ego.heading, 10.0)
     for _ in range(15):
         world.step(0.0, 0.0, 0.1)
     assert world.outcome is outcome
@@ -106,7 +106,7 @@ def test_a_drive_that_stands_still_times_out() -> None:
 
 def test_yaw_rate_and_stamp_belong_to_the_motion() -> None:
     world = empty_world()
-    world.stage.ego = type(world.stage.ego)(world.stage.ego.x, world.stage.ego.y, world.stage.ego.yaw, 7.0)
+    world.stage.ego = type(world.stage.ego)(world.stage.ego.x, world.stage.ego.y, world.stage.ego.heading, 7.0)
     world.step(0.0, 0.1, 0.05)
     # 7 m/s * tan(0.1) / 2.8 m
     assert world.ego.yaw_rate == pytest.approx(7.0 * math.tan(0.1) / 2.8, rel=1e-6)
@@ -115,7 +115,7 @@ def test_yaw_rate_and_stamp_belong_to_the_motion() -> None:
 
 def test_a_withheld_action_brakes() -> None:
     world = empty_world()
-    world.stage.ego = type(world.stage.ego)(world.stage.ego.x, world.stage.ego.y, world.stage.ego.yaw, 5.0)
+    world.stage.ego = type(world.stage.ego)(world.stage.ego.x, world.stage.ego.y, world.stage.ego.heading, 5.0)
     route = play(world, lambda moment: None, CAMERA, image=False)
     next(route)
     next(route)

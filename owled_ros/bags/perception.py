@@ -36,7 +36,7 @@ LIGHT_TYPES = ("autoware_perception_msgs/msg/TrafficLightGroupArray",)
 
 
 @dataclass(frozen=True)
-class _Pose:
+class _EgoPose:
     frame: str
     x: float
     y: float
@@ -49,7 +49,7 @@ class PerceivedScenes:
     def __init__(self) -> None:
         self._objects: list[tuple[int, Any]] = []
         self._lights: list[tuple[int, Light]] = []
-        self._poses: list[tuple[int, _Pose]] = []
+        self._poses: list[tuple[int, _EgoPose]] = []
         self.fault = ""  # why objects could not be used
 
     def add(self, msgtype: str, message: Any, stamp: int) -> None:
@@ -61,7 +61,7 @@ class PerceivedScenes:
         elif msgtype == types.ODOMETRY:
             pose = message.pose.pose
             yaw = _yaw(pose.orientation)
-            self._poses.append((stamp, _Pose(message.header.frame_id, pose.position.x, pose.position.y, yaw)))
+            self._poses.append((stamp, _EgoPose(message.header.frame_id, pose.position.x, pose.position.y, yaw)))
 
     def clear(self) -> None:
         """Forget everything: the clock ran backwards."""
@@ -76,7 +76,7 @@ class PerceivedScenes:
             return None
         objects_stamp, message = found
         frame = message.header.frame_id
-        pose = _Pose(frame, 0.0, 0.0, 0.0)
+        pose = _EgoPose(frame, 0.0, 0.0, 0.0)
         if frame != BASE_FRAME:
             near = _nearest(self._poses, objects_stamp, POSE_TOLERANCE)
             if near is None or near[1].frame != frame:
@@ -106,7 +106,7 @@ def _colour(elements: Any) -> Light:
     return COLOURS[max(known, key=lambda item: item.confidence).color] if known else Light.UNKNOWN
 
 
-def _seen(message: Any, ego: _Pose) -> tuple[tuple[SceneObject, ...], tuple[SceneObject, ...]]:
+def _seen(message: Any, ego: _EgoPose) -> tuple[tuple[SceneObject, ...], tuple[SceneObject, ...]]:
     cars: list[SceneObject] = []
     pedestrians: list[SceneObject] = []
     for item in message.objects:
@@ -152,7 +152,7 @@ def _speed(kinematics: Any) -> float:
     return math.hypot(twist.twist.linear.x, twist.twist.linear.y)
 
 
-def _in_vehicle(pose: Any, ego: _Pose) -> tuple[float, float, float]:
+def _in_vehicle(pose: Any, ego: _EgoPose) -> tuple[float, float, float]:
     """Return x forward [m], y left [m] and heading [rad] of a pose as the vehicle sees it."""
     dx, dy = pose.position.x - ego.x, pose.position.y - ego.y
     cos, sin = math.cos(ego.yaw), math.sin(ego.yaw)

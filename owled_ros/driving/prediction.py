@@ -1,4 +1,4 @@
-"""What leaves the engine, is published and is scored. Needs driving.answer."""
+"""What leaves the engine, is published and is scored. Needs numpy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from owled_ros.driving.answer import Action, AnswerError, Scene, parse_action, parse_scene
+from owled_ros.driving.trajectory import Trajectory
 
 DECLINED_DETAIL = "the model does not know scenes like this one"
 
@@ -30,6 +31,14 @@ class Reason(IntEnum):
     DECLINED = 14  # the model itself answered "unknown"
     LOW_CONFIDENCE = 15
     LATE = 16
+    INFEASIBLE = 17  # the trajectory does not start at the vehicle, or is beyond its limits
+    MISSING_VIEW = 18  # a camera of the profile has sent nothing
+    STALE_VIEW = 19  # a camera has no image near the frame's stamp
+    NO_HISTORY = 20  # the past images or ego states that the model asks for are not there (yet)
+    POSE_JUMP = 21  # the localisation jumped: the past does not belong to the present
+    NO_COMMAND = 22  # the model asks for a navigation command and none has come
+    EXPIRED_COMMAND = 23  # the navigation command is too old
+    FALLING_STAMP = 24  # behind the stamp that was published last
 
 
 @dataclass(frozen=True)
@@ -49,16 +58,19 @@ class Generation:
     confidence: float  # [0, 1], see driving.confidence
     tokens: int
     seconds: float  # from the question to the last token
+    ids: tuple[int, ...] = ()  # generated tokens, special ones too, without the end token
+    reasoning: str = ""  # what the model said before its answer: earlier calls, reasoning tags
 
 
 @dataclass(frozen=True)
 class ActionAnswer:
-    """The action of one frame, or why there is none."""
+    """The trajectory of one frame with the action that it begins with, or why there is none."""
 
     generation: Generation
     action: Action | None
     reason: Reason
     detail: str = ""
+    trajectory: Trajectory | None = None  # None unless valid
 
     @property
     def valid(self) -> bool:
@@ -111,7 +123,7 @@ def withhold_below(answer: ActionAnswer, confidence_floor: float) -> ActionAnswe
     if not answer.valid or confidence >= confidence_floor:
         return answer
     detail = f"confidence {confidence:.2f} is below the floor {confidence_floor:.2f}"
-    return replace(answer, action=None, reason=Reason.LOW_CONFIDENCE, detail=detail)
+    return replace(answer, action=None, trajectory=None, reason=Reason.LOW_CONFIDENCE, detail=detail)
 
 
 def judge_scene(generation: Generation) -> SceneAnswer:

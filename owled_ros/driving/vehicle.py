@@ -31,12 +31,12 @@ class Controls:
 
 
 @dataclass(frozen=True)
-class Pose:
+class VehicleState:
     """Rear axle centre in a fixed frame."""
 
     x: float = 0.0  # [m]
     y: float = 0.0  # [m]
-    yaw: float = 0.0  # [rad]
+    heading: float = 0.0  # [rad]
     speed: float = 0.0  # [m/s]
 
 
@@ -49,16 +49,18 @@ def controls_of(acceleration: float, steering_tire_angle: float, vehicle: Vehicl
     )
 
 
-def bicycle_step(pose: Pose, acceleration: float, steering_tire_angle: float, dt: float, wheel_base: float) -> Pose:
+def bicycle_step(
+    state: VehicleState, acceleration: float, steering_tire_angle: float, dt: float, wheel_base: float
+) -> VehicleState:
     """Advance the kinematic bicycle by `dt` [s] with constant commands; the vehicle does not roll backwards."""
-    speed = max(0.0, pose.speed + acceleration * dt)
-    mean_speed = 0.5 * (pose.speed + speed)
+    speed = max(0.0, state.speed + acceleration * dt)
+    mean_speed = 0.5 * (state.speed + speed)
     turned = mean_speed * math.tan(steering_tire_angle) / wheel_base * dt
-    heading = pose.yaw + 0.5 * turned
-    return Pose(
-        x=pose.x + mean_speed * math.cos(heading) * dt,
-        y=pose.y + mean_speed * math.sin(heading) * dt,
-        yaw=pose.yaw + turned,
+    heading = state.heading + 0.5 * turned
+    return VehicleState(
+        x=state.x + mean_speed * math.cos(heading) * dt,
+        y=state.y + mean_speed * math.sin(heading) * dt,
+        heading=state.heading + turned,
         speed=speed,
     )
 

@@ -16,8 +16,8 @@ from owled_ros.bags.ego_track import EgoTrack
 from owled_ros.driving.frame import NANOSECONDS
 from owled_ros.driving.vehicle import (
     MIN_SPEED_FOR_STEERING,
-    Pose,
     VehicleParameters,
+    VehicleState,
     bicycle_step,
     steering_of_yaw_rate,
 )
@@ -53,14 +53,14 @@ def predicted_path(
     speed: float, acceleration: float, steering: float, vehicle: VehicleParameters
 ) -> list[tuple[float, float]]:
     """Drive the kinematic bicycle with a constant action; returns (x, y) [m] at PATH_TIMES_S in base_link."""
-    pose = Pose(speed=max(speed, 0.0))
+    state = VehicleState(speed=max(speed, 0.0))
     points = []
     steps = round(PATH_TIMES_S[-1] / STEP_S)
     wanted = {round(time / STEP_S) for time in PATH_TIMES_S}
     for step in range(1, steps + 1):
-        pose = bicycle_step(pose, acceleration, steering, STEP_S, vehicle.wheel_base)
+        state = bicycle_step(state, acceleration, steering, STEP_S, vehicle.wheel_base)
         if step in wanted:
-            points.append((pose.x, pose.y))
+            points.append((state.x, state.y))
     return points
 
 

@@ -81,7 +81,7 @@ def _drive(node: SourceNode, world: World, route: int, clock: WorldClock, limit_
         clock.wait(world.time)
         stamp = clock.stamp(world.time)
         ego = EgoState(stamp, world.ego.speed, world.ego.yaw_rate)
-        pose = (world.stage.ego.x, world.stage.ego.y, world.stage.ego.yaw)
+        pose = (world.stage.ego.x, world.stage.ego.y, world.stage.ego.heading)
         node.output.tick(stamp)
         node.output.move(ego, pose)
         node.keep_ego(ego, pose)

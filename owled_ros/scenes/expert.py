@@ -86,7 +86,7 @@ def pursuit(stage: Stage) -> float:
     x, y, _ = stage.road.pose_at(stage.ego_s + ahead)
     ego = stage.ego
     dx, dy = x - ego.x, y - ego.y
-    left = -dx * math.sin(ego.yaw) + dy * math.cos(ego.yaw)
+    left = -dx * math.sin(ego.heading) + dy * math.cos(ego.heading)
     return _clip(math.atan(2.0 * WHEEL_BASE * left / (dx * dx + dy * dy)), STEERING_RANGE)
 
 

@@ -100,7 +100,12 @@ class CameraFrame:
         """Place the camera on the ego."""
         ego = stage.ego
         ahead = camera.mount_forward
-        return cls(ego.x + ahead * math.cos(ego.yaw), ego.y + ahead * math.sin(ego.yaw), ego.yaw, stage.ego_s + ahead)
+        return cls(
+            ego.x + ahead * math.cos(ego.heading),
+            ego.y + ahead * math.sin(ego.heading),
+            ego.heading,
+            stage.ego_s + ahead,
+        )
 
     def ground(self, points: np.ndarray) -> np.ndarray:
         """Bring points (N, 2) of the plane into the camera's road frame (N, 3) with z = 0."""

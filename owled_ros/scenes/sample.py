@@ -13,7 +13,7 @@ import numpy as np
 
 from owled_ros.driving.answer import Action, Light, ObjectKind, Scene
 from owled_ros.driving.frame import EgoState
-from owled_ros.driving.vehicle import Pose
+from owled_ros.driving.vehicle import VehicleState
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.cast import draw_car_actor, draw_person
 from owled_ros.scenes.expert import CAMERA_TO_BUMPER, desired_speed, expert_action
@@ -76,7 +76,7 @@ def sample_stage(rng: np.random.Generator) -> Stage:
     zebras = _draw_zebras(rng, lines, camera_s)
     road = build_road(rng, ROAD_LENGTH, lines, zebras)
     gaps = tuple((line - 2.0, line + JUNCTION_END + 3.0) for line in lines)
-    stage = Stage(road, draw_look(rng), Pose(), ego_s, draw_scenery(rng, ROAD_LENGTH, gaps))
+    stage = Stage(road, draw_look(rng), VehicleState(), ego_s, draw_scenery(rng, ROAD_LENGTH, gaps))
     for index, line in enumerate(lines):
         other = Light(int(rng.choice([Light.RED, Light.YELLOW, Light.GREEN])))
         stage.lights.append(TrafficLight(line, state if index == 0 and state is not Light.NONE else other))
@@ -174,13 +174,13 @@ def _crossing_place(rng: np.random.Generator, stage: Stage, camera_s: float, sta
     return camera_s + float(rng.uniform(5, 18) if rng.random() < 0.5 else rng.uniform(5, 42))
 
 
-def _perturbed_ego(rng: np.random.Generator, stage: Stage, camera_s: float) -> Pose:
+def _perturbed_ego(rng: np.random.Generator, stage: Stage, camera_s: float) -> VehicleState:
     """Place the ego beside its lane centre, at a speed that often fits the situation."""
     offset = float(rng.uniform(-0.9, 0.9))
     turn = float(rng.uniform(-0.08, 0.08))
     _, _, heading = stage.road.pose(stage.ego_s)
     point = stage.road.points(np.array([stage.ego_s]), offset)[0]
-    return Pose(float(point[0]), float(point[1]), float(heading) + turn, _draw_speed(rng, stage, camera_s))
+    return VehicleState(float(point[0]), float(point[1]), float(heading) + turn, _draw_speed(rng, stage, camera_s))
 
 
 def _draw_speed(rng: np.random.Generator, stage: Stage, camera_s: float) -> float:

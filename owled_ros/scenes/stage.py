@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from owled_ros.driving.answer import Light, ObjectKind, Scene, SceneObject
-from owled_ros.driving.vehicle import Pose
+from owled_ros.driving.vehicle import VehicleState
 from owled_ros.scenes.look import Building, Colour, Look, Tree
 from owled_ros.scenes.road import POLE_AFTER_LINE, Road
 
@@ -76,7 +76,7 @@ class Stage:
 
     road: Road
     look: Look
-    ego: Pose  # rear axle
+    ego: VehicleState  # rear axle
     ego_s: float  # [m] of the rear axle
     scenery: tuple[Building | Tree, ...] = ()
     cars: list[Car] = field(default_factory=list)

@@ -12,7 +12,7 @@ import numpy as np
 
 from owled_ros.driving.answer import ACCELERATION_RANGE, STEERING_RANGE, Light, ObjectKind
 from owled_ros.driving.frame import NANOSECONDS, EgoState
-from owled_ros.driving.vehicle import Pose, VehicleParameters, bicycle_step
+from owled_ros.driving.vehicle import VehicleParameters, VehicleState, bicycle_step
 from owled_ros.scenes import traffic
 from owled_ros.scenes.cast import draw_car_actor, draw_person
 from owled_ros.scenes.look import draw_look, draw_scenery
@@ -95,7 +95,7 @@ class World:
         front_before = traffic.ego_front(stage.ego_s)
         before = stage.ego
         stage.ego = bicycle_step(before, acceleration, steering, dt, self._wheel_base)
-        self.yaw_rate = (stage.ego.yaw - before.yaw) / dt
+        self.yaw_rate = (stage.ego.heading - before.heading) / dt
         self.acceleration = acceleration
         stage.ego_s, offset, _ = stage.road.locate(stage.ego.x, stage.ego.y, stage.ego_s)
         self._set_lights(dt)
@@ -158,8 +158,8 @@ class World:
         """Name what the ego touches, or nothing."""
         ego = self.stage.ego
         centre_ahead = FRONT_OVERHANG - EGO_LENGTH / 2
-        middle = (ego.x + centre_ahead * math.cos(ego.yaw), ego.y + centre_ahead * math.sin(ego.yaw))
-        own = _rectangle(*middle, ego.yaw, EGO_LENGTH, EGO_WIDTH)
+        middle = (ego.x + centre_ahead * math.cos(ego.heading), ego.y + centre_ahead * math.sin(ego.heading))
+        own = _rectangle(*middle, ego.heading, EGO_LENGTH, EGO_WIDTH)
         for car in self.stage.cars:
             if abs(car.s - self.stage.ego_s) < 12:
                 x, y, heading = self.stage.road.pose_at(car.s)
@@ -180,7 +180,9 @@ class World:
         gaps = tuple((line - 2.0, line + JUNCTION_END + 3.0) for line in lines)
         x, y, heading = road.pose_at(START_S)
         speed = float(rng.uniform(0, 10))
-        stage = Stage(road, draw_look(rng), Pose(x, y, heading, speed), START_S, draw_scenery(rng, road.length, gaps))
+        stage = Stage(
+            road, draw_look(rng), VehicleState(x, y, heading, speed), START_S, draw_scenery(rng, road.length, gaps)
+        )
         stage.lights = [TrafficLight(line) for line in lines]
         self._add_cars(stage)
         self._add_people(stage)
@@ -194,7 +196,7 @@ class World:
             wish = float(rng.uniform(6.0, 12.5))
             gap = place - START_S - FRONT_OVERHANG - car.length / 2
             car.speed = min(wish, 0.6 * gap)
-            stage.ego = Pose(stage.ego.x, stage.ego.y, stage.ego.yaw, min(stage.ego.speed, 0.5 * gap))
+            stage.ego = VehicleState(stage.ego.x, stage.ego.y, stage.ego.heading, min(stage.ego.speed, 0.5 * gap))
             self._wishes[id(car)] = wish
             stage.cars.append(car)
             place += float(rng.uniform(14, 60))
