@@ -12,7 +12,6 @@ import os
 import sys
 from pathlib import Path
 
-from build import build_key, build_package
 from environment import build_environment, run_environment
 from installs import install_packages
 from layout import Layout
@@ -20,6 +19,8 @@ from machine import CANDIDATES, check_disk, check_platform, check_tools, choose_
 from problem import SetupProblem
 from stamps import hash_of, is_ready
 from steps import say
+
+from build import build_key, build_package
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130

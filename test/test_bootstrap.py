@@ -14,7 +14,6 @@ import pytest
 TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP / "bootstrap"))
 
-import build  # noqa: E402
 import command  # noqa: E402
 import environment  # noqa: E402
 import installs  # noqa: E402
@@ -25,6 +24,8 @@ import stamps  # noqa: E402
 import steps  # noqa: E402
 from layout import Layout  # noqa: E402
 from problem import SetupProblem  # noqa: E402
+
+import build  # noqa: E402
 
 PYTHON_311 = machine.Interpreter("python3", (3, 11), True, True, True, "/usr/bin/python3.11", "/usr/include/python3.11")
 
