@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import array
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import rclpy
@@ -33,7 +35,9 @@ from owled_ros.nodes.conversions import stamp_to_time
 TEST = Path(__file__).resolve().parent
 NODE = "/driving_node"
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0  # generous: a busy machine is slow, not wrong
+FIRST_DOMAIN, LAST_DOMAIN = 20, 101  # below: people's own; above: ports that Linux gives away
+_held: list[IO[str]] = []  # locks on domains, until the process ends
 
 
 class NodeProcess:
@@ -69,6 +73,19 @@ class NodeProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def free_domain() -> int:
+    """Return a ROS domain that no other test process on this machine has, for as long as this process lives."""
+    for domain in range(FIRST_DOMAIN, LAST_DOMAIN + 1):
+        try:
+            lock = open(Path(tempfile.gettempdir()) / f"owled_test_domain_{domain}.lock", "a")  # noqa: SIM115
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another test's, or another user's
+            continue
+        _held.append(lock)
+        return domain
+    raise AssertionError(f"all ROS domains from {FIRST_DOMAIN} to {LAST_DOMAIN} are taken by other tests")
 
 
 def fake_node(domain: int, log: Path, **parameters: Any) -> NodeProcess:
@@ -234,4 +251,4 @@ class Bench:
         return [result.reason for result in results if not result.successful]
 
 
-__all__ = ["BEST_EFFORT", "NODE", "Bench", "CompressedImage", "NodeProcess", "fake_node", "until"]
+__all__ = ["BEST_EFFORT", "NODE", "Bench", "CompressedImage", "NodeProcess", "fake_node", "free_domain", "until"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from owled_ros.driving.prediction import ActionAnswer, Generation, ModelIdentity
 from owled_ros.errors import OwledError
 
 CONTROL = "control.json"
+EXIT_CODE = 7  # of a process that leaves at the image number `exit_at`
 GOOD = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
 SCENE = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
 FAILURES: dict[str, Callable[[], BaseException]] = {
@@ -30,6 +32,7 @@ class FakeEngine:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.seen = 0
         self.identity = ModelIdentity(f"{directory.name}@fake")
 
     def control(self) -> dict[str, Any]:
@@ -40,6 +43,9 @@ class FakeEngine:
         time.sleep(control.get("delay_s", 0.0))
         if control.get("fail"):
             raise FAILURES[control["fail"]]()
+        self.seen += 1
+        if self.seen == control.get("exit_at"):
+            os._exit(EXIT_CODE)
         return frame
 
     def act(self, prefix: Frame) -> ActionAnswer:

@@ -16,17 +16,18 @@ pytest.importorskip("rclpy")
 pytest.importorskip("owled_ros.msg")
 
 import cv2
-from driving_rig import TEST, until
+from driving_rig import TEST, free_domain, until
 from fake_driving_node import make_model
 from rich.console import Console
 
 from owled_ros.demo.processes import node_environment, sweep_segments
+from owled_ros.demo.report import print_report
 from owled_ros.demo.run import DemoOptions, run_demo
 from owled_ros.demo.tally import Tally, percentiles
 from owled_ros.demo.view import image_of, line_of
 from owled_ros.errors import OwledError
 
-DOMAIN = 30
+DOMAIN = free_domain()
 FAKE = (str(TEST / "fake_driving_node.py"),)
 CRUISE = "cruise, acceleration +0.4 m/s2, steering +0.00 rad"
 
@@ -132,13 +133,82 @@ def test_nothing_answered_is_a_failure_with_the_cause(tmp_path: Path) -> None:
     assert alive(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"ROS_DOMAIN_ID": "300"}, "ROS_DOMAIN_ID is '300'"),
+        ({"RMW_IMPLEMENTATION": "rmw_nonsense"}, "rmw_nonsense"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "no node finds another"),
+    ],
+)
+def test_an_environment_that_cannot_work_is_refused_before_anything_starts(
+    variables: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    wanted = options(tmp_path, domain=None)
+    with pytest.raises(OwledError, match=words):
+        run_demo(wanted, quiet())
+    assert not wanted.out.exists()
+
+
+def test_waiting_for_the_model_ends(tmp_path: Path) -> None:
+    slow = make_model(tmp_path / "slow", load_s=120.0)
+    with pytest.raises(OwledError, match=r"the model is not loaded after 4 s.*--load-timeout"):
+        run_demo(options(tmp_path, model=slow, film=False, load_timeout_s=4.0), quiet())
+    assert alive(tmp_path) == []
+
+
+def test_nodes_that_cannot_find_each_other_are_told_apart_from_slow_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source is put into another domain: both run, neither sees the other."""
+    from owled_ros.demo import run
+
+    apart = (str(TEST / "in_another_domain.py"), str(free_domain()))
+    monkeypatch.setattr(run, "SOURCE", apart)
+    monkeypatch.setattr(run, "DISCOVERY_S", 1.0)
+    with pytest.raises(OwledError, match=rf"source_node has not found it.*ROS_DOMAIN_ID={DOMAIN}"):
+        run_demo(options(tmp_path, film=False), quiet())
+
+
+def test_a_drive_that_breaks_off_reports_and_fails(tmp_path: Path) -> None:
+    leaving = make_model(tmp_path / "leaving", text=CRUISE, exit_at=5)
+    with pytest.raises(OwledError, match="driving_node ended with code 7 during the drive"):
+        run_demo(options(tmp_path, model=leaving, film=False, seconds=0.0), quiet())
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["answered"] > 0
+
+
+def test_a_drive_without_any_action_reports_and_fails(tmp_path: Path) -> None:
+    vague = make_model(tmp_path / "vague", text="perhaps to the left")
+    with pytest.raises(OwledError, match=r"no action in .* answered images; the last was withheld for UNPARSED"):
+        run_demo(options(tmp_path, model=vague, film=False), quiet())
+    assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_the_report_fits_eighty_columns(tmp_path: Path) -> None:
+    tally = Tally()
+    tally.hear(ANSWER)
+    tally.hear({"event": "end", "slipped_s": 12.3, "left_out": 4, "problem": ""})
+    routes = [
+        {"seed": seed, "driver": name, "outcome": "red light", "driven": "100%", "mean speed": "10.9 m/s"}
+        for seed in (1000, 1001)
+        for name in ("model", "expert", "constant speed")
+    ]
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    print_report(console, tally, routes, "owled demo: bundled model, closed loop, seed 1000")
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("red light" in line and "10.9 m/s" in line for line in lines) == 6, "no row is broken into two lines"
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
 from rich.console import Console
 from owled_ros.demo.run import DemoOptions, run_demo
 out, model, fake = map(Path, sys.argv[1:4])
-run_demo(DemoOptions(out=out, model=str(model), driver=(str(fake),), width=320, height=180, domain=31, routes=100), Console())
+run_demo(DemoOptions(out=out, model=str(model), driver=(str(fake),), width=320, height=180, domain=int(sys.argv[4]), routes=100), Console())
 """
 
 
@@ -147,7 +217,7 @@ def test_no_child_outlives_the_demonstration(tmp_path: Path, number: int) -> Non
     model = make_model(tmp_path / "model", text=CRUISE)
     log = tmp_path / "log"
     with open(log, "wb") as stream:
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "out"), str(model), FAKE[0]]
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "out"), str(model), FAKE[0], str(DOMAIN)]
         demo = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         assert until(lambda: "m/s" in log.read_text(errors="replace") or demo.poll() is not None, 60), log.read_text()
@@ -233,7 +303,7 @@ def test_the_bundled_model_drives(tmp_path: Path) -> None:
         "--out",
         str(out),
     ]
-    command += ["--domain", "32", "--headless", "--threads", "1", "--set", "deadline_s:=60.0"]
+    command += ["--domain", str(DOMAIN), "--headless", "--threads", "1", "--set", "deadline_s:=60.0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((out / "report.json").read_text())

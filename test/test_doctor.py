@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from owled_ros import doctor
 from owled_ros.commands.doctor import register
-from owled_ros.doctor import Finding, Level, images, libraries, machine, ros, transport
+from owled_ros.doctor import Finding, Level, discovery, images, libraries, machine, ros, transport
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -148,3 +148,52 @@ def test_missing_ros_is_a_failure_with_the_way_out(monkeypatch: pytest.MonkeyPat
     finding = ros.check_ros()
     assert finding.level is Level.FAIL
     assert "./owled" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, ""),
+        ({"ROS_DOMAIN_ID": ""}, ""),
+        ({"ROS_DOMAIN_ID": " 232 "}, ""),
+        ({"ROS_DOMAIN_ID": "233"}, "ROS_DOMAIN_ID is '233'; expected a whole number from 0 to 232"),
+        ({"ROS_DOMAIN_ID": "-1"}, "expected a whole number"),  # rcl takes it for 0 without a word
+        ({"ROS_DOMAIN_ID": "5x"}, "expected a whole number"),
+        ({"ROS_DOMAIN_ID": "9" * 30}, "expected a whole number"),
+        ({"RMW_IMPLEMENTATION": "rmw_a"}, ""),
+        (
+            {"RMW_IMPLEMENTATION": "rmw_x"},
+            "RMW_IMPLEMENTATION is 'rmw_x', which is not installed; here are rmw_a, rmw_b",
+        ),
+        (
+            {"RMW_IMPLEMENTATION": "rmw_implementation"},
+            "is not installed",
+        ),  # the package that chooses, not a middleware
+        ({"RMW_IMPLEMENTATION": "rmw_x", "AMENT_PREFIX_PATH": ""}, ""),  # nobody knows what is installed
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}, ""),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "no node finds another"),
+        ({"ROS_STATIC_PEERS": "127.0.0.1;"}, ""),
+        ({"ROS_STATIC_PEERS": "127.0.0.1;nowhere.invalid"}, "'nowhere.invalid', which cannot be resolved"),
+        ({"FASTDDS_DEFAULT_PROFILES_FILE": "/nowhere.xml"}, "cannot be read (No such file or directory)"),
+        ({"FASTRTPS_DEFAULT_PROFILES_FILE": str(TOP / "README.md")}, "no XML"),
+    ],
+)
+def test_what_keeps_nodes_apart_is_one_sentence(variables: dict[str, str], words: str, tmp_path: Path) -> None:
+    for name in ("rmw_a", "rmw_b", "rmw_implementation"):
+        path = tmp_path / discovery.MIDDLEWARES / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    problem = discovery.discovery_problem({"AMENT_PREFIX_PATH": str(tmp_path), **variables})
+    assert words in problem
+    assert bool(words) == bool(problem)
+    assert "\n" not in problem
+
+
+def test_settings_of_discovery_are_listed_for_a_bug_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in discovery.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    assert discovery.check_discovery().found == "none is set"
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    assert discovery.check_discovery() == Finding("discovery", Level.OK, "ROS_DOMAIN_ID=7")
+    monkeypatch.setenv("ROS_DOMAIN_ID", "700")
+    assert discovery.check_discovery().level is Level.FAIL

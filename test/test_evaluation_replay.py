@@ -17,7 +17,6 @@ from owled_ros.evaluation.result import read_result
 from owled_ros.evaluation.scenario import Scenario
 
 EASY = Scenario.model_validate({"conditions": {"must_beat": []}})
-DOMAIN = 41
 GOOD = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
 SEEN = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
 
@@ -102,19 +101,21 @@ def stage(tmp_path):
 class Stage:
     def __init__(self, tmp_path: Path) -> None:
         self.home = tmp_path
+        self.domain = 0  # taken by the first node that starts
         self.bag = make_bag(tmp_path / "bag", images=30)
         self.scenario = tmp_path / "scenario.yaml"
         self.scenario.write_text("conditions: {must_beat: [], max_acceleration_mae_mps2: 0.7}")
         (tmp_path / "model").mkdir()
 
     def start(self, words: list[object], name: str, *remaps: str, **parameters: Any) -> Any:
-        from driving_rig import NodeProcess
+        from driving_rig import NodeProcess, free_domain
 
         arguments = [*map(str, words)]
         if remaps or parameters:
             arguments += ["--ros-args", *(part for remap in remaps for part in ("-r", remap))]
         arguments += [part for key, value in parameters.items() for part in ("-p", f"{key}:={value}")]
-        return NodeProcess(arguments, DOMAIN, self.home / f"{name}.log")
+        self.domain = self.domain or free_domain()
+        return NodeProcess(arguments, self.domain, self.home / f"{name}.log")
 
     def node(self, name: str, **parameters: Any) -> Any:
         return self.start(["-m", "owled_ros.nodes", name], name, **parameters)

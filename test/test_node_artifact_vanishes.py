@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("owled_ros.msg")
 
-from driving_rig import NODE, Bench, NodeProcess
+from driving_rig import NODE, Bench, NodeProcess, free_domain
 
 from owled_ros.models.driving_model import resolve_model
 from owled_ros.srv import LoadModel
 
 pytestmark = pytest.mark.slow
-DOMAIN = 25
+DOMAIN = free_domain()
 DELAYS_S = (0.0, 0.05, 0.15, 0.3, 0.6, 1.2)  # before the deletion; loading takes about half a second
 PATIENCE_S = 120.0
 

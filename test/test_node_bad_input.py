@@ -15,13 +15,13 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("owled_ros.msg")
 
-from driving_rig import BEST_EFFORT, NODE, Bench, CompressedImage, NodeProcess, fake_node, until
+from driving_rig import BEST_EFFORT, NODE, Bench, CompressedImage, NodeProcess, fake_node, free_domain, until
 from fake_driving_node import GOOD, SCENE, make_model
 from sensor_msgs.msg import Image
 
 from owled_ros.srv import AskQuestion, LoadModel
 
-DOMAIN = 22
+DOMAIN = free_domain()
 SECOND = 1_000_000_000
 
 

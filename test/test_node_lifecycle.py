@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("owled_ros.msg")
 
-from driving_rig import BEST_EFFORT, NODE, TEST, Bench, NodeProcess, fake_node, until
+from driving_rig import BEST_EFFORT, NODE, PATIENCE_S, TEST, Bench, NodeProcess, fake_node, free_domain, until
 from fake_driving_node import make_model
 from lifecycle_msgs.msg import Transition
 from rosgraph_msgs.msg import Clock
@@ -20,11 +20,12 @@ from rosgraph_msgs.msg import Clock
 from owled_ros.nodes.conversions import stamp_to_time
 
 SECOND = 1_000_000_000
+DOMAIN = free_domain()
 
 
 def test_a_failing_configure_keeps_the_words_and_can_be_repeated(tmp_path: Path) -> None:
     model = tmp_path / "model"
-    with fake_node(24, tmp_path / "log", model_path=model) as process, Bench(24) as bench:
+    with fake_node(DOMAIN, tmp_path / "log", model_path=model) as process, Bench(DOMAIN) as bench:
         process.wait_for_text("autostart failed")
         status = bench.status("model", f"model directory {model} has no control.json")
         assert status.level == status.ERROR
@@ -56,20 +57,20 @@ def test_a_failing_configure_keeps_the_words_and_can_be_repeated(tmp_path: Path)
 
 
 def test_exit_on_failure_ends_the_process_with_an_error(tmp_path: Path) -> None:
-    with fake_node(24, tmp_path / "log", model_path=tmp_path / "none", exit_on_failure=True) as process:
-        assert process.process.wait(20) == 1
+    with fake_node(DOMAIN, tmp_path / "log", model_path=tmp_path / "none", exit_on_failure=True) as process:
+        assert process.process.wait(PATIENCE_S) == 1
         assert "has no control.json" in process.text()
 
 
 def test_a_parameter_that_makes_no_sense_is_named(tmp_path: Path) -> None:
-    with fake_node(24, tmp_path / "log", model_path=make_model(tmp_path / "m"), dtype="float7") as process:
-        assert process.process.wait(20) != 0
+    with fake_node(DOMAIN, tmp_path / "log", model_path=make_model(tmp_path / "m"), dtype="float7") as process:
+        assert process.process.wait(PATIENCE_S) != 0
         assert "expected one of float32, bfloat16, float16" in process.text()
 
 
 def test_simulated_time_missing_wrong_and_jumping_back(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model")
-    with fake_node(25, tmp_path / "log", model_path=model, use_sim_time=True) as process, Bench(25) as bench:
+    with fake_node(DOMAIN, tmp_path / "log", model_path=model, use_sim_time=True) as process, Bench(DOMAIN) as bench:
         process.wait_for_text("odometry <-")
         clock = bench.node.create_publisher(Clock, "/clock", BEST_EFFORT)
         answer = bench.drive_until("CLOCK_JUMP")
@@ -98,8 +99,8 @@ def test_simulated_time_missing_wrong_and_jumping_back(tmp_path: Path) -> None:
 
 def test_incompatible_quality_of_service_is_named_and_comes_from_the_parameters(tmp_path: Path) -> None:
     overrides = {f"qos_overrides.{NODE}/input/image.subscription.reliability": "reliable"}
-    with fake_node(26, tmp_path / "log", model_path=make_model(tmp_path / "m"), input_timeout_s=0.3, **overrides):
-        with Bench(26) as bench:
+    with fake_node(DOMAIN, tmp_path / "log", model_path=make_model(tmp_path / "m"), input_timeout_s=0.3, **overrides):
+        with Bench(DOMAIN) as bench:
             status = bench.status("image", "incompatible QoS", meanwhile=bench.send_image)
             assert "bench: Best effort publisher and reliable subscription" in status.message
             bench.status("odometry", "receiving", meanwhile=bench.send_ego)
@@ -108,38 +109,38 @@ def test_incompatible_quality_of_service_is_named_and_comes_from_the_parameters(
 def test_no_publisher_is_named_with_the_remapped_topic(tmp_path: Path) -> None:
     arguments = [str(TEST / "fake_driving_node.py"), "--ros-args", "-p", f"model_path:={make_model(tmp_path / 'm')}"]
     arguments += ["-r", "~/input/image:=/front/image", "-r", "__ns:=/car1", "-p", "input_timeout_s:=0.3"]
-    with NodeProcess(arguments, 26, tmp_path / "log"), Bench(26) as bench:
+    with NodeProcess(arguments, DOMAIN, tmp_path / "log"), Bench(DOMAIN) as bench:
         bench.status("image", "no publisher on /front/image")
         bench.status("odometry", "no publisher on /car1/driving_node/input/odometry")
 
 
+END_S = 20.0  # a node leaves within 2 s on a quiet machine; what waits for the model takes three times as long as this
 MOMENTS = ("importing", "loading", "failed", "idle", "inferring")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_signals_end_the_node_at_any_moment(tmp_path: Path, moment: str, number: int) -> None:
-    model = make_model(tmp_path / "m", load_s=30.0 if moment == "loading" else 0.0, delay_s=0.0)
+    model = make_model(tmp_path / "m", load_s=3 * END_S if moment == "loading" else 0.0, delay_s=0.0)
     if moment == "failed":
         model = tmp_path / "none"
     words = {"loading": "loading ", "failed": "autostart failed", "idle": "odometry <-", "inferring": "odometry <-"}
-    with fake_node(27, tmp_path / "log", model_path=model) as process:
+    with fake_node(DOMAIN, tmp_path / "log", model_path=model) as process:
         if moment == "importing":
             assert until(lambda: _handles(process.process.pid, number))
         else:
             process.wait_for_text(words[moment])
         if moment == "inferring":
-            with Bench(27) as bench:
+            with Bench(DOMAIN) as bench:
                 bench.drive()
-                make_model(model, delay_s=30.0)
+                make_model(model, delay_s=3 * END_S)
                 bench.send_ego()
                 bench.send_image()
                 bench.spin(0.3)
         segments = _own_segments(process.process.pid)
-        code, seconds = process.end(number)
+        code, _ = process.end(number, END_S)
     assert code == 0, process.text()
     assert "Traceback" not in process.text()
-    assert seconds < 2.0 + 2.0 * _load(), "2 s, and more on a busy machine"
     assert [path for path in segments if path.exists()] == [], "shared memory is given back"
     assert segments or moment == "importing"
 
@@ -158,10 +159,6 @@ def _own_segments(pid: int) -> list[Path]:
     return [path.with_name(path.name.removesuffix("_el")) for path in named if "port" not in path.name]
 
 
-def _load() -> float:
-    return max(os.getloadavg()[0] / (os.cpu_count() or 1) - 1.0, 0.0)
-
-
 def test_signals_before_ros_is_imported_end_the_process(tmp_path: Path) -> None:
     source = (
         "from owled_ros.nodes.process import watch_signals, leave\n"
@@ -172,7 +169,7 @@ def test_signals_before_ros_is_imported_end_the_process(tmp_path: Path) -> None:
         "while True: time.sleep(0.01)\n"  # never looks at `stop`
     )
     log = tmp_path / "log"
-    with NodeProcess(["-c", source], 27, log) as process:
+    with NodeProcess(["-c", source], DOMAIN, log) as process:
         process.wait_for_text("ready")
         started = time.monotonic()
         code, _ = process.end(signal.SIGTERM)

@@ -19,7 +19,7 @@ import rclpy
 import yaml
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
-from driving_rig import NodeProcess, until
+from driving_rig import NodeProcess, free_domain, until
 from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -36,7 +36,7 @@ from owled_ros.srv import ListArtifacts, LoadModel, PromoteArtifact, RollbackArt
 TEST = Path(__file__).resolve().parent
 ROOT = TEST.parent
 NODE = "/recalibration_node"
-DOMAIN = 52
+DOMAIN, SECOND_DOMAIN, THIRD_DOMAIN = free_domain(), free_domain(), free_domain()
 PATIENCE_S = 60.0
 KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
 
@@ -272,9 +272,9 @@ def test_the_job_is_paused_while_driving_is_slow(bench: Bench, node: NodeProcess
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_signal_in_the_middle_of_a_job_ends_node_and_child(tmp_path: Path, number: int, expected: int) -> None:
-    bench = Bench(tmp_path / "second", DOMAIN + 2)
+    bench = Bench(tmp_path / "second", SECOND_DOMAIN)
     bench.control(at="gating", how="hang")
-    with NodeProcess(bench.arguments(), DOMAIN + 2, tmp_path / "log") as process:
+    with NodeProcess(bench.arguments(), SECOND_DOMAIN, tmp_path / "log") as process:
         process.wait_for_text("store ", PATIENCE_S)
         bench.send(seed=50)
         assert bench.at(Recalibrate.Feedback.STAGE_GATING)
@@ -320,7 +320,7 @@ def running_children(root: Path) -> list[str]:
 def test_a_wrong_parameter_is_said_at_the_start(
     bench: Bench, parameters: dict[str, str], words: str, tmp_path: Path
 ) -> None:
-    with NodeProcess(bench.arguments(exit_on_failure="true", **parameters), DOMAIN + 1, tmp_path / "log") as process:
+    with NodeProcess(bench.arguments(exit_on_failure="true", **parameters), THIRD_DOMAIN, tmp_path / "log") as process:
         process.process.wait(PATIENCE_S)
         assert process.process.returncode == 1
         assert words in process.text()

@@ -36,7 +36,8 @@ def demo(
     film: bool = typer.Option(True, help="Write the overlay film and image."),
     device: str = typer.Option("cpu", help="Torch device of the model."),
     threads: int = typer.Option(1, min=1, help="CPU threads of the model."),
-    domain: int | None = typer.Option(None, help="ROS domain; default: ROS_DOMAIN_ID, or 0."),
+    domain: int | None = typer.Option(None, min=0, max=232, help="ROS domain; default: ROS_DOMAIN_ID, or 0."),
+    load_timeout: float = typer.Option(600.0, min=1.0, help="Give up when the model is not loaded by then [s]."),
     set_parameter: list[str] = typer.Option(
         [], "--set", help="Further driving_node parameter, as name:=value; may be repeated."
     ),
@@ -44,7 +45,8 @@ def demo(
     """Watch a driving model read a camera and act, in closed loop, through real ROS 2 nodes.
 
     A rendered world (or a bag, or a clip) publishes camera and odometry; driving_node, in its own process, answers over DDS, and its
-    actions move the ego. At the end a report, a film and an image lie in the output directory. The exit code is 1 when nothing was answered.
+    actions move the ego. At the end a report, a film and an image lie in the output directory. The exit code is 1 when it
+    could not start, broke off, or gave no action at all.
 
     Examples:  owled demo   |   owled demo --routes 5 --record drive_bag   |   owled demo --bag drive_bag --fast   |   owled demo --video clip.mp4
     """  # fmt: skip
@@ -60,6 +62,6 @@ def demo(
     options = DemoOptions(
         out=directory, source=source, path=path, model=model, routes=routes, seconds=seconds, seed=seed, rate_hz=rate,
         width=width, height=height, lockstep=fast, record=record, film=film, device=device, threads=threads, domain=domain,
-        parameters=tuple(set_parameter),
+        load_timeout_s=load_timeout, parameters=tuple(set_parameter),
     )  # fmt: skip
     run_demo(options, Console(force_terminal=False if headless else None))

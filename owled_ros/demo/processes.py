@@ -43,9 +43,13 @@ class Child:
         """Exit code, None while it runs."""
         return self.process.poll()
 
+    def text(self) -> str:
+        """Return its log."""
+        return self.log.read_text(errors="replace")
+
     def tail(self, lines: int = 12) -> str:
         """Return the end of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.text().splitlines()[-lines:])
 
     def end(self, timeout: float = ORDERLY_S) -> None:
         """Ask it to end, and kill it when it does not."""
@@ -74,19 +78,18 @@ def reaped(*started: Child) -> Iterator[None]:
             sweep_segments(before)
 
 
-def node_environment(domain: int | None) -> dict[str, str]:
-    """Return the environment of the nodes: our Fast DDS profile and malloc settings where none are set; this machine only."""
+def transport_environment() -> dict[str, str]:
+    """Return this process' environment with our Fast DDS profile and malloc settings where none are set."""
     config = shipped("config")
     profile = str(config / "fastdds.xml")
-    defaults = {
-        "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
-        "FASTDDS_DEFAULT_PROFILES_FILE": profile,
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "PYTHONUNBUFFERED": "1",
-        "RCUTILS_COLORIZED_OUTPUT": "0",
-        **_read_settings(config / "transport.env"),
-    }
-    environment = {**defaults, **os.environ}
+    profiles = {"FASTRTPS_DEFAULT_PROFILES_FILE": profile, "FASTDDS_DEFAULT_PROFILES_FILE": profile}
+    return {**profiles, "PYTHONUNBUFFERED": "1", **_read_settings(config / "transport.env"), **os.environ}
+
+
+def node_environment(domain: int | None) -> dict[str, str]:
+    """Return the environment of the demonstration's nodes: as for any node of ours, on this machine only unless set."""
+    kept_here = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "RCUTILS_COLORIZED_OUTPUT": "0"}
+    environment = {**kept_here, **transport_environment()}
     if domain is not None:
         environment["ROS_DOMAIN_ID"] = str(domain)
     return environment

@@ -19,21 +19,27 @@ OTHERS: dict[str, Driver] = {"expert": expert_driver, "constant speed": constant
 
 
 def compare_routes(tally: Tally, period: float) -> list[dict[str, Any]]:
-    """Drive the same routes with the expert and at constant speed; one row per route that the model drove to its end."""
+    """Drive the same routes with the expert and at constant speed; a row per driver and route that the model drove to its end."""
     rows = []
     camera = Camera().resized(192, 192)
     for route in tally.routes:
         if route["outcome"] == "stopped":
             continue
-        row = {
-            "seed": route["seed"],
-            "model": f"{route['outcome']} ({route['progress']:.0%}, {route['mean_speed']:.1f} m/s)",
-        }
+        rows.append(_row(route["seed"], "model", route["outcome"], route["progress"], route["mean_speed"]))
         for name, driver in OTHERS.items():
             driven = drive_route(route["seed"], driver, camera, period)
-            row[name] = f"{driven.outcome.value} ({driven.progress:.0%}, {driven.mean_speed:.1f} m/s)"
-        rows.append(row)
+            rows.append(_row(route["seed"], name, driven.outcome.value, driven.progress, driven.mean_speed))
     return rows
+
+
+def _row(seed: int, driver: str, outcome: str, progress: float, mean_speed: float) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "driver": driver,
+        "outcome": outcome,
+        "driven": f"{progress:.0%}",
+        "mean speed": f"{mean_speed:.1f} m/s",
+    }
 
 
 def rows_of(tally: Tally) -> list[tuple[str, str]]:
@@ -84,11 +90,12 @@ def print_report(console: Console, tally: Tally, routes: list[dict[str, Any]], t
         table.add_row(name, value)
     console.print(table)
     if routes:
-        driven = Table(title="Routes in closed loop (outcome, part of the route, mean speed)")
+        driven = Table(title="Routes in closed loop")
         for name in routes[0]:
             driven.add_column(name)
-        for row in routes:
-            driven.add_row(*(str(value) for value in row.values()))
+        for row, following in zip(routes, [*routes[1:], None], strict=True):
+            last = following is not None and following["seed"] != row["seed"]
+            driven.add_row(*(str(value) for value in row.values()), end_section=last)
         console.print(driven)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import select
@@ -19,13 +18,16 @@ from rich.console import Console
 
 from owled_ros.demo.processes import Child, node_environment, reaped
 from owled_ros.demo.report import compare_routes, print_report, write_report
-from owled_ros.demo.tally import Tally
+from owled_ros.demo.tally import LOADING, VALID, Tally
 from owled_ros.demo.view import LiveView
+from owled_ros.doctor.discovery import discovery_problem, missing_ros, settings_in_force
 from owled_ros.errors import OwledError
 
 POLL_S = 0.1
 DRIVER_LOG, SOURCE_LOG = "driving_node.log", "source_node.log"
 SOURCE = ("-m", "owled_ros.nodes", "source_node")
+READY_WORDS = "image <- "  # in the driver's log when the model is loaded and the camera is listened to
+DISCOVERY_S = 30.0  # after which two nodes that start on this machine should have found each other
 REMAPS = ("~/input/image:=/camera/image", "~/input/odometry:=/ego/odometry")
 
 
@@ -49,19 +51,20 @@ class DemoOptions:
     device: str = "cpu"
     threads: int = 1
     domain: int | None = None
+    load_timeout_s: float = 600.0  # [s] until the model must be loaded
     parameters: tuple[str, ...] = ()  # further "name:=value" for driving_node
     driver: tuple[str, ...] = ("-m", "owled_ros.nodes", "driving_node")  # what Python runs
 
 
 def run_demo(options: DemoOptions, console: Console) -> Tally:
-    """Drive, show, report; raises OwledError when nothing was answered."""
-    _check(options)
+    """Drive, show, report; raises OwledError when it could not start, broke off, or gave no action at all."""
+    environment = node_environment(options.domain)
+    _check(options, environment)
     options.out.mkdir(parents=True, exist_ok=True)
     tally = Tally()
     title = _title(options)
-    interrupted = False
+    interrupted, died = False, None
     with _terminable():
-        environment = node_environment(options.domain)
         driver = Child(options.driver, _driver_arguments(options), environment, options.out / DRIVER_LOG)
         with contextlib.ExitStack() as stack:
             stack.enter_context(reaped(driver))
@@ -69,12 +72,15 @@ def run_demo(options: DemoOptions, console: Console) -> Tally:
             stack.enter_context(reaped(source))
             with LiveView(console, tally, title) as view:
                 try:
-                    _watch(driver, source, tally, view)
+                    _watch(driver, source, tally, view, options.load_timeout_s, environment)
                 except KeyboardInterrupt:
+                    if not tally.reasons:
+                        raise
                     interrupted = True
                     console.print("interrupted; finishing the report")
                     _drain(source, tally)
-    _judge(driver, source, tally)
+                died = driver.code  # None: it runs still, as it should
+    _judge_start(driver, source, tally, died)
     routes = [] if interrupted or options.source != "world" else compare_routes(tally, 1.0 / options.rate_hz)
     write_report(options.out, tally, routes, title)
     print_report(console, tally, routes, title)
@@ -83,16 +89,14 @@ def run_demo(options: DemoOptions, console: Console) -> Tally:
         console.print(
             f"recording: {options.record}  (ros2 bag play {options.record} --clock)", highlight=False, soft_wrap=True
         )
+    _judge_end(driver, source, tally, died)
     return tally
 
 
-def _check(options: DemoOptions) -> None:
-    for module in ("rclpy", "owled_ros.msg"):
-        if importlib.util.find_spec(module) is None:
-            raise OwledError(
-                f"{module} is not there: the demonstration needs ROS 2 and the built messages; run ./owled demo, which sets both up, "
-                "or source your ROS 2 and the workspace"
-            )
+def _check(options: DemoOptions, environment: dict[str, str]) -> None:
+    problem = missing_ros("owled demo") or discovery_problem(environment)
+    if problem:
+        raise OwledError(problem)
     if options.record is not None and options.record.exists():
         raise OwledError(f"{options.record} exists already; name a new directory for the recording")
     if options.path and not Path(options.path).exists():
@@ -136,14 +140,32 @@ def _title(options: DemoOptions) -> str:
     return f"owled demo: {options.model or 'bundled model'}, {what}"
 
 
-def _watch(driver: Child, source: Child, tally: Tally, view: LiveView) -> None:
-    """Read the source's events until it ends or the driver fails."""
+def _watch(
+    driver: Child, source: Child, tally: Tally, view: LiveView, load_timeout_s: float, environment: dict[str, str]
+) -> None:
+    """Read the source's events until it ends or the driver fails; raises OwledError when the drive does not begin in time."""
+    began = time.monotonic()
+    ready: float | None = None  # when both nodes were there and the driver listened
     for event in _events(source):
         if event is not None:
             tally.hear(event)
         view.update()
         if driver.code is not None:
             return
+        if not tally.waiting:
+            continue
+        now = time.monotonic()
+        if ready is None and tally.stage == LOADING and READY_WORDS in driver.text():
+            ready = now
+        if ready is not None and now - ready > DISCOVERY_S:
+            raise OwledError(
+                f"driving_node is ready, but source_node has not found it within {DISCOVERY_S:.0f} s: something keeps the nodes of this "
+                f"machine from discovering each other ({settings_in_force(environment)}); unset what you do not need, see owled doctor"
+            )
+        if ready is None and now - began > load_timeout_s:
+            what = "the model is not loaded" if tally.stage == LOADING else "source_node has not started"
+            log = driver.log if tally.stage == LOADING else source.log
+            raise OwledError(f"{what} after {load_timeout_s:g} s; give it longer with --load-timeout, or see {log}")
 
 
 def _events(source: Child) -> Iterator[dict[str, Any] | None]:
@@ -177,17 +199,39 @@ def _drain(source: Child, tally: Tally) -> None:
             return
 
 
-def _judge(driver: Child, source: Child, tally: Tally) -> None:
+def _judge_start(driver: Child, source: Child, tally: Tally, died: int | None) -> None:
+    """Raise where nothing was answered: there is nothing to report."""
     if tally.answered:
         return
-    if driver.code:
+    if died is not None:
         raise OwledError(
-            f"driving_node ended with code {driver.code} before it answered; the end of {driver.log}:\n{driver.tail()}"
+            f"driving_node ended with code {died} before it answered; the end of {driver.log}:\n{driver.tail()}"
         )
     if tally.error or source.code:
         raise OwledError(f"source_node failed: {tally.error or source.code}; the end of {source.log}:\n{source.tail()}")
     why = f"{tally.answer['reason']}: {tally.answer['detail']}" if tally.answer else "no word came from driving_node"
     raise OwledError(f"no image was answered ({why}); see {driver.log}")
+
+
+def _judge_end(driver: Child, source: Child, tally: Tally, died: int | None) -> None:
+    """Raise where the drive broke off, lost what it should keep, or gave no action; the report has been written by then."""
+    if died is not None:
+        raise OwledError(
+            f"driving_node ended with code {died} during the drive, the report covers what came before; the end of "
+            f"{driver.log}:\n{driver.tail()}"
+        )
+    if tally.error or source.code:
+        raise OwledError(
+            f"source_node failed during the drive, the report covers what came before: {tally.error or source.code}; the end of "
+            f"{source.log}:\n{source.tail()}"
+        )
+    if tally.end.get("problem"):
+        raise OwledError(f"film or recording are not whole: {tally.end['problem']}")
+    if not tally.reasons[VALID]:
+        raise OwledError(
+            f"the model gave no action in {tally.answered} answered images; the last was withheld for {tally.answer['reason']}: "
+            f"{tally.answer['detail']}"
+        )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 VALID = "VALID"
+STARTING, LOADING = "starting", "loading the model"
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Tally:
     scene: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] = field(default_factory=dict)
     error: str = ""
-    stage: str = "starting"
+    stage: str = STARTING
 
     def hear(self, event: dict[str, Any]) -> None:
         """Count an event."""
@@ -44,7 +45,12 @@ class Tally:
             self.error = event["message"]
         elif kind == "end":
             self.end = event
-        self.stage = {"waiting": "loading the model", "started": "driving", "end": "done"}.get(kind, self.stage)
+        self.stage = {"waiting": LOADING, "started": "driving", "end": "done"}.get(kind, self.stage)
+
+    @property
+    def waiting(self) -> bool:
+        """True until the drive has begun."""
+        return self.stage in (STARTING, LOADING)
 
     @property
     def answered(self) -> int:

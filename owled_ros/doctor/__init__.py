@@ -1,5 +1,6 @@
 """What `owled doctor` looks at, in the order of the table. Needs the standard library only."""
 
+from owled_ros.doctor.discovery import check_discovery
 from owled_ros.doctor.findings import Check, Finding, Level, as_json, examine
 from owled_ros.doctor.images import check_cv_bridge
 from owled_ros.doctor.libraries import check_numpy, check_opencv, check_python, check_torch, check_transformers
@@ -11,6 +12,7 @@ from owled_ros.doctor.transport import check_malloc, check_shared_memory, check_
 CHECKS: tuple[Check, ...] = (
     check_python,
     check_ros,
+    check_discovery,
     check_rmw,
     check_messages,
     check_transport_profile,

@@ -8,7 +8,7 @@ import sys
 
 from owled_ros.doctor.findings import Finding, Level, run_child
 
-PYTHON_RANGE = ((3, 10), (3, 13))
+PYTHON_RANGE = ((3, 11), (3, 13))  # as setup.py and pyproject.toml say
 TRANSFORMERS_MAJOR = 5
 
 
@@ -17,7 +17,9 @@ def check_python() -> Finding:
     version = sys.version_info[:2]
     found = f"{sys.version.split()[0]} at {sys.executable}"
     if not PYTHON_RANGE[0] <= version <= PYTHON_RANGE[1]:
-        return Finding("python", Level.WARN, found, "Tested with Python 3.10 to 3.13.")
+        return Finding(
+            "python", Level.WARN, found, f"Tested with Python {_dotted(PYTHON_RANGE[0])} to {_dotted(PYTHON_RANGE[1])}."
+        )
     return Finding("python", Level.OK, found)
 
 
@@ -56,3 +58,7 @@ def _library(module: str, code: str) -> Finding:
 def _version(module: str) -> str:
     names = importlib.metadata.packages_distributions().get(module, [])
     return importlib.metadata.version(names[0]) if names else "version unknown"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
