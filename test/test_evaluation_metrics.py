@@ -18,7 +18,7 @@ from owled_ros.evaluation.bootstrap import clip_numbers, interval_of_mean
 from owled_ros.evaluation.compare import action_agreement, paired_difference
 from owled_ros.evaluation.driving_metrics import brake_onsets, comfort
 from owled_ros.evaluation.frame_values import frame_values
-from owled_ros.evaluation.ground_truth import predicted_path, truth_of_motion
+from owled_ros.evaluation.ground_truth import truth_of_motion
 from owled_ros.evaluation.metrics import auroc, confidence_quality, summarise
 from owled_ros.evaluation.record import Record, Timing, Truth, frame_to_record, make_truth, record_to_frame
 
@@ -158,8 +158,11 @@ def test_truth_of_a_steady_turn():
     assert result.acceleration == pytest.approx(0.0, abs=1e-6)
     assert result.steering == pytest.approx(math.atan(2.5 / 50), abs=1e-6)
     assert result.path is not None
-    assert result.path[0] == pytest.approx((50 * math.sin(0.2), 50 * (1 - math.cos(0.2))), abs=2e-3)
-    assert result.path[2] == pytest.approx((50 * math.sin(0.6), 50 * (1 - math.cos(0.6))), abs=5e-3)
+    assert [point[0] for point in result.path] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]  # the drive ends at 4.98 s
+    for second in (1, 3):
+        arc = 0.2 * second
+        expected = (second, 50 * math.sin(arc), 50 * (1 - math.cos(arc)), arc, 10.0)
+        assert result.path[2 * second - 1] == pytest.approx(expected, abs=5e-3)
 
 
 def test_truth_of_braking_and_of_an_ending_drive():
@@ -168,8 +171,9 @@ def test_truth_of_braking_and_of_an_ending_drive():
     result = truth_of_motion(motion, SECOND, VEHICLE)
     assert result.acceleration == pytest.approx(-2.0)
     # from 8 m/s with -2 m/s2: 7, 12 and 15 m
-    assert [point[0] for point in result.path] == pytest.approx([7.0, 12.0, 15.0], abs=1e-6)
-    assert truth_of_motion(motion, int(3.4 * SECOND), VEHICLE).path is None
+    assert [point[1] for point in result.path[1::2]] == pytest.approx([7.0, 12.0, 15.0], abs=1e-6)
+    assert [point[4] for point in result.path[1::2]] == pytest.approx([6.0, 4.0, 2.0], abs=1e-6)
+    assert [point[0] for point in truth_of_motion(motion, int(3.4 * SECOND), VEHICLE).path] == [0.5]
     assert truth_of_motion(motion, int(3.4 * SECOND), VEHICLE).acceleration == pytest.approx(-2.0)
     assert truth_of_motion(motion, int(3.9 * SECOND), VEHICLE) == Truth()
     assert truth_of_motion(motion, -SECOND, VEHICLE) == Truth()
@@ -179,7 +183,7 @@ def test_a_hole_in_the_motion_ends_what_is_known():
     seconds = np.concatenate([np.arange(0, 1, 0.02), np.arange(2, 6, 0.02)])
     motion = track(seconds, np.full(len(seconds), 5.0), np.zeros(len(seconds)))
     assert truth_of_motion(motion, int(0.9 * SECOND), VEHICLE) == Truth()
-    assert truth_of_motion(motion, int(0.2 * SECOND), VEHICLE).path is None
+    assert [point[0] for point in truth_of_motion(motion, int(0.2 * SECOND), VEHICLE).path] == [0.5]
 
 
 def test_steering_is_unknown_at_standstill_and_measured_where_possible():
@@ -188,19 +192,6 @@ def test_steering_is_unknown_at_standstill_and_measured_where_possible():
     assert truth_of_motion(standing, 0, VEHICLE).steering is None
     measured = replace(standing, steering_stamps=standing.stamps, steering=np.full(250, 0.07))
     assert truth_of_motion(measured, 0, VEHICLE).steering == pytest.approx(0.07)
-
-
-def test_predicted_path_of_braking_to_a_stop():
-    # 4 m/s with -2 m/s2: 3 m after 1 s, stands after 2 s at 4 m
-    points = predicted_path(4.0, -2.0, 0.0, VEHICLE)
-    assert [x for x, _ in points] == pytest.approx([3.0, 4.0, 4.0])
-
-
-def test_path_error_is_the_mean_distance():
-    path = ((5.0, 0.0), (10.0, 3.0), (15.0, 4.0))  # the answer goes straight on with 5 m/s
-    means = summarise([record(0, truth=truth(0.0, 0.0, path=path))], VEHICLE)["means"]
-    assert means["path_ade_m"] == pytest.approx((0 + 3 + 4) / 3)
-    assert means["path_fde_3s_m"] == pytest.approx(4.0)
 
 
 def test_baselines_by_hand():
@@ -272,11 +263,18 @@ def test_records_survive_json():
     scene = Scene((CAR,), (WALKER,), Light.GREEN, 30.0)
     full = record(
         7,
+        trajectory=((0.0,) * 7, (0.5, 2.5, 0.1, 0.04, 5.0, 0.0, 0.02)),
+        command="LEFT",
+        reasoning="the lane is free",
         scene=scene,
         scene_reason="VALID",
         scene_text="1 car: lead 10 m; 1 pedestrian: crossing 8 m; traffic light green 30 m",
         fingerprint="abc",
-        truth=make_truth(Truth(path=((1.0, 0.0), (2.0, 0.0), (3.0, 0.0))), Action(-1.5, 0.02, Manoeuvre.STOP), scene),
+        truth=make_truth(
+            Truth(path=((0.5, 1.0, 0.0, 0.0, 2.0), (1.0, 2.0, 0.0, 0.0, 2.0))),
+            Action(-1.5, 0.02, Manoeuvre.STOP),
+            scene,
+        ),
         timing=Timing(0.1, 0.2, 0.3, 4, 5),
     )
     assert frame_to_record(record_to_frame(full)) == full

@@ -1,8 +1,12 @@
 """What needs no model: the trivial answers that every model stands beside. Needs evaluation.record.
 
-constant    the same answer always; the best one in hindsight (medians, the most frequent light), so no constant does better
-hold        keep on as now: no acceleration, the tire angle of the present yaw rate (kinematic bicycle)
-previous    the model's own answer to the image before: tells whether it looks at the new one
+constant            the same answer always; the best action in hindsight (medians, the most frequent light), so no constant
+                    action does better
+hold                keep on as now: no acceleration, the tire angle of the present yaw rate (kinematic bicycle)
+constant_velocity   keep the speed and go straight on
+previous            the model's own answer to the image before: tells whether it looks at the new one
+
+Their paths reach as far as those of the model.
 """
 
 from __future__ import annotations
@@ -16,32 +20,48 @@ import numpy as np
 from owled_ros.driving.answer import Light, ObjectKind, Scene, SceneObject
 from owled_ros.driving.prediction import Reason
 from owled_ros.driving.vehicle import VehicleParameters, steering_of_yaw_rate
+from owled_ros.evaluation.displacement import LONGEST_S, ROLL_OUT_S, rolled_out
 from owled_ros.evaluation.record import DIGITS, Record, Timing
 
-NAMES = ("constant", "hold", "previous")
+NAMES = ("constant", "hold", "constant_velocity", "previous")
 
 
 def baseline_records(records: Sequence[Record], vehicle: VehicleParameters) -> dict[str, list[Record]]:
     """Return what each baseline would have answered to the same frames, as records of their own."""
-    return {"constant": constant(records), "hold": hold(records, vehicle), "previous": previous(records)}
+    return {
+        "constant": constant(records, vehicle),
+        "hold": hold(records, vehicle),
+        "constant_velocity": constant_velocity(records, vehicle),
+        "previous": previous(records),
+    }
 
 
-def constant(records: Sequence[Record]) -> list[Record]:
+def constant(records: Sequence[Record], vehicle: VehicleParameters) -> list[Record]:
     """Answer the median action and the median scene of these very frames."""
     accelerations = [record.truth.acceleration for record in records if record.truth.acceleration is not None]
     steerings = [record.truth.steering for record in records if record.truth.steering is not None]
     acceleration = float(np.median(accelerations)) if accelerations else 0.0
     steering = float(np.median(steerings)) if steerings else 0.0
     scene = _constant_scene([record.truth.scene for record in records if record.truth.scene is not None])
-    return [_answer(record, acceleration, steering, scene) for record in records]
+    horizon = _horizon(records)
+    return [_answer(record, acceleration, steering, scene, vehicle, horizon) for record in records]
 
 
 def hold(records: Sequence[Record], vehicle: VehicleParameters) -> list[Record]:
     """Keep speed and curvature."""
+    horizon = _horizon(records)
     return [
-        _answer(record, 0.0, steering_of_yaw_rate(record.yaw_rate, record.speed, vehicle.wheel_base), None)
+        _answer(
+            record, 0.0, steering_of_yaw_rate(record.yaw_rate, record.speed, vehicle.wheel_base), None, vehicle, horizon
+        )
         for record in records
     ]
+
+
+def constant_velocity(records: Sequence[Record], vehicle: VehicleParameters) -> list[Record]:
+    """Keep speed and heading."""
+    horizon = _horizon(records)
+    return [_answer(record, 0.0, 0.0, None, vehicle, horizon) for record in records]
 
 
 def previous(records: Sequence[Record]) -> list[Record]:
@@ -57,6 +77,7 @@ def previous(records: Sequence[Record]) -> list[Record]:
                 reason=source.reason,
                 acceleration=source.acceleration,
                 steering=source.steering,
+                trajectory=source.trajectory,
                 manoeuvre=source.manoeuvre,
                 confidence=source.confidence,
                 scene=source.scene,
@@ -70,13 +91,26 @@ def previous(records: Sequence[Record]) -> list[Record]:
     return answers
 
 
-def _answer(record: Record, acceleration: float, steering: float, scene: Scene | None) -> Record:
+def _horizon(records: Sequence[Record]) -> float:
+    """Return how far the longest path of a model reaches [s]."""
+    return max((record.trajectory[-1][0] for record in records if record.trajectory), default=ROLL_OUT_S)
+
+
+def _answer(
+    record: Record,
+    acceleration: float,
+    steering: float,
+    scene: Scene | None,
+    vehicle: VehicleParameters,
+    horizon: float,
+) -> Record:
     return replace(
         record,
         text="",
         reason=Reason.VALID.name,
         acceleration=round(acceleration, DIGITS),
         steering=round(steering, DIGITS),
+        trajectory=rolled_out(record.speed, acceleration, steering, vehicle, min(horizon, LONGEST_S)),
         manoeuvre=None,
         confidence=1.0,
         scene_text=None,

@@ -15,7 +15,8 @@ import numpy as np
 from owled_ros.driving.answer import AnswerError, Light, parse_action
 from owled_ros.driving.prediction import Reason
 from owled_ros.driving.vehicle import Controls, VehicleParameters, controls_of, steering_of_yaw_rate
-from owled_ros.evaluation.ground_truth import PATH_TIMES_S, path_errors, predicted_path
+from owled_ros.evaluation.collision import collisions
+from owled_ros.evaluation.displacement import MISS_M, PATH_METRICS, path_scores
 from owled_ros.evaluation.record import Record
 
 NAN = math.nan
@@ -28,8 +29,8 @@ LOWER_IS_BETTER = {  # every metric here, and its direction
     "E_lat": True,
     "good_action_share": False,
     "manoeuvre_accuracy": False,
-    "path_ade_m": True,
-    **{f"path_fde_{time:.0f}s_m": True for time in PATH_TIMES_S},
+    **dict.fromkeys(PATH_METRICS, True),
+    "collision_share": True,
     "E_car": True,
     "E_ped": True,
     "Acc_TL": False,
@@ -40,10 +41,11 @@ LOWER_IS_BETTER = {  # every metric here, and its direction
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a good action may be from the truth."""
+    """How far a good answer may be from the truth."""
 
     acceleration: float = 1.0  # [m/s2]
     steering: float = 0.03  # [rad]
+    miss: float = MISS_M  # [m] after three seconds
 
 
 def frame_values(
@@ -56,11 +58,12 @@ def frame_values(
         scores = {
             "valid_share": float(record.valid),
             **_action_scores(record, vehicle, tolerance),
-            **_path_scores(record, vehicle),
+            **path_scores(record, vehicle, tolerance.miss),
             **_scene_scores(record),
         }
         for name, value in scores.items():
             values[name][row] = value
+    values["collision_share"] = collisions(records, vehicle)
     return values
 
 
@@ -100,15 +103,6 @@ def _raw_acceleration(record: Record) -> float | None:
     except AnswerError:
         return None
     return action.acceleration if action else None
-
-
-def _path_scores(record: Record, vehicle: VehicleParameters) -> dict[str, float]:
-    if record.truth.path is None or record.acceleration is None or record.steering is None:
-        return {}
-    path = predicted_path(record.speed, record.acceleration, record.steering, vehicle)
-    errors = path_errors(path, record.truth.path)
-    scores = {f"path_fde_{time:.0f}s_m": error for time, error in zip(PATH_TIMES_S, errors, strict=True)}
-    return {"path_ade_m": sum(errors) / len(errors), **scores}
 
 
 def _scene_scores(record: Record) -> dict[str, float]:

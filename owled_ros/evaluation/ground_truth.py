@@ -2,8 +2,8 @@
 
 Acceleration: slope of a straight line through the speeds of the next HORIZON_S (least squares). Steering: the mean
 measured tire angle, or atan(L * yaw rate / speed) of the kinematic bicycle (Rajamani, Vehicle Dynamics and Control,
-eq. 2.1 ff.) from the mean motion; unknown at standstill. Path: the motion integrated by trapezoids, in the frame of the
-vehicle at the image.
+eq. 2.1 ff.) from the mean motion; unknown at standstill. Path: the motion integrated by trapezoids, in base_link of the
+image, as far into the future as the motion is known without a hole.
 """
 
 from __future__ import annotations
@@ -14,20 +14,13 @@ import numpy as np
 
 from owled_ros.bags.ego_track import EgoTrack
 from owled_ros.driving.frame import NANOSECONDS
-from owled_ros.driving.vehicle import (
-    MIN_SPEED_FOR_STEERING,
-    VehicleParameters,
-    VehicleState,
-    bicycle_step,
-    steering_of_yaw_rate,
-)
-from owled_ros.evaluation.record import DIGITS, Truth, rounded_path
+from owled_ros.driving.vehicle import MIN_SPEED_FOR_STEERING, VehicleParameters, steering_of_yaw_rate
+from owled_ros.evaluation.displacement import LONGEST_S, STEP_S
+from owled_ros.evaluation.record import DIGITS, Row, Truth, rounded_rows
 
 HORIZON_S = 0.5  # the action's effect is read from this much of the future
-PATH_TIMES_S = (1.0, 2.0, 3.0)
 MAX_GAP_S = 0.5  # a hole in the ego motion ends what can be known
 MIN_SAMPLES = 3  # ego states within the horizon
-STEP_S = 0.1  # of the predicted path
 
 
 def truth_of_motion(track: EgoTrack, stamp: int, vehicle: VehicleParameters) -> Truth:
@@ -40,28 +33,33 @@ def truth_of_motion(track: EgoTrack, stamp: int, vehicle: VehicleParameters) -> 
         return Truth()
     acceleration = float(np.polyfit(seconds, speed, 1)[0])
     steering = _steering(track, stamp, float(speed.mean()), float(yaw_rate.mean()), vehicle)
-    future = _window(track, stamp, PATH_TIMES_S[-1])
     return Truth(
         acceleration=round(acceleration, DIGITS),
         steering=None if steering is None else round(steering, DIGITS),
         source="ego_motion",
-        path=rounded_path(_integrate(*future)) if future is not None else None,
+        path=_path(track, stamp),
     )
 
 
-def predicted_path(
-    speed: float, acceleration: float, steering: float, vehicle: VehicleParameters
-) -> list[tuple[float, float]]:
-    """Drive the kinematic bicycle with a constant action; returns (x, y) [m] at PATH_TIMES_S in base_link."""
-    state = VehicleState(speed=max(speed, 0.0))
-    points = []
-    steps = round(PATH_TIMES_S[-1] / STEP_S)
-    wanted = {round(time / STEP_S) for time in PATH_TIMES_S}
-    for step in range(1, steps + 1):
-        state = bicycle_step(state, acceleration, steering, STEP_S, vehicle.wheel_base)
-        if step in wanted:
-            points.append((state.x, state.y))
-    return points
+def _path(track: EgoTrack, stamp: int) -> tuple[Row, ...] | None:
+    """Return the points every STEP_S as far as the motion is known."""
+    steps = math.floor(_known_s(track, stamp) / STEP_S + 1e-9)
+    future = _window(track, stamp, steps * STEP_S) if steps else None
+    if future is None:
+        return None
+    times = STEP_S * np.arange(1, steps + 1)  # (P,)
+    return rounded_rows(np.stack([times, *_integrate(*future, times)], axis=1).tolist())
+
+
+def _known_s(track: EgoTrack, stamp: int) -> float:
+    """Return how far into the future the motion is known without a hole [s], at most LONGEST_S."""
+    first = int(np.searchsorted(track.stamps, stamp, side="right")) - 1
+    if first < 0:
+        return 0.0
+    last = int(np.searchsorted(track.stamps, stamp + round(LONGEST_S * NANOSECONDS), side="left"))
+    times = (track.stamps[first : last + 1] - stamp) / NANOSECONDS
+    holes = np.flatnonzero(np.diff(times) > MAX_GAP_S)
+    return float(min(times[holes[0]] if len(holes) else times[-1], LONGEST_S))
 
 
 def _window(track: EgoTrack, stamp: int, horizon_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -90,15 +88,14 @@ def _steering(track: EgoTrack, stamp: int, speed: float, yaw_rate: float, vehicl
     return steering_of_yaw_rate(yaw_rate, speed, vehicle.wheel_base)
 
 
-def _integrate(seconds: np.ndarray, speed: np.ndarray, yaw_rate: np.ndarray) -> list[tuple[float, float]]:
+def _integrate(
+    seconds: np.ndarray, speed: np.ndarray, yaw_rate: np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y, heading and speed at `times` by trapezoids."""
     steps = np.diff(seconds)
     yaw = np.concatenate([[0.0], np.cumsum(steps * 0.5 * (yaw_rate[1:] + yaw_rate[:-1]))])
     heading, pace = 0.5 * (yaw[1:] + yaw[:-1]), 0.5 * (speed[1:] + speed[:-1])
     x = np.concatenate([[0.0], np.cumsum(pace * np.cos(heading) * steps)])
     y = np.concatenate([[0.0], np.cumsum(pace * np.sin(heading) * steps)])
-    return [(float(np.interp(time, seconds, x)), float(np.interp(time, seconds, y))) for time in PATH_TIMES_S]
-
-
-def path_errors(path: list[tuple[float, float]], truth: tuple[tuple[float, float], ...]) -> list[float]:
-    """Return the distances [m] between two paths at PATH_TIMES_S."""
-    return [math.dist(a, b) for a, b in zip(path, truth, strict=True)]
+    found = [np.interp(times, seconds, column) for column in (x, y, yaw, speed)]
+    return found[0], found[1], found[2], found[3]

@@ -15,6 +15,7 @@ from owled_ros.driving.answer import Light
 from owled_ros.driving.prediction import Reason
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.evaluation.bootstrap import clip_numbers, interval_of_mean
+from owled_ros.evaluation.displacement import JUDGED_S, biases, distance_by_time, path_table
 from owled_ros.evaluation.driving_metrics import brake_onsets, comfort
 from owled_ros.evaluation.frame_values import LOWER_IS_BETTER, Tolerance, curvature_of, frame_values
 from owled_ros.evaluation.record import Record
@@ -24,6 +25,12 @@ CURVATURE_EDGES = (-0.01, -0.002, 0.002, 0.01)  # [1/m], left positive
 CONFIDENCE_BINS = 10
 UNREADABLE = (Reason.UNPARSED.name, Reason.INCOMPLETE.name)
 PERCENTILES = (50, 95, 99)
+NO_COMMAND = "NONE"  # where the route said nothing
+GROUPED = (  # metrics that are also given by command and by speed
+    *(f"path_{kind}_{second}s_m" for kind in ("ade", "fde") for second in (1, 2, 3)),
+    "path_ade_horizon_m", "path_fde_horizon_m", "miss_share", "path_lateral_m", "path_longitudinal_m", "collision_share",
+    "valid_share",
+)  # fmt: skip
 
 
 def summarise(
@@ -43,8 +50,12 @@ def summarise(
         "answers": answer_rates(records),
         "acceleration_bias_mps2": mean_of(_signed(records, "acceleration")),
         "steering_bias_rad": mean_of(_signed(records, "steering")),
-        "by_speed_mps": binned_errors(records, lambda record: record.speed, SPEED_EDGES),
-        "by_curvature_1pm": binned_errors(records, curvature_of, CURVATURE_EDGES),
+        **biases(records, vehicle),
+        "by_speed_mps": binned_errors(records, values, lambda record: record.speed, SPEED_EDGES),
+        "by_curvature_1pm": binned_errors(records, values, curvature_of, CURVATURE_EDGES),
+        "by_command": path_table(records, values, GROUPED, lambda record: record.command or NO_COMMAND),
+        "distance_by_time": distance_by_time(records, vehicle),
+        "path": {"judged_s": JUDGED_S, "miss_m": tolerance.miss},
         "brake_onset": brake_onsets(records),
         "comfort": comfort(records, vehicle),
         "traffic_light_recall": light_recall(records),
@@ -86,9 +97,15 @@ def answer_rates(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def binned_errors(
-    records: Sequence[Record], value: Callable[[Record], float], edges: Sequence[float]
+    records: Sequence[Record],
+    values: dict[str, np.ndarray],
+    value: Callable[[Record], float],
+    edges: Sequence[float],
 ) -> list[dict[str, Any]]:
-    """Give error and bias (answer minus truth) of both parts of the action per bin; None limits are open."""
+    """Give error and bias (answer minus truth) of both parts of the action and the path's errors per bin.
+
+    None limits are open.
+    """
     bins = np.digitize([value(record) for record in records], edges)
     acceleration, steering = _signed(records, "acceleration"), _signed(records, "steering")
     limits = [None, *edges, None]
@@ -103,6 +120,7 @@ def binned_errors(
             "acceleration_bias_mps2": mean_of(acceleration[here]),
             "steering_mae_rad": mean_of(np.abs(steering[here])),
             "steering_bias_rad": mean_of(steering[here]),
+            **{name: mean_of(values[name][here]) for name in GROUPED},
         })  # fmt: skip
     return table
 

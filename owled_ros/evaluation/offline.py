@@ -56,7 +56,15 @@ def stream_records(
         prediction = replace(prediction, action=withhold_below(prediction.action, floor))
         frame = sample.frame
         yield make_record(
-            bag, sample.drive, sample.index, frame.ego, prediction, truth(sample), timing, fingerprint(frame)
+            bag,
+            sample.drive,
+            sample.index,
+            frame.ego,
+            prediction,
+            truth(sample),
+            timing,
+            fingerprint(frame),
+            frame.command,
         )
 
 
@@ -118,19 +126,22 @@ def camera_test(
     options: ReadOptions | None = None,
     floor: float = 0.0,
 ) -> dict[str, Any]:
-    """Show the engine no image (grey) and the image of another moment, with the ego state as it was.
+    """Show the engine no images (grey) and the images of another moment, with everything else as it was.
 
-    A model that uses the camera changes its answers, or withholds them; one that only reads the speed does not.
-    Other images come half of `indices` later. Memory: all images of `indices`.
+    All images of a frame are exchanged, of every camera and of the past. A model that uses the cameras changes its answers, or
+    withholds them; one that only reads the speed does not. Other images come half of `indices` later, from a frame of as many.
+    Memory: all images of `indices`.
     """
     samples = list(read_selected(path, np.array(indices, dtype=np.int64), options))
     blank, shuffled = _Changes(), _Changes()
     for position, sample in enumerate(samples):
-        other = samples[(position + len(samples) // 2) % len(samples)].frame.image
+        frame, other = sample.frame, samples[(position + len(samples) // 2) % len(samples)].frame
         acceleration = truth(sample).acceleration
-        answer = engine.act(engine.see(sample.frame))
-        grey = np.full_like(sample.frame.image, BLANK_LEVEL)
-        for changes, image in ((blank, grey), (shuffled, other)):
-            other_answer = engine.act(engine.see(replace(sample.frame, image=image)))
+        answer = engine.act(engine.see(frame))
+        grey = [np.full_like(image, BLANK_LEVEL) for image in frame.images]
+        for changes, images in ((blank, grey), (shuffled, other.images)):
+            if len(images) != len(frame.images):
+                continue  # a recording that loses a camera: there is nothing to exchange one by one
+            other_answer = engine.act(engine.see(frame.showing(images)))
             changes.add(answer, withhold_below(other_answer, floor), acceleration)
     return {"blank": blank.as_json(), "shuffled": shuffled.as_json()}

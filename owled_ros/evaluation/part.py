@@ -28,7 +28,7 @@ from owled_ros.evaluation.offline import camera_test, recommended_floor, stream_
 from owled_ros.evaluation.record import Record, frame_to_record
 from owled_ros.evaluation.result import frame_line, read_lines
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BATCH_S = 2.0
 READ_AHEAD = 4  # decoded images that wait for the engine
 HEAD, END = "Part", "PartEnd"

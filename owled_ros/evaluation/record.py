@@ -6,17 +6,22 @@ Numbers are rounded when a record is made, so that a result file holds exactly w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from owled_ros.driving.answer import Action, AnswerError, Light, Manoeuvre, Scene, format_scene, parse_scene
 from owled_ros.driving.frame import EgoState
+from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.prediction import Prediction, Reason
+from owled_ros.driving.trajectory import COLUMNS
 from owled_ros.errors import OwledError
 
 DIGITS = 6
 TIMING_KEY = "Timing"  # the only part of a frame that differs between two runs
+PATH_WIDTH = 5  # numbers per point of a true path
+OLD_PATH_TIMES_S = (1.0, 2.0, 3.0)  # of the (x, y) points in results of format 1
+Row = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,9 @@ class Truth:
     steering: float | None = None  # [rad], tire angle, left positive
     source: str = "none"  # of both: "expert" or "ego_motion"
     manoeuvre: str | None = None
-    path: tuple[tuple[float, float], ...] | None = None  # (x, y) [m] after 1, 2, 3 s in base_link, from ego motion
+    path: tuple[Row, ...] | None = (
+        None  # (time [s], x, y [m], heading [rad], speed [m/s]) in base_link, from ego motion
+    )
     scene: Scene | None = None
 
 
@@ -67,6 +74,11 @@ class Record:
     scene_reason: str | None
     scene: Scene | None
     fingerprint: str = ""  # of the image and its stamp (bags.frames.fingerprint)
+    trajectory: tuple[Row, ...] | None = (
+        None  # rows of driving.trajectory.COLUMNS; None unless valid, and in older results
+    )
+    command: str | None = None  # name of driving.navigation.CommandKind; None where the route said nothing
+    reasoning: str = ""  # what the model said before its answer
     truth: Truth = field(default_factory=Truth)
     timing: Timing = field(default_factory=Timing)
 
@@ -90,9 +102,10 @@ def make_record(
     truth: Truth,
     timing: Timing,
     fingerprint: str = "",
+    command: NavigationCommand | None = None,
 ) -> Record:
     """Put a prediction beside its truth."""
-    action, scene = prediction.action.action, prediction.scene
+    action, scene, trajectory = prediction.action.action, prediction.scene, prediction.action.trajectory
     return Record(
         bag=bag,
         drive=drive,
@@ -110,6 +123,9 @@ def make_record(
         scene_reason=scene.reason.name if scene else None,
         scene=scene.scene if scene else None,
         fingerprint=fingerprint,
+        trajectory=rounded_rows(trajectory.values.tolist()) if trajectory is not None else None,
+        command=command.kind.name if command else None,
+        reasoning=prediction.action.generation.reasoning,
         truth=truth,
         timing=timing,
     )
@@ -130,9 +146,9 @@ def make_truth(motion: Truth, expert: Action | None, scene: Scene | None) -> Tru
     )
 
 
-def rounded_path(path: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Round the points of a path [m]."""
-    return tuple((_number(x), _number(y)) for x, y in path)
+def rounded_rows(rows: Sequence[Sequence[float]]) -> tuple[Row, ...]:
+    """Round the points of a path or a trajectory."""
+    return tuple(tuple(_number(value) for value in row) for row in rows)
 
 
 def record_to_frame(record: Record) -> dict[str, Any]:
@@ -152,13 +168,16 @@ def record_to_frame(record: Record) -> dict[str, Any]:
             "Steering": record.steering,
             "Manoeuvre": record.manoeuvre,
             "Confidence": record.confidence,
+            "Trajectory": _lists(record.trajectory),
+            **({"Reasoning": record.reasoning} if record.reasoning else {}),
         },
+        "Command": record.command,
         "Truth": {
             "Source": truth.source,
             "Acceleration": truth.acceleration,
             "Steering": truth.steering,
             "Manoeuvre": truth.manoeuvre,
-            "Path": [list(point) for point in truth.path] if truth.path else None,
+            "Path": _lists(truth.path),
             "Scene": format_scene(truth.scene) if truth.scene else None,
             **({"Light": truth.scene.light.name} if truth.scene else {}),
         },
@@ -191,17 +210,20 @@ def frame_to_record(frame: Mapping[str, Any]) -> Record:
             scene_reason=scene["Reason"] if scene else None,
             scene=parse_scene(scene["Text"]) if scene and valid_scene else None,
             fingerprint=frame["Fingerprint"],
+            trajectory=_rows(answer.get("Trajectory"), len(COLUMNS)),
+            command=frame.get("Command"),
+            reasoning=answer.get("Reasoning", ""),
             truth=Truth(
                 acceleration=truth["Acceleration"],
                 steering=truth["Steering"],
                 source=truth["Source"],
                 manoeuvre=truth["Manoeuvre"],
-                path=tuple((point[0], point[1]) for point in truth["Path"]) if truth["Path"] else None,
+                path=_path_from(truth["Path"]),
                 scene=_scene_from(truth["Scene"], truth.get("Light")) if truth["Scene"] else None,
             ),
             timing=Timing(**frame.get(TIMING_KEY, {})),
         )
-    except (KeyError, TypeError, IndexError, AnswerError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, AnswerError) as error:
         raise OwledError(f"a frame of the result cannot be read ({error!r}); evaluate again") from error
 
 
@@ -209,6 +231,28 @@ def _scene_from(text: str, light: str | None) -> Scene | None:
     """Read a true scene; its light may be unknown, or known without a distance, which the grammar cannot say."""
     scene = parse_scene(text)
     return replace(scene, light=Light[light]) if scene and light else scene
+
+
+def _lists(rows: tuple[Row, ...] | None) -> list[list[float]] | None:
+    return [list(row) for row in rows] if rows else None
+
+
+def _rows(lists: list[list[float]] | None, width: int) -> tuple[Row, ...] | None:
+    if lists and {len(row) for row in lists} != {width}:
+        raise ValueError(f"points of a path have other than {width} numbers")
+    return tuple(tuple(float(value) for value in row) for row in lists) if lists else None
+
+
+def _path_from(points: list[list[float]] | None) -> tuple[Row, ...] | None:
+    """Read a true path; of the bare (x, y) points of format 1, heading and speed are those of the way between them."""
+    if not points or len(points[0]) != 2:
+        return _rows(points, PATH_WIDTH)
+    path, before, before_time = [], (0.0, 0.0), 0.0
+    for time, (x, y) in zip(OLD_PATH_TIMES_S, points, strict=True):
+        dx, dy = x - before[0], y - before[1]
+        path.append((time, x, y, math.atan2(dy, dx) if dx or dy else 0.0, math.hypot(dx, dy) / (time - before_time)))
+        before, before_time = (x, y), time
+    return tuple(path)
 
 
 def _number(value: float) -> float:

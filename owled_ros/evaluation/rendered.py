@@ -25,6 +25,7 @@ from owled_ros.driving.prediction import (
     withhold_below,
 )
 from owled_ros.driving.profile import read_profile
+from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.baselines import constant
 from owled_ros.evaluation.metrics import summarise
@@ -76,7 +77,7 @@ def summarise_conditions(model: Any, directory: Path, count: int, first_seed: in
     """Return the metrics per condition, and of the best constant answer."""
     scenes = evaluation_scenes(count, first_seed)
     results = {name: evaluate_rendered(model, directory, scenes, name) for name in CONDITIONS}
-    results["constant"] = constant(results["camera"])
+    results["constant"] = constant(results["camera"], VehicleParameters())
     return {name: summarise(records, intervals=name == "camera") for name, records in results.items()}
 
 

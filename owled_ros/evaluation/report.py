@@ -30,8 +30,20 @@ METRICS = (  # metric, heading, what it says
     ("E_lat", "E_lat", "normalised steering error (LLM-Driver)"),
     ("good_action_share", "Good actions", "both parts within the tolerance"),
     ("manoeuvre_accuracy", "Manoeuvre", "the right reason"),
-    ("path_ade_m", "ADE [m]", "mean distance of the driven-out action to the real path at 1, 2, 3 s"),
-    ("path_fde_3s_m", "FDE 3 s [m]", "distance after three seconds"),
+    ("path_ade_1s_m", "ADE 1 s [m]", "mean distance to the way that was driven, every half second for one second"),
+    ("path_ade_2s_m", "ADE 2 s [m]", "the same for two seconds"),
+    ("path_ade_3s_m", "ADE 3 s [m]", "the same for three seconds"),
+    ("path_ade_filled_3s_m", "… withheld as keeping on [m]", "a withheld answer counts as keeping speed and curvature"),
+    ("path_fde_1s_m", "FDE 1 s [m]", "distance after one second"),
+    ("path_fde_2s_m", "FDE 2 s [m]", "after two seconds"),
+    ("path_fde_3s_m", "FDE 3 s [m]", "after three seconds"),
+    ("path_ade_horizon_m", "ADE, whole path [m]", "over everything that the model predicts"),
+    ("path_fde_horizon_m", "FDE, whole path [m]", "at the end of what the model predicts"),
+    ("path_lateral_m", "Lateral error [m]", "across the way that was driven, mean over three seconds"),
+    ("path_longitudinal_m", "Longitudinal error [m]", "along the way that was driven, mean over three seconds"),
+    ("miss_share", "Misses", "paths that end too far off after three seconds"),
+    ("collision_share", "Collisions", "paths that run into a true car ahead or a person on the road (approximation)"),
+    ("path_ade_m", "ADE at 1, 2, 3 s [m]", "as older results give it"),
     ("E_car", "E_car", "error in the number of cars (LLM-Driver)"),
     ("E_ped", "E_ped", "error in the number of pedestrians (LLM-Driver)"),
     ("Acc_TL", "Acc_TL", "traffic light state right (LLM-Driver)"),
@@ -113,13 +125,14 @@ def _rows(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
         known = [value for value in values if value is not None]
         if not known:
             continue
-        best = (min if LOWER_IS_BETTER[name] else max)(known)
+        lower = LOWER_IS_BETTER.get(name, True)
+        best = (min if lower else max)(known)
         cells = [
             Cell(number(value), _interval(result, name), len(known) > 1 and value == best)
             for value, result in zip(values, results, strict=True)
         ]
         rows.append({
-            "heading": heading, "meaning": meaning, "lower": LOWER_IS_BETTER[name], "cells": cells,
+            "heading": heading, "meaning": meaning, "lower": lower, "cells": cells,
             "baselines": [Cell(number(value)) for value in baselines],
         })  # fmt: skip
     return rows
@@ -137,7 +150,7 @@ def _comparisons(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
         entries = [
             {"heading": heading, **found[name], "shown": number(found[name]["difference"]),
              "interval": _span(found[name]["interval_95"])}
-            for name, heading, _ in METRICS if found[name]["frames"]
+            for name, heading, _ in METRICS if found.get(name, {}).get("frames")
         ]  # fmt: skip
         what = "" if base.role == JUDGED else f" ({base.role})"
         tables.append({"name": f"{name_of(other)} against {name_of(base)}{what}", "entries": entries})

@@ -19,7 +19,8 @@ from owled_ros.evaluation.record import TIMING_KEY, Record, frame_to_record, rec
 from owled_ros.files import ASIDE, fsync_path
 
 RESULT_NAME = "result.jsonl"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 1 has no trajectories and true paths of three points
 NO_DATA = {"Result": {"Success": False, "Summary": "NoData"}, "Stamp": {"System": 0.0, "ROS": 0.0}, "Frame": {}}
 TIMING_GROUPS = (TIMING_KEY, "timing", "machine")  # keys whose values differ between two runs
 
@@ -84,9 +85,10 @@ def read_result(path: Path) -> ResultFile:
             f"{path} does not begin with a condition; expected a {RESULT_NAME} written by `owled evaluate`"
         )
     condition = lines[0]["Condition"]
-    if condition.get("FormatVersion") != FORMAT_VERSION:
+    if condition.get("FormatVersion") not in READABLE_VERSIONS:
         raise OwledError(
-            f"{path} has format {condition.get('FormatVersion')}; expected {FORMAT_VERSION}: evaluate again"
+            f"{path} has format {condition.get('FormatVersion')}; expected {' or '.join(map(str, READABLE_VERSIONS))}: "
+            "evaluate again"
         )
     frames = [line["Frame"] for line in lines[1:] if "Bag" in line.get("Frame", {})]
     last = lines[-1]

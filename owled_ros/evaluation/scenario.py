@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from owled_ros.bags.frames import ReadOptions
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
+from owled_ros.evaluation.displacement import MISS_M
 from owled_ros.evaluation.frame_values import Tolerance
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -46,10 +47,11 @@ class Vehicle(_Strict):
 
 
 class GoodAction(_Strict):
-    """How far a good action may be from the truth."""
+    """How far a good answer may be from the truth."""
 
     acceleration_mps2: Positive = 1.0
     steering_rad: Positive = 0.03
+    miss_m: Positive = MISS_M  # a path that ends farther off after three seconds has missed
 
 
 class Conditions(_Strict):
@@ -65,7 +67,14 @@ class Conditions(_Strict):
     max_steering_mae_rad: Limit | None = None
     max_E_lon: Limit | None = None  # noqa: N815, the paper's name
     max_E_lat: Limit | None = None  # noqa: N815
-    max_path_ade_m: Limit | None = None
+    max_path_ade_m: Limit | None = None  # the former name of max_path_ade_3s_m, still read
+    max_path_ade_3s_m: Limit | None = None
+    max_path_fde_3s_m: Limit | None = None
+    max_path_ade_horizon_m: Limit | None = None
+    max_path_lateral_m: Limit | None = None
+    max_path_longitudinal_m: Limit | None = None
+    max_miss_share: Share | None = None
+    max_collision_share: Share | None = None
     max_E_car: Limit | None = None  # noqa: N815
     max_E_ped: Limit | None = None  # noqa: N815
     min_Acc_TL: Share | None = None  # noqa: N815
@@ -77,7 +86,8 @@ class Conditions(_Strict):
     max_confidence_ece: Share | None = None
     max_action_latency_p99_ms: Limit | None = None
     max_deadline_miss_share: Share | None = None
-    must_beat: list[Literal["constant", "hold", "previous"]] = ["constant", "hold"]  # in the acceleration error
+    must_beat: list[Literal["constant", "hold", "constant_velocity", "previous"]] = ["constant", "hold"]
+    must_beat_in: Literal["acceleration_filled_mae_mps2", "path_ade_filled_3s_m"] = "acceleration_filled_mae_mps2"
     require_disjoint_calibration: bool = True
 
 
@@ -110,7 +120,8 @@ class Scenario(_Strict):
 
     def tolerance(self) -> Tolerance:
         """Return what a good action is."""
-        return Tolerance(self.good_action.acceleration_mps2, self.good_action.steering_rad)
+        good = self.good_action
+        return Tolerance(good.acceleration_mps2, good.steering_rad, good.miss_m)
 
 
 def read_scenario(path: Path | None) -> Scenario:

@@ -20,7 +20,14 @@ VALUES: dict[str, tuple[str, ...]] = {
     "max_steering_mae_rad": ("means", "steering_mae_rad"),
     "max_E_lon": ("means", "E_lon"),
     "max_E_lat": ("means", "E_lat"),
-    "max_path_ade_m": ("means", "path_ade_m"),
+    "max_path_ade_m": ("means", "path_ade_3s_m"),
+    "max_path_ade_3s_m": ("means", "path_ade_3s_m"),
+    "max_path_fde_3s_m": ("means", "path_fde_3s_m"),
+    "max_path_ade_horizon_m": ("means", "path_ade_horizon_m"),
+    "max_path_lateral_m": ("means", "path_lateral_m"),
+    "max_path_longitudinal_m": ("means", "path_longitudinal_m"),
+    "max_miss_share": ("means", "miss_share"),
+    "max_collision_share": ("means", "collision_share"),
     "max_E_car": ("means", "E_car"),
     "max_E_ped": ("means", "E_ped"),
     "min_Acc_TL": ("means", "Acc_TL"),
@@ -33,7 +40,6 @@ VALUES: dict[str, tuple[str, ...]] = {
     "max_action_latency_p99_ms": ("timing", "action_latency_p99_ms"),
     "max_deadline_miss_share": ("timing", "deadline_miss_share"),
 }
-BEATEN_IN = "acceleration_filled_mae_mps2"  # by it a model has to beat the trivial answers
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ def judge(metrics: Mapping[str, Any], scenario: Scenario) -> list[Judgement]:
         fits = value is not None and (value >= limit if name.startswith("min_") else value <= limit)
         judgements.append(Judgement(name, limit, value, fits))
     for name in conditions.must_beat:
-        ours = _value_at(metrics, ("means", BEATEN_IN))
-        theirs = _value_at(metrics, ("baselines", name, BEATEN_IN))
+        ours = _value_at(metrics, ("means", conditions.must_beat_in))
+        theirs = _value_at(metrics, ("baselines", name, conditions.must_beat_in))
         beaten = ours is not None and theirs is not None and ours < theirs
         judgements.append(Judgement(f"must_beat {name}", theirs if theirs is not None else "unknown", ours, beaten))
     if conditions.require_disjoint_calibration:

@@ -132,7 +132,15 @@ def _answers(
             prediction = replace(prediction, action=withhold_below(prediction.action, floors[path]))
             records[path].append(
                 make_record(
-                    item.bag, sample.drive, sample.index, sample.frame.ego, prediction, item.truth, timing, mark
+                    item.bag,
+                    sample.drive,
+                    sample.index,
+                    sample.frame.ego,
+                    prediction,
+                    item.truth,
+                    timing,
+                    mark,
+                    sample.frame.command,
                 )
             )
         step(number + 1)
