@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from owled_ros.models.packing import pack_directory
 from owled_ros.progress import track
 from owled_ros.sparse import Decoder, SparseDecoder
-from owled_ros.sparse.pack import pack_model
 
 MAX_TOKENS = 32
 STRIDE = 7  # every so many-th scene: neighbours are nearly equal
@@ -65,7 +65,7 @@ def main() -> None:
                 parameter.copy_(parameter.bfloat16())
     for precision in ("bf16", "int8"):
         path = arguments.work / f"agreement_{precision}.owled"
-        pack_model(arguments.model, path, precision)
+        pack_directory(arguments.model, path, precision)
         decoder = SparseDecoder.open(path, threads=arguments.threads)
         said = [forced_packed(decoder, s) for s in spoken]
         row(f"packed {precision}", spoken, said)

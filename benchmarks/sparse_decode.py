@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from sparse_rivals import LlamaCpp, Transformers, bundled_gguf, make_gguf, write_gguf
 
+from owled_ros.compute_type import cpu_multiplies_bfloat16
+from owled_ros.models.packing import pack_directory
 from owled_ros.sparse import Decoder, SparseDecoder
 from owled_ros.sparse.pack import pack_model
 from owled_ros.sparse.timing import interleave, read_bandwidth, time_prefill, time_steps
@@ -122,7 +124,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.6], help="of the 1b model")
     parser.add_argument("--precisions", nargs="*", default=["int8"], choices=("int8", "bf16"))
     parser.add_argument("--kernels", nargs="*", default=["auto"])
-    parser.add_argument("--rivals", nargs="*", default=["hf-fp32", "hf-bf16", "F32", "BF16", "Q8_0", "Q4_0"])
+    torch_rivals = ["hf-fp32", "hf-bf16"] if cpu_multiplies_bfloat16() else ["hf-fp32"]
+    parser.add_argument("--rivals", nargs="*", default=[*torch_rivals, "F32", "BF16", "Q8_0", "Q4_0"])
     parser.add_argument("--gguf-source", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=32)
@@ -142,7 +145,7 @@ def pack_smollm2(arguments: argparse.Namespace) -> dict[str, Path]:
         for precision in arguments.precisions:
             path = arguments.work / f"smollm2_{sparsity}_{precision}.owled"
             if not path.exists():
-                pack_model(Path(directory), path, precision)
+                pack_directory(Path(directory), path, precision)
             packed[f"{precision} {sparsity}"] = path
     return packed
 

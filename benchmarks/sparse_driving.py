@@ -29,6 +29,7 @@ from owled_ros.evaluation.record import Record, Timing, Truth, make_record, make
 from owled_ros.evaluation.rendered import evaluation_scenes
 from owled_ros.models.driving_model import load_engine
 from owled_ros.models.engine import VlmEngine
+from owled_ros.models.weights import weight_files
 from owled_ros.sparse.pack import PACKED_NAME
 
 RUNTIMES = {"packed": ("sparse", "auto"), "torch bf16": ("torch", "bfloat16"), "torch fp32": ("torch", "float32")}
@@ -130,7 +131,7 @@ def disk(model: Path) -> str:
     from safetensors import safe_open
 
     entries = 0
-    for file in sorted(model.glob("*.safetensors")):
+    for file in weight_files(model):
         with safe_open(file, framework="pt") as reader:
             entries += sum(int(np.prod(reader.get_slice(name).get_shape())) for name in reader.keys())  # noqa: SIM118
     packed = (model / PACKED_NAME).stat().st_size

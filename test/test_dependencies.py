@@ -12,7 +12,15 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 PYPI_NAME = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
 COMES_WITH = {"markupsafe": "jinja2", "backports": "rosbags", "mpl_toolkits": "matplotlib"}
-OPTIONAL = {"cv_bridge", "ray", "gguf", "triton", "torchvision"}  # used where they are installed, with a way round
+OPTIONAL = {
+    "cv_bridge",
+    "ray",
+    "gguf",
+    "triton",
+    "torchvision",
+    "peft",
+    "accelerate",
+}  # used where they are installed, with a way round
 ROS_NAME = {"rosidl_runtime_py", "rclpy"}
 
 

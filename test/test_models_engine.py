@@ -117,18 +117,19 @@ def test_half_written_weights_are_refused(tmp_path):
     save_model(build_model(3), path, build_profile(), "")
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
-    with pytest.raises(OwledError, match="cannot be loaded"):
+    with pytest.raises(OwledError, match="cut off"):
         load_engine(path)
 
 
 def test_the_packed_model_gives_the_same_prefix_logits(directory, tmp_path):
     import shutil
 
-    from owled_ros.sparse.pack import PACKED_NAME, pack_model
+    from owled_ros.models.packing import pack_directory
+    from owled_ros.sparse.pack import PACKED_NAME
 
     packed = tmp_path / "packed"
     shutil.copytree(directory, packed)
-    pack_model(packed, packed / PACKED_NAME, "bf16")
+    pack_directory(packed, packed / PACKED_NAME, "bf16", vision=False)
     sparse = load_engine(packed, dtype="float32", runtime="sparse")
     dense = load_engine(directory, dtype="float32", runtime="torch")
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "owled_ros"
-GROUND = {"errors", "files", "progress", "shipped", "version"}  # stands under every room
+GROUND = {"errors", "files", "progress", "shipped", "version", "compute_type"}  # stands under every room
 BELOW = {  # room: rooms that it may import from
     "driving": set(),
     "sparse": set(),

@@ -33,9 +33,10 @@ def train_mini(
     Killed at any moment it goes on from its last checkpoint. OUT/model is a Hugging Face directory ready for
     `owled demo --model OUT/model`; OUT/learning.png shows the curves. About 25 images/s on one core.
     """
+    from owled_ros.models.packing import pack_directory
     from owled_ros.scenes import mini_train
     from owled_ros.scenes.mini_export import export
-    from owled_ros.sparse.pack import PACKED_NAME, pack_model
+    from owled_ros.sparse.pack import PACKED_NAME
 
     config = mini_train.TrainConfig(
         samples=samples,
@@ -49,4 +50,4 @@ def train_mini(
     module = mini_train.load_average(config, out) if export_only else mini_train.train(config, out)
     mini_train.plot_learning(out)
     model = export(module.model.float().cpu(), out, calibration_scenes, mini_train.samples_seen(out))
-    pack_model(model, model / PACKED_NAME)
+    pack_directory(model, model / PACKED_NAME, vision=False)

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from owled_ros.compute_type import fast_dtype
 from owled_ros.driving.familiarity import FILE_NAME as FAMILIARITY_NAME
 from owled_ros.driving.familiarity import read_familiarity
 from owled_ros.driving.prediction import ModelIdentity
@@ -15,6 +16,7 @@ from owled_ros.driving.profile import PROFILE_NAME, read_profile
 from owled_ros.errors import OwledError
 from owled_ros.files import sha256_file, tree_bytes
 from owled_ros.models.manifest import artifact_id, is_artifact, read_manifest
+from owled_ros.models.weights import weight_files
 
 if TYPE_CHECKING:
     from owled_ros.models.engine import TextRunner, VlmEngine
@@ -68,7 +70,7 @@ def load_engine(
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     profile = read_profile(directory)
-    dtype = _fast_dtype(device) if dtype == "auto" else dtype
+    dtype = fast_dtype(device) if dtype == "auto" else dtype
     model = load_model(directory, device=device, dtype=dtype)
     if not is_vision_language(model.config):
         raise OwledError(
@@ -88,20 +90,12 @@ def load_engine(
 def identify(directory: Path) -> ModelIdentity:
     """Name a model by its directory and a hash over its weights and profile; an artifact also by its manifest."""
     digest = hashlib.sha256()
-    weights = sorted(directory.glob("*.safetensors")) + sorted(directory.glob("*.owled"))
+    weights = [*weight_files(directory), *sorted(directory.glob("*.owled"))]
     for file in [*weights, directory / PROFILE_NAME, directory / FAMILIARITY_NAME]:
         if file.is_file():
             digest.update(sha256_file(file).encode())
     pruned_id = artifact_id(read_manifest(directory)) if is_artifact(directory) else ""
     return ModelIdentity(f"{directory.resolve().name}@{digest.hexdigest()[:SHORT_HASH]}", pruned_id)
-
-
-def _fast_dtype(device: str) -> str:
-    import torch
-
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
 def _check_arguments(dtype: str, threads: int, runtime: str) -> None:

@@ -1,17 +1,18 @@
 """Load a Hugging Face directory, a GGUF file or an artifact as a transformers model, without network and without code.
 
 Needs torch and transformers. Weights come from safetensors or GGUF only; remote code is never trusted; an artifact is
-checked against its hashes first.
+checked against its hashes first. What would be read wrongly in silence (codes of a quantised model, an adapter beside the
+weights, half a model) is refused by name.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
+import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +20,32 @@ from safetensors import SafetensorError
 
 from owled_ros.errors import OwledError
 from owled_ros.files import sha256_file
+from owled_ros.models.adapters import refuse_adapters, refuse_unmerged
+from owled_ros.models.gguf import check_gguf, load_gguf, rebuilt
 from owled_ros.models.manifest import is_artifact, verify
+from owled_ros.models.memory import available_bytes
+from owled_ros.models.quantised import check_can_undo, quantisation, scale_beside
+from owled_ros.models.weights import FLOATS, Weights, find_weights, read_config
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
 LOAD_ERRORS = (
     OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, SafetensorError, struct.error
 )  # fmt: skip
+UNREAD = "_owled_unread"  # attribute of a loaded model: tensors of its files that transformers has no place for
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model came from: its hash covers the weight files, `dtype` is the one it is stored in."""
+    """Where a model came from: its hash covers the weight files that are read, and nothing that lies beside."""
 
     path: Path
     sha256: str
-    dtype: str
+    dtype: str  # the narrowest type that holds every stored float exactly
+    dtypes: Mapping[str, str] = field(default_factory=dict)  # of each stored float tensor, by its name in the files
 
 
 def load_model(
@@ -49,29 +58,40 @@ def load_model(
         dtype: of the weights in memory; None keeps the stored one.
 
     Raises:
-        OwledError: no such model, damaged or changed files, a format that could carry code, an unknown architecture.
+        OwledError: no such model, damaged or changed files, a format that could carry code, an unknown architecture,
+            quantised weights that cannot be undone, an adapter, or too little memory.
     """
     import torch
 
+    check_device(device)
     wanted = "auto" if dtype is None else getattr(torch, dtype, None)
-    if wanted is None or (device.startswith("cuda") and not torch.cuda.is_available()):
-        raise OwledError(f"cannot load to dtype {dtype} on device {device}: not known to torch here")
-    place = _existing(path, allow_download)
-    with quiet():
-        if place is not None and place.suffix == ".gguf":
-            model = _load_gguf(place, wanted)
-        else:
-            if place is not None:
-                _check_directory(place)
-            model = _load_directory(str(place or path), wanted, local=place is not None)
-    return model.eval().to(device)
+    if wanted != "auto" and not (isinstance(wanted, torch.dtype) and wanted.is_floating_point):
+        raise OwledError(f"dtype {dtype!r} is not known to torch: expected float32, bfloat16 or float16")
+    place = existing(path, allow_download)
+    try:
+        with quiet():
+            if place is not None and place.suffix == ".gguf":
+                check_gguf(place)
+                model = _load(place, lambda: load_gguf(place, wanted), None)
+            else:
+                weights = None if place is None else check_directory(place)
+                if weights is not None:
+                    _check_memory(path, weights, wanted)
+                model = _load(
+                    place or path, lambda: load_directory(str(place or path), wanted, place is not None), weights
+                )
+        return model.eval().to(device)
+    except (MemoryError, torch.OutOfMemoryError) as err:
+        raise OwledError(
+            f"{path} does not fit into the memory of {device} ({err}): take a smaller model or device"
+        ) from err
 
 
 def load_processor(path: Path | str, allow_download: bool = False) -> Any:
     """Load the processor of a vision-language model, or the tokenizer of a language model or GGUF file."""
     from transformers import AutoProcessor, AutoTokenizer
 
-    place = _existing(path, allow_download)
+    place = existing(path, allow_download)
     options: dict[str, Any] = {"local_files_only": place is not None, "trust_remote_code": False}
     try:
         if place is not None and place.suffix == ".gguf":
@@ -85,18 +105,51 @@ def load_processor(path: Path | str, allow_download: bool = False) -> Any:
 
 
 def source_of(path: Path | str) -> ModelSource:
-    """Hash the weight files of a local model and read the dtype they are stored in."""
-    place = _existing(path, allow_download=False)
+    """Hash the weight files of a local model and read the types they are stored in."""
+    place = existing(path, allow_download=False)
     assert place is not None
     if place.suffix == ".gguf":
+        check_gguf(place)
         return ModelSource(place, sha256_file(place), "float32")
-    files = sorted(place.glob("*.safetensors"))
-    if not files:
-        raise OwledError(f"{place} holds no safetensors weights: convert the model with save_pretrained first")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
-    return ModelSource(place, digest.hexdigest(), _stored_dtype(files[0]))
+    weights = find_weights(place)
+    dtypes = {name: FLOATS[tensor.dtype] for name, tensor in weights.tensors.items() if tensor.dtype in FLOATS}
+    config = read_config(place) if (place / "config.json").is_file() else {}
+    dtype = _configured_dtype(config) if quantisation(config, weights) else weights.dtype
+    return ModelSource(place, weights.sha256, dtype, dtypes)
+
+
+def unread_tensors(model: PreTrainedModel) -> tuple[str, ...]:
+    """Name the tensors of a model's files that transformers has no place for, such as a planner's head."""
+    return tuple(getattr(model, UNREAD, ()))
+
+
+def check_directory(place: Path) -> Weights:
+    """Raise OwledError unless a directory is a whole model that can be read rightly; returns its weights."""
+    if is_artifact(place):
+        verify(place)
+    refuse_adapters(place)
+    if not (place / "config.json").is_file():
+        raise OwledError(f"{place} is not a model: it has neither config.json nor owled.json")
+    config, weights = read_config(place), find_weights(place)
+    refuse_unmerged(place, weights.tensors)
+    found = quantisation(config, weights)
+    if found is not None:
+        check_can_undo(place, config, weights, found)
+    return weights
+
+
+def check_device(device: str) -> None:
+    """Raise OwledError for a device that torch does not know or this machine does not have."""
+    import torch
+
+    try:
+        kind = torch.device(device)
+        if kind.type == "cuda" and not torch.cuda.is_available():
+            raise OwledError(f"device {device!r}: torch sees no CUDA device here; give cpu")
+        torch.empty(0, device=kind)
+    except (RuntimeError, AssertionError, NotImplementedError) as err:
+        reason = str(err).splitlines()[0]
+        raise OwledError(f"device {device!r} cannot be used ({reason}); expected cpu, cuda or cuda:NUMBER") from err
 
 
 def is_vision_language(config: PretrainedConfig) -> bool:
@@ -108,86 +161,112 @@ def is_vision_language(config: PretrainedConfig) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars off the terminal."""
+    """Keep transformers' own progress bars and load reports off the terminal."""
     from transformers.utils import logging as hf_logging
 
-    shown = hf_logging.is_progress_bar_enabled()
+    shown, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
     try:
         yield
     finally:
+        hf_logging.set_verbosity(level)
         if shown:
             hf_logging.enable_progress_bar()
 
 
-def _existing(path: Path | str, allow_download: bool) -> Path | None:
+def existing(path: Path | str, allow_download: bool) -> Path | None:
+    """Return a local path; None for a hub name that may be downloaded."""
     place = Path(path).expanduser()
     if place.exists():
         return place
-    if not allow_download:
-        raise OwledError(f"there is no model at {path}: give a local directory or a .gguf file (downloads are off)")
-    return None
+    if allow_download:
+        return None
+    how = ""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        how = (
+            f". For the hub's model of that name: `hf download {path} --local-dir {place.name}`, then give {place.name}"
+        )
+    raise OwledError(f"there is no model at {path}: give a local directory or a .gguf file (downloads are off){how}")
 
 
-def _check_directory(place: Path) -> None:
-    if is_artifact(place):
-        verify(place)
-    elif not (place / "config.json").is_file():
-        raise OwledError(f"{place} is not a model: it has neither config.json nor owled.json")
-
-
-def _load_directory(name: str, dtype: Any, local: bool) -> PreTrainedModel:
+def load_directory(name: str, dtype: Any, local: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load with transformers and return the model with its report; nothing is checked here."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(name, **options)
+    quantised = getattr(config, "quantization_config", None)
+    if isinstance(quantised, dict):
+        quantised["dequantize"] = True
+    auto = AutoModelForImageTextToText if is_vision_language(config) else AutoModelForCausalLM
+    loaded: Any = auto.from_pretrained(
+        name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+    )
+    model, info = loaded
+    return (rebuilt(model) if quantised else model), info
+
+
+def _load(
+    name: Path | str, load: Callable[[], tuple[PreTrainedModel, dict[str, Any]]], weights: Weights | None
+) -> PreTrainedModel:
     try:
-        config = AutoConfig.from_pretrained(name, **options)
-        auto = AutoModelForImageTextToText if is_vision_language(config) else AutoModelForCausalLM
-        loaded: Any = auto.from_pretrained(
-            name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
-        model, info = loaded
+        model, info = load()
     except LOAD_ERRORS as err:
-        raise OwledError(f"{name} cannot be loaded as a transformers model ({type(err).__name__}: {err})") from err
+        kind = "GGUF" if weights is None and str(name).endswith(".gguf") else "a transformers model"
+        raise OwledError(f"{name} cannot be loaded as {kind} ({type(err).__name__}: {err})") from err
+    _check_report(name, info, weights)
+    _settle_ties(model)
+    setattr(model, UNREAD, tuple(sorted(info["unexpected_keys"])))
+    return model
+
+
+def _check_report(name: Path | str, info: Mapping[str, Any], weights: Weights | None) -> None:
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         raise OwledError(f"{name} lacks weights for {missing[0]} and {len(missing) - 1} more: the model is incomplete")
-    return model
-
-
-def _load_gguf(place: Path, dtype: Any) -> PreTrainedModel:
-    """Load and rebuild: transformers refuses to save what came from GGUF."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            str(place.parent),
-            gguf_file=place.name,
-            dtype=torch.float32 if dtype == "auto" else dtype,
-            local_files_only=True,
+    if info.get("error_msgs"):
+        raise OwledError(f"{name} cannot be loaded as a transformers model: {info['error_msgs'][0]}")
+    unread = sorted(info["unexpected_keys"])
+    scale = scale_beside(unread, weights.tensors) if weights is not None else None
+    if scale is not None:
+        raise OwledError(
+            f"{name} is quantised: {scale} scales the weight beside it, and the raw numbers are no weights. Give the model in "
+            "16 or 32 bits (the one it was made from)"
         )
-    except LOAD_ERRORS as err:
-        raise OwledError(f"{place} cannot be loaded as GGUF ({type(err).__name__}: {err})") from err
-    config = loaded.config
-    for trace in ("quantization_config", "_pre_quantization_dtype"):
-        if hasattr(config, trace):
-            delattr(config, trace)
-    with torch.device("meta"):
-        model = type(loaded)(config)
-    buffers = dict(loaded.named_buffers())
-    model.load_state_dict(loaded.state_dict(), assign=True)
-    for name, buffer in buffers.items():
-        owner, _, last = name.rpartition(".")
-        model.get_submodule(owner)._buffers[last] = buffer
-    model.tie_weights()
-    return model
+    if unread:
+        logger.warning("%s: transformers has no place for %s and %d more tensors", name, unread[0], len(unread) - 1)
 
 
-def _stored_dtype(file: Path) -> str:
-    from safetensors import safe_open
+def _settle_ties(model: PreTrainedModel) -> None:
+    """Let the config say of the head what the weights say: a stored head of its own is not tied to the embedding."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if getattr(inputs, "weight", None) is None or getattr(outputs, "weight", None) is None:
+        return
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        if inputs.weight is not outputs.weight and getattr(config, "tie_word_embeddings", False):
+            logger.info("the model's output matrix is stored and differs from its embedding: kept, not tied")
+            config.tie_word_embeddings = False
 
-    with safe_open(file, framework="pt") as stream:
-        names = {stream.get_slice(key).get_dtype() for key in stream.keys()}  # noqa: SIM118 (not a dict)
-    known = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    return next((known[name] for name in ("F32", "BF16", "F16") if name in names), "float32")
+
+def _check_memory(path: Path | str, weights: Weights, dtype: torch.dtype | str) -> None:
+    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+    needed = sum(
+        tensor.size * (sizes.get(tensor.dtype, 2) if isinstance(dtype, str) else dtype.itemsize)
+        for tensor in weights.tensors.values()
+    )
+    free = available_bytes()
+    if needed > free:
+        raise OwledError(
+            f"{path} needs {needed / 1e9:.1f} GB of memory as {str(dtype).removeprefix('torch.')}, {free / 1e9:.1f} GB are "
+            "free: close something, or take a machine with more memory or a smaller model"
+        )
+
+
+def _configured_dtype(config: Mapping[str, Any]) -> str:
+    """Name the type that a quantised model computes in, as its config tells it."""
+    for place in (config, *(part for part in config.values() if isinstance(part, Mapping))):
+        found = place.get("dtype") or place.get("torch_dtype")
+        if found in ("float32", "bfloat16", "float16"):
+            return str(found)
+    return "bfloat16"

@@ -1,23 +1,34 @@
 """Pack a model directory: the language model, and the vision tower's matrices where they pay. Needs torch and transformers.
 
+The model is loaded as transformers loads it and its parameters are packed, so no second reading of files, ties or codes can
+differ. The file is opened again and compared with the model, in its weights and in its logits, before it takes its name.
+
 A packed vision layer multiplies as many tokens at once as an image has patches. With a few hundred it is as fast as torch,
 with more it is faster (docs/kernels.md); it always takes a fraction of the memory.
 """
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from owled_ros.errors import OwledError
+from owled_ros.files import fsync_path
 from owled_ros.models.components import component_of
-from owled_ros.models.load import load_model
+from owled_ros.models.load import load_model, source_of
+from owled_ros.models.pack_check import check_packed
+from owled_ros.models.weights import read_config
+from owled_ros.sparse import architecture
 from owled_ros.sparse.pack import PackFacts, pack_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MANY_PATCHES = 512  # from so many on the packed tower is faster than torch in bfloat16
 Matrices = dict[str, tuple[np.ndarray, np.ndarray | None]]
@@ -40,19 +51,33 @@ def pack_directory(
         progress: Called with (matrices done, matrices in all).
 
     Raises:
-        OwledError: The language model cannot be packed, or there is no vision tower to pack.
+        OwledError: The directory is no model that can be read rightly, its language model cannot be packed, there is no
+            vision tower to pack, or the file does not do what the model does.
     """
-    extra = vision_matrices(directory) if wants_vision(directory, vision) else {}
-    return pack_model(directory, out_file, precision, extra=extra, progress=progress)
+    with_vision = wants_vision(directory, vision)
+    reason = architecture.refusal(architecture.text_config(read_config(directory)))
+    if reason:
+        raise OwledError(f"the packed decoder cannot run {directory}: {reason}; it runs with torch as before")
+    model = load_model(directory, dtype=source_of(directory).dtype)
+    extra = vision_matrices(model) if with_vision else {}
+    aside = out_file.with_name(f".{out_file.name}.aside-{os.getpid()}-unchecked")
+    try:
+        facts = pack_model(
+            model.state_dict(), aside, precision, config=model.config.to_dict(), extra=extra, progress=progress
+        )
+        check_packed(model, aside, precision)
+        os.replace(aside, out_file)
+    except OSError as err:
+        raise OwledError(f"{out_file}: cannot write the packed model: {err}") from err
+    finally:
+        aside.unlink(missing_ok=True)
+    fsync_path(out_file.parent)
+    return replace(facts, path=out_file)
 
 
 def wants_vision(directory: Path, vision: bool | None) -> bool:
     """Tell whether the vision tower is packed."""
-    try:
-        config = json.loads((directory / "config.json").read_text())
-    except (OSError, ValueError) as err:
-        raise OwledError(f"{directory}/config.json cannot be read: {err}") from err
-    tower = config.get("vision_config")
+    tower = read_config(directory).get("vision_config")
     if not isinstance(tower, Mapping):
         if vision:
             raise OwledError(f"{directory} has no vision tower; pack it without one")
@@ -69,9 +94,8 @@ def patches_of(tower: Mapping[str, Any]) -> int:
     return (image // patch) ** 2
 
 
-def vision_matrices(directory: Path) -> Matrices:
-    """Read the Linear layers inside a model's vision tower by their names in the model."""
-    model = load_model(directory, dtype=None)
+def vision_matrices(model: PreTrainedModel) -> Matrices:
+    """Return the Linear layers inside a model's vision tower by their names in the model."""
     matrices: Matrices = {}
     for name, module in model.named_modules():
         if type(module) is torch.nn.Linear and component_of(name) == "vision":

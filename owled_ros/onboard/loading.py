@@ -16,6 +16,7 @@ from owled_ros.driving.engine import Engine
 from owled_ros.driving.frame import EgoState, Frame
 from owled_ros.driving.prediction import Reason
 from owled_ros.errors import OwledError
+from owled_ros.models.weights import weight_files
 
 MEGABYTE = 1e6
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -102,7 +103,7 @@ def check_memory(choice: ModelChoice, reserve_mb: float) -> None:
 def weight_bytes(directory: Path, dtype: str) -> float:
     """Estimate the size [bytes] of a model's weights in memory from the headers of its safetensors files."""
     total = 0.0
-    for file in directory.glob("*.safetensors"):
+    for file in weight_files(directory):
         with open(file, "rb") as stream:
             head = stream.read(8)
             if len(head) < 8:

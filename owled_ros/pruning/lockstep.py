@@ -7,6 +7,7 @@ pass gives fused, sequential statistics, whatever the shapes of the chunks.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
@@ -94,7 +95,8 @@ def give_back_freed_memory() -> None:
 
 
 def _start(job: Callable[[], Any], by_thread: dict[int, _Worker]) -> _Worker:
-    autocast, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_dtype("cpu")  # per thread: pass them on
+    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    lower = {kind: torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
 
     def body() -> None:
         by_thread[threading.get_ident()] = worker
@@ -102,7 +104,9 @@ def _start(job: Callable[[], Any], by_thread: dict[int, _Worker]) -> _Worker:
         worker.go.clear()
         try:
             if not worker.abandoned:
-                with torch.no_grad(), torch.autocast("cpu", dtype, enabled=autocast):
+                with torch.no_grad(), contextlib.ExitStack() as stack:
+                    for kind, dtype in lower.items():  # is per thread: pass it on
+                        stack.enter_context(torch.autocast(kind, dtype, cache_enabled=False))
                     worker.result = job()
         except _Abandoned:
             pass

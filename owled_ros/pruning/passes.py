@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from owled_ros.compute_type import autocast
 from owled_ros.errors import OwledError
 from owled_ros.models.components import Block
 from owled_ros.pruning.config import Batch
@@ -66,11 +67,7 @@ def to_device(batch: Batch, device: torch.device, dtype: torch.dtype) -> dict[st
 
 def forward_precision(dtype: str, device: str) -> torch.autocast:
     """Return the context in which the passes of a run multiply: float32, or bfloat16 with float32 sums and weights."""
-    kind = device.split(":")[0]
-    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() if kind == "cpu" else True
-    return torch.autocast(
-        kind, torch.bfloat16, enabled=dtype == "bfloat16" or (dtype == "auto" and fast), cache_enabled=False
-    )
+    return autocast(dtype, device, cached=False)
 
 
 def forward_body(model: nn.Module, batch: Mapping[str, Any]) -> None:

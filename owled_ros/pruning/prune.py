@@ -79,6 +79,7 @@ def prune(
     """
     import torch
 
+    from owled_ros.compute_type import computing_dtype
     from owled_ros.models.components import find_structure
     from owled_ros.models.load import load_model, source_of
     from owled_ros.pruning.artifact import check_space
@@ -94,7 +95,8 @@ def prune(
     start = time.monotonic()
     job.report("load", 0, 1, str(config.model))
     source = source_of(config.model)
-    weights_dtype = "bfloat16" if source.dtype == "bfloat16" and config.dtype != "float32" else "float32"
+    computing = computing_dtype(config.dtype, config.device)
+    weights_dtype = "bfloat16" if source.dtype == computing == "bfloat16" else "float32"
     model = load_model(config.model, config.device, weights_dtype)
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")  # one product per expert, so that each expert's inputs can be seen

@@ -23,6 +23,7 @@ from owled_ros.evaluation.metrics import summarise
 from owled_ros.evaluation.offline import timed_prediction
 from owled_ros.evaluation.record import Record, Truth, make_record
 from owled_ros.models.driving_model import load_engine
+from owled_ros.models.weights import weight_files
 from owled_ros.recalibration.gate_rules import GateRules, apply_rules, as_json
 
 VERDICT_VERSION = 1
@@ -160,7 +161,7 @@ def sizes_of(directory: Path) -> dict[str, int]:
     from safetensors import safe_open
 
     weights = nonzeros = weight_bytes = 0
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in weight_files(directory):
         weight_bytes += file.stat().st_size
         with safe_open(file, framework="pt") as stream:
             for name in stream.keys():  # noqa: SIM118 (not a dict)

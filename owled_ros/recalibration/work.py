@@ -20,6 +20,7 @@ from owled_ros.errors import OwledError
 from owled_ros.evaluation.offline import truth_from
 from owled_ros.models.driving_model import load_engine, resolve_model
 from owled_ros.models.manifest import add_section
+from owled_ros.models.weights import weight_files
 from owled_ros.pruning.prune import PruneConfig, PruneProgress, prune
 from owled_ros.recalibration.courtesy import available_memory_bytes
 from owled_ros.recalibration.gate import HeldOut, judge_candidate
@@ -165,7 +166,7 @@ def _pack(candidate: Path, device: str) -> None:
 
 def _check_memory(model: Path) -> None:
     """Raise OwledError when the machine has not the memory for the job: it would take it from the driving node."""
-    stored = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    stored = sum(file.stat().st_size for file in weight_files(model))
     needed = int(2 * stored * MEMORY_FACTOR)  # stored in 16 bits, loaded in 32
     free = available_memory_bytes()
     if free is not None and free < needed:

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from owled_ros.compute_type import autocast
 from owled_ros.driving.answer import PEDESTRIAN_KINDS
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_atomic
@@ -151,7 +152,7 @@ def train(config: TrainConfig, directory: Path) -> MiniTraining:
         rate = config.learning_rate * schedule(step, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(config.device, torch.bfloat16):
+        with autocast("auto", config.device):
             answer, patches = module.losses(_to(batch, config.device))
         (answer + PATCH_WEIGHT * patches).backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
@@ -223,7 +224,7 @@ def validate(module: MiniTraining, average: dict[str, torch.Tensor], batch: Batc
     kept = {name: p.detach().clone() for name, p in module.named_parameters()}
     _use(module, average)
     module.eval()
-    with torch.autocast(device, torch.bfloat16):
+    with autocast("auto", device):
         guess = module.logits(_to(batch, device))[:, :-1].argmax(-1).cpu()
     module.train()
     _use(module, kept)

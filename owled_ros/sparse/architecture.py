@@ -142,6 +142,17 @@ def find_head(names: Collection[str]) -> str | None:
     return next((name for name in HEADS if name in names), None)
 
 
+def unknown_tensors(names: Collection[str], prefix: str, layers: int) -> list[str]:
+    """List the decoder's tensors that the kernels would leave out: norms, gates, adapters or layers of another family."""
+    biased = {*MATRICES.values()}
+    inner = {f"{name}.{part}" for name in biased for part in ("weight", "bias")}
+    inner |= {f"{name}.weight" for name in (*NORMS.values(), *HEAD_NORMS.values())}
+    known = {f"layers.{layer}.{name}" for layer in range(layers) for name in inner}
+    known |= {"embed_tokens.weight", "norm.weight"}
+    own = (name for name in names if name.startswith((f"{prefix}layers.", f"{prefix}norm.", f"{prefix}embed_tokens.")))
+    return sorted(name for name in own if name.removeprefix(prefix) not in known and not name.endswith("inv_freq"))
+
+
 def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
     merged: dict[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):

@@ -1,11 +1,11 @@
-"""Pack the decoder of a Hugging Face directory, a state dict or loose matrices into one file. Needs numpy; torch for weights.
+"""Pack the decoder of a state dict, or loose matrices, into one file. Needs numpy; torch for weights.
 
-The file is written aside and renamed; nothing of the source is changed.
+The file is written aside and renamed; nothing of the source is changed. Directories are packed by `models.packing`, which
+loads them as transformers does: what is packed is what runs.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -52,32 +52,33 @@ class Source:
 
 
 def pack_model(
-    source: Path | str | Mapping[str, torch.Tensor],
+    state: Mapping[str, torch.Tensor],
     out_file: Path,
     precision: str = "int8",
     *,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any],
     extra: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None = None,
     dense_below: float | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PackFacts:
-    """Pack the language model of a checkpoint.
+    """Pack the language model inside a state dict.
 
     Args:
-        source: Hugging Face directory (an artifact is one) with config.json and safetensors, or a state dict.
+        state: Every tensor by its name in the transformers model; one that is given twice (a tied head) is packed once.
         out_file: Where the packed model goes.
         precision: "int8" (scale per row and 128 columns) or "bf16".
-        config: Content of config.json, for a state dict.
+        config: The model's configuration with all its values (`model.config.to_dict()`).
         extra: Further matrices by name with their biases, for `SparseLinear`.
         dense_below: Share of zeros below which a matrix is stored dense; None: the usual break-even.
         meta: JSON kept in the file.
         progress: Called with (matrices done, matrices in all).
 
     Raises:
-        OwledError: Not a model of the LLaMA family, tensors missing, NaN in the weights, or nowhere to write.
+        OwledError: Not a model of the LLaMA family, tensors missing or more than the kernels compute with, NaN in the
+            weights, or nowhere to write.
     """
-    checkpoint = _directory_source(Path(source)) if isinstance(source, (str, Path)) else _state_source(source, config)
+    checkpoint = _state_source(state, config)
     shape = architecture.shape_of(checkpoint.config)
     total = shape.layers * len(architecture.MATRICES) + 2 + len(extra or {})
     tensors = _decoder_tensors(checkpoint, shape, precision, dense_below)
@@ -140,8 +141,13 @@ def _write(
 
 def _decoder_tensors(source: Source, shape: Shape, precision: str, dense_below: float | None) -> Iterator[PackedTensor]:
     prefix = architecture.find_prefix(source.names)
-    head = architecture.find_head(source.names)
-    tied = bool(source.config.get("tie_word_embeddings"))
+    head = _own_head(source, f"{prefix}embed_tokens.weight")
+    unknown = architecture.unknown_tensors(source.names, prefix, shape.layers)
+    if unknown:
+        raise OwledError(
+            f"the packed decoder cannot run this model: it does not compute with {unknown[0]} ({len(unknown)} such tensors); "
+            "it runs with torch as before"
+        )
 
     def matrix(name: str, role: Role, layer: int, rows: int, columns: int, below: float | None) -> PackedTensor:
         weight = source.fetch(f"{name}.weight")
@@ -151,7 +157,7 @@ def _decoder_tensors(source: Source, shape: Shape, precision: str, dense_below: 
         return pack_matrix(name, role, layer, weight, bias, precision, below)
 
     yield matrix(f"{prefix}embed_tokens", Role.EMBEDDING, -1, shape.vocabulary, shape.hidden, 2.0)
-    if head is not None and not tied:
+    if head is not None:
         yield matrix(head.removesuffix(".weight"), Role.HEAD, -1, shape.vocabulary, shape.hidden, dense_below)
     yield pack_vector(f"{prefix}norm", Role.FINAL_NORM, -1, source.fetch(f"{prefix}norm.weight"))
     yield pack_vector("rotary", Role.ROTARY, -1, architecture.rotary_frequencies(source.config, shape))
@@ -176,6 +182,19 @@ def _decoder_tensors(source: Source, shape: Shape, precision: str, dense_below: 
             yield matrix(base + name, role, layer, *sizes[role], dense_below)
 
 
+def _own_head(source: Source, embedding: str) -> str | None:
+    """Name the output matrix; None where it is the embedding itself, whatever the config says of the two."""
+    head = architecture.find_head(source.names)
+    if head is None:
+        if not source.config.get("tie_word_embeddings"):
+            raise OwledError(
+                "the checkpoint has no output matrix (lm_head), and its config does not tie it to the embedding"
+            )
+        return None
+    bias = f"{head.removesuffix('.weight')}.bias" in source.names
+    return None if not bias and np.array_equal(source.fetch(head), source.fetch(embedding)) else head
+
+
 def _loose_tensors(
     matrices: Mapping[str, tuple[np.ndarray, np.ndarray | None]], precision: str, dense_below: float | None
 ) -> Iterator[PackedTensor]:
@@ -183,58 +202,12 @@ def _loose_tensors(
         yield pack_matrix(name, Role.OTHER, -1, weight, bias, precision, dense_below)
 
 
-def _state_source(state: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None) -> Source:
-    if config is None:
-        raise OwledError("a state dict is packed with its config; pass config=model.config.to_dict()")
-
+def _state_source(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> Source:
     def fetch(name: str) -> np.ndarray:
         if name not in state:
             raise OwledError(f"the checkpoint lacks {name}")
         return state[name].detach().to("cpu").float().numpy()
 
-    return Source(frozenset(state), fetch, architecture.text_config(config))
-
-
-def _directory_source(directory: Path) -> Source:
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    config_file = directory / "config.json"
-    if not config_file.is_file():
-        raise OwledError(f"{directory}: no config.json; expected a Hugging Face directory or an artifact")
-    places: dict[str, Path] = {}
-    for shard in sorted(directory.glob("*.safetensors")):
-        try:
-            with safe_open(shard, framework="pt") as reader:
-                places.update(dict.fromkeys(reader.keys(), shard))
-        except (SafetensorError, OSError) as err:
-            raise OwledError(f"{shard}: not readable as safetensors: {err}") from err
-    if not places:
-        raise OwledError(f"{directory}: no *.safetensors in it; other weight formats are not read")
-
-    def fetch(name: str) -> np.ndarray:
-        if name not in places:
-            raise OwledError(f"{directory}: the checkpoint lacks {name}")
-        with safe_open(places[name], framework="pt") as reader:
-            return reader.get_tensor(name).to(torch.float32).numpy()
-
-    try:
-        config = json.loads(config_file.read_text())
-    except ValueError as err:
-        raise OwledError(f"{config_file}: not readable as JSON: {err}") from err
     text = dict(architecture.text_config(config))
-    text.setdefault("tie_word_embeddings", config.get("tie_word_embeddings", False))
-    return Source(frozenset(places), fetch, _with_defaults(text))
-
-
-def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what a config.json leaves out because it equals its class's default."""
-    from transformers import CONFIG_MAPPING
-
-    family = str(config.get("model_type", ""))
-    if architecture.refusal(config):
-        return config  # refused with its reason later
-    try:
-        return {**CONFIG_MAPPING[family].from_dict(config).to_dict(), "model_type": family}
-    except (TypeError, ValueError, KeyError) as err:
-        raise OwledError(f"config.json of a {family} model that transformers does not understand: {err}") from err
+    text["tie_word_embeddings"] = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    return Source(frozenset(state), fetch, text)
