@@ -1,10 +1,11 @@
-"""The answer grammar: actions and scenes as one line of text, and back. Needs nothing.
+"""The answer grammar: actions and scenes as one line of text, and back. Needs driving.wording.
 
     action  "follow, acceleration -1.2 m/s2, steering +0.03 rad"        or "unknown" (the model declines)
     scene   "2 cars: lead 12 m, oncoming 30 m; 1 pedestrian: crossing 14 m; traffic light red 22 m"
 
 What is described follows LLM-Driver (arXiv 2310.01957): cars, pedestrians, the traffic light, each with its distance.
-Parsing is strict: whatever does not fit the grammar or its ranges raises AnswerError, nothing is guessed.
+Parsing is strict: whatever does not fit the grammar or its ranges raises AnswerError, nothing is guessed. What changes no meaning
+is read: quotes, bold, a code fence or "Answer:" around the line, m/s², the minus sign, "0 cars: none", "12.5 m".
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 
-from owled_ros.errors import OwledError
+from owled_ros.driving.wording import AnswerError, check_range, plain, shown
 
 ACCELERATION_RANGE = (-6.0, 2.0)  # [m/s2]
 STEERING_RANGE = (-0.3, 0.3)  # [rad], left positive
@@ -21,10 +22,6 @@ ACCELERATION_STEP = 0.2  # [m/s2], what format_action rounds to
 STEERING_STEP = 0.01  # [rad]
 MAX_DISTANCE = 99  # [m]
 DECLINED = "unknown"
-
-
-class AnswerError(OwledError):
-    """The text is not an answer; the message says what was expected."""
 
 
 class Manoeuvre(IntEnum):
@@ -105,11 +102,11 @@ def parse_action(text: str) -> Action | None:
     match = _ACTION.fullmatch(line)
     if not match:
         raise AnswerError(
-            f"answer {_shown(text)} is not an action; expected '<manoeuvre>, acceleration <+-x.x> m/s2, steering <+-x.xx> rad'"
+            f"answer {shown(text)} is not an action; expected '<manoeuvre>, acceleration <+-x.x> m/s2, steering <+-x.xx> rad'"
         )
     acceleration, steering = float(match["acceleration"]), float(match["steering"])
-    _check_range("acceleration", acceleration, ACCELERATION_RANGE, "m/s2")
-    _check_range("steering", steering, STEERING_RANGE, "rad")
+    check_range("acceleration", acceleration, *ACCELERATION_RANGE, "m/s2")
+    check_range("steering", steering, *STEERING_RANGE, "rad")
     return Action(acceleration, steering, Manoeuvre[match["manoeuvre"].upper()])
 
 
@@ -131,7 +128,7 @@ def parse_scene(text: str) -> Scene | None:
     match = _SCENE.fullmatch(line)
     if not match:
         raise AnswerError(
-            f"answer {_shown(text)} is not a scene; expected '<n> cars: <kind> <d> m, ...; <n> pedestrians: ...; "
+            f"answer {shown(text)} is not a scene; expected '<n> cars: <kind> <d> m, ...; <n> pedestrians: ...; "
             "traffic light <colour> <d> m' or 'no traffic light'"
         )
     cars = _parse_objects(match["n_cars"], match["cars"], "car")
@@ -149,7 +146,7 @@ def _format_objects(objects: tuple[SceneObject, ...], noun: str) -> str:
 
 def _parse_objects(count: str, listed: str | None, noun: str) -> tuple[SceneObject, ...]:
     objects = []
-    for item in (listed or "").split(", ") if listed else ():
+    for item in listed.split(", ") if listed and listed != "none" else ():
         words = item.split(" ")
         objects.append(SceneObject(ObjectKind["_".join(words[:-2]).upper()], float(words[-2])))
     if len(objects) != int(count):
@@ -166,8 +163,8 @@ def _word(value: IntEnum) -> str:
 
 
 def _list_of(kinds: tuple[ObjectKind, ...]) -> str:
-    item = rf"(?:{_words_of(kinds)}) \d{{1,2}} m"
-    return rf"{item}(?:, {item})*"
+    item = rf"(?:{_words_of(kinds)}) {_METRES} m"
+    return rf"none|{item}(?:, {item})*"
 
 
 def _metres(distance: float) -> int:
@@ -179,21 +176,14 @@ def _quantise(value: float, step: float, bounds: tuple[float, float]) -> float:
     return round(clipped / step) * step + 0.0  # + 0.0 turns -0.0 into 0.0
 
 
-def _check_range(name: str, value: float, bounds: tuple[float, float], unit: str) -> None:
-    if not bounds[0] - 1e-9 <= value <= bounds[1] + 1e-9:
-        raise AnswerError(f"{name} {value:+g} {unit} is out of range; expected {bounds[0]:+g} to {bounds[1]:+g} {unit}")
-
-
 def _normalise(text: str) -> str:
-    return " ".join(text.lower().split()).removesuffix(".")
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+    line = " ".join(plain(text).lower().split())
+    return plain(line.removesuffix(".")).replace("m/s^2", "m/s2")
 
 
 _MANOEUVRES = tuple(value for value in Manoeuvre if value)
 _COLOURS = (Light.RED, Light.YELLOW, Light.GREEN)
+_METRES = r"\d{1,2}(?:\.\d{1,2})?"
 _ACTION = re.compile(
     rf"(?P<manoeuvre>{_words_of(_MANOEUVRES)}), acceleration (?P<acceleration>[+-]?\d{{1,2}}(?:\.\d{{1,3}})?) m/s2, "
     r"steering (?P<steering>[+-]?\d(?:\.\d{1,4})?) rad",
@@ -202,6 +192,6 @@ _ACTION = re.compile(
 _SCENE = re.compile(
     rf"(?P<n_cars>\d{{1,2}}) cars?(?:: (?P<cars>{_list_of(CAR_KINDS)}))?; "
     rf"(?P<n_pedestrians>\d{{1,2}}) pedestrians?(?:: (?P<pedestrians>{_list_of(PEDESTRIAN_KINDS)}))?; "
-    rf"(?:no traffic light|traffic light (?P<light>{_words_of(_COLOURS)}) (?P<light_distance>\d{{1,2}}) m)",
+    rf"(?:no traffic light|traffic light (?P<light>{_words_of(_COLOURS)}) (?P<light_distance>{_METRES}) m)",
     re.ASCII,
 )

@@ -19,6 +19,10 @@ class VehicleParameters:
     max_steering_tire_angle: float = 0.6  # [rad]
     max_acceleration: float = 2.0  # [m/s2], full throttle
     max_deceleration: float = 6.0  # [m/s2], full brake, positive
+    max_speed: float = 50.0  # [m/s]
+    max_lateral_acceleration: float = 5.0  # [m/s2]
+    max_steering_rate: float = 0.7  # [rad/s], of the tires
+    max_jerk: float = 10.0  # [m/s3], along the path
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ class Plan:
 class AnswerKind(Protocol):
     """One kind of answer with its parameters."""
 
-    needs_hidden: bool  # ask the engine for hidden states
+    @property
+    def needs_hidden(self) -> bool:
+        """Whether the engine is asked for hidden states."""
 
     def parse(self, raw: RawAnswer, ego: EgoState, vehicle: VehicleParameters) -> Plan | None:
         """Read an answer; None when the model declines. Raises AnswerError for anything that is not exactly one answer."""

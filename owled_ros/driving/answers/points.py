@@ -1,0 +1,115 @@
+"""Places in a list, "[[4.1, 0.0], [8.3, -0.1]]" or "[PT, (4.1, 0.0, 0.01), …]". Needs numpy. Letters: N points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from owled_ros.driving.answers.kind import AnswerKind, Plan, RawAnswer
+from owled_ros.driving.answers.lists import check_column, format_groups, parse_groups
+from owled_ros.driving.answers.spec import Count, Decimals, Scale, Seconds, Spec
+from owled_ros.driving.ego import EgoState
+from owled_ros.driving.vehicle import VehicleParameters
+from owled_ros.driving.waypoints import from_waypoints
+from owled_ros.driving.wording import AnswerError
+
+METRES = {"m": 1.0, "cm": 0.01}
+RADIANS = {"none": 1.0, "rad": 1.0, "deg": math.pi / 180.0}
+FARTHEST_M = 1000.0
+HERE_M = 0.1
+
+
+class PointsSpec(Spec):
+    """Places where the vehicle will be, in base_link of now."""
+
+    kind: Literal["points"] = "points"
+    count: Count
+    """Predicted points; the vehicle's place now is not among them."""
+    step_s: Seconds
+    """Time between two points, and from now to the first."""
+    axes: Literal["forward_left", "forward_right", "left_forward", "right_forward"] = "forward_left"
+    """The two numbers of a place in order, and which way they are positive."""
+    unit: Literal["m", "cm"] = "m"
+    scale: Scale = 1.0
+    """What is written is the place in `unit` times this."""
+    heading: Literal["none", "rad", "deg"] = "none"
+    """Unit of a third number, the heading; none: two numbers."""
+    heading_positive: Literal["left", "right"] = "left"
+    label: str = ""
+    """Word that opens the list, such as PT."""
+    first_is_now: bool = False
+    """The list begins with the vehicle's place now, (0, 0), in addition to the predicted points."""
+    decimals: Decimals = 2
+    brackets: Literal["[]", "()"] = "[]"
+    """How each point is written; both are read."""
+
+    def make(self, _directory: Path) -> AnswerKind:
+        """Return the kind."""
+        return PointsKind(self)
+
+
+@dataclass(frozen=True)
+class PointsKind:
+    """See the module."""
+
+    spec: PointsSpec
+    needs_hidden: bool = False
+
+    def parse(self, raw: RawAnswer, ego: EgoState, vehicle: VehicleParameters) -> Plan | None:
+        """Read the points and drive through them."""
+        spec = self.spec
+        points = parse_groups(raw.text, spec.count + spec.first_is_now, self._names(), spec.label) / self._factors()
+        for name, column in zip(("x", "y"), points[:, self._order()].T, strict=True):
+            check_column(f"{name} of point", column, -FARTHEST_M, FARTHEST_M, "m")
+        points[:, :2] = points[:, self._order()]
+        if spec.heading != "none":
+            check_column("heading of point", points[:, 2], -2.0 * math.pi, 2.0 * math.pi, "rad")
+        if spec.first_is_now:
+            if np.hypot(*points[0, :2]) > HERE_M:
+                raise AnswerError(f"the first point is {points[0, :2]} m; expected the vehicle's place now, (0, 0)")
+            points = points[1:]
+        return Plan(from_waypoints(points, spec.step_s, ego.speed))
+
+    def format(self, plan: Plan, ego: EgoState, vehicle: VehicleParameters) -> str:
+        """Write the places at the times of the points."""
+        spec = self.spec
+        times = spec.step_s * np.arange(0 if spec.first_is_now else 1, spec.count + 1)
+        points = plan.trajectory.sample(times).values[:, 1 : 3 if spec.heading == "none" else 4]
+        points[:, :2] = points[:, self._order()]
+        places = max(spec.decimals, 3) if spec.heading == "rad" else spec.decimals
+        return format_groups(
+            points * self._factors(),
+            (spec.decimals, spec.decimals, places)[: points.shape[1]],
+            spec.brackets,
+            spec.label,
+        )
+
+    def describe(self) -> str:
+        """Say the form."""
+        spec = self.spec
+        scaled = "" if spec.scale == 1.0 else f" times {spec.scale:g}"
+        heading = "" if spec.heading == "none" else f", heading in {spec.heading} ({spec.heading_positive} positive)"
+        now = " after the place now" if spec.first_is_now else ""
+        return (
+            f"[{spec.label + ', ' if spec.label else ''}({', '.join(self._names())}), …]: {spec.count} points{now}, one every "
+            f"{spec.step_s:g} s, in {spec.unit}{scaled}{heading}"
+        )
+
+    def _names(self) -> tuple[str, ...]:
+        return (*self.spec.axes.split("_"), *(() if self.spec.heading == "none" else ("heading",)))
+
+    def _order(self) -> list[int]:
+        """Columns of x and y in what is written, and the other way round."""
+        return [0, 1] if self.spec.axes.startswith("forward") else [1, 0]
+
+    def _factors(self) -> np.ndarray:
+        """Written number per metre or radian, in the written order, (2,) or (3,)."""
+        spec = self.spec
+        place = spec.scale / METRES[spec.unit]
+        axes = [place * (-1.0 if name == "right" else 1.0) for name in spec.axes.split("_")]
+        heading = (-1.0 if spec.heading_positive == "right" else 1.0) / RADIANS[spec.heading]
+        return np.array(axes if spec.heading == "none" else [*axes, heading])
