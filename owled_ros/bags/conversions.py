@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from owled_ros.bags import message_types as types
 from owled_ros.driving.answer import Action, Light, Manoeuvre, ObjectKind, Scene, SceneObject
-from owled_ros.driving.frame import NANOSECONDS, EgoState
+from owled_ros.driving.frame import NANOSECONDS, EgoState, Pose
+from owled_ros.driving.navigation import CommandKind, NavigationCommand
 
 STAMP_OFFSET = 4  # [bytes], behind the CDR header: every type below begins with its stamp
 
@@ -22,7 +25,12 @@ def stamp_of(data: bytes | memoryview) -> int:
 
 
 def odometry_to_ego(message: Any, stamp: int) -> EgoState:
-    """Convert nav_msgs/Odometry and geometry_msgs/TwistWithCovarianceStamped; the twist is in the vehicle's frame."""
+    """Convert nav_msgs/Odometry; the twist is in the vehicle's frame, the pose in that of the header."""
+    return replace(covariant_twist_to_ego(message, stamp), pose=pose_of(message.pose.pose))
+
+
+def covariant_twist_to_ego(message: Any, stamp: int) -> EgoState:
+    """Convert geometry_msgs/TwistWithCovarianceStamped."""
     twist = message.twist.twist
     return EgoState(stamp, float(twist.linear.x), float(twist.angular.z))
 
@@ -41,11 +49,37 @@ EGO_CONVERTERS: dict[str, Callable[[Any, int], EgoState]] = {  # in the order of
     types.ODOMETRY: odometry_to_ego,
     types.VELOCITY_REPORT: velocity_report_to_ego,
     types.OLD_VELOCITY_REPORT: velocity_report_to_ego,
-    types.TWIST_WITH_COVARIANCE: odometry_to_ego,
+    types.TWIST_WITH_COVARIANCE: covariant_twist_to_ego,
     types.TWIST: twist_to_ego,
+}
+ACCELERATION_CONVERTERS: dict[str, Callable[[Any], float]] = {  # [m/s2] along x of the vehicle
+    types.ACCELERATION_WITH_COVARIANCE: lambda message: float(message.accel.accel.linear.x),
+    types.ACCELERATION: lambda message: float(message.accel.linear.x),
 }
 IMAGE_TYPES = (types.IMAGE, types.COMPRESSED_IMAGE)
 STEERING_TYPES = (types.STEERING_REPORT, types.OLD_STEERING_REPORT)
+
+
+def pose_of(pose: Any) -> Pose | None:
+    """Convert geometry_msgs/Pose; None where it has no orientation or no finite number."""
+    q = pose.orientation
+    if not 0.5 < q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w < 1.5:
+        return None
+    found = Pose(float(pose.position.x), float(pose.position.y), yaw_of(q))
+    return found if found.is_finite() else None
+
+
+def yaw_of(orientation: Any) -> float:
+    """Return the heading [rad] of a geometry_msgs/Quaternion."""
+    q = orientation
+    return math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
+
+
+def message_to_command(message: Any, stamp: int) -> NavigationCommand:
+    """Convert owled_ros/NavigationCommand; raises ValueError for a kind that nobody knows."""
+    distance = float(message.distance)
+    known = math.isfinite(distance) and distance >= 0.0
+    return NavigationCommand(CommandKind(message.kind), distance if known else None, str(message.text), stamp)
 
 
 def message_to_action(message: Any) -> Action | None:

@@ -26,8 +26,11 @@ OLD_VELOCITY_REPORT = "autoware_auto_vehicle_msgs/msg/VelocityReport"
 OLD_STEERING_REPORT = "autoware_auto_vehicle_msgs/msg/SteeringReport"
 PREDICTED_ACTION = "owled_ros/msg/PredictedAction"
 SCENE_DESCRIPTION = "owled_ros/msg/SceneDescription"
+NAVIGATION_COMMAND = "owled_ros/msg/NavigationCommand"
+ACCELERATION = "geometry_msgs/msg/AccelStamped"
+ACCELERATION_WITH_COVARIANCE = "geometry_msgs/msg/AccelWithCovarianceStamped"
 
-OWN_MESSAGES = ("SceneObject", "SceneDescription", "PredictedAction")  # those that bags hold
+OWN_MESSAGES = ("SceneObject", "SceneDescription", "PredictedAction", "NavigationCommand")  # those that bags hold
 IDL_SEPARATOR = "=" * 80 + "\n"
 VELOCITY_REPORT_TEXT = """
 std_msgs/Header header

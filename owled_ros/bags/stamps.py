@@ -28,7 +28,8 @@ class Stamped:
     section: int  # counts how often the clock ran backwards
     connection: Connection
     stamp: int  # [ns]
-    newest: int  # [ns], newest stamp of the section so far
+    received: int  # [ns], by the recorder's clock
+    newest: int  # [ns], newest stamp of camera and ego motion in the section so far
     data: bytes | memoryview
     repaired: bool  # the stamp is not the header's
 
@@ -61,14 +62,22 @@ class TimeLine:
         self.repaired += 1
         return received - expected
 
+    def event_stamp(self, data: bytes | memoryview, received: int, leader: str) -> int:
+        """Return the stamp [ns] of a message that is sent once and may be recorded much later, on the clock of topic `leader`."""
+        if not self.use_headers:
+            return received
+        header, now = stamp_of(data), received - self._offsets.get(leader, 0)
+        return header if 0 < header <= now + CLOCK_TOLERANCE else now
+
 
 def time_line_of(bag: Bag, topics: TopicChoice) -> TimeLine:
-    """Compare the first stamps of camera and ego motion and choose the clock of the bag."""
+    """Compare the first stamps of cameras and ego motion and choose the clock of the bag."""
     first: dict[str, tuple[int, int]] = {}
-    messages = stream_messages(bag, lambda connection: connection.topic in (topics.image, topics.ego))
+    leading = {*topics.cameras, topics.ego}
+    messages = stream_messages(bag, lambda connection: connection.topic in leading and topics.reads(connection))
     for connection, received, data in messages:
         first.setdefault(connection.topic, (stamp_of(data), received))
-        if len(first) == len({topics.image, topics.ego}):
+        if len(first) == len(leading):
             break
     headers = [header for header, _ in first.values()]
     offsets = [received - header for header, received in first.values()]
@@ -85,12 +94,17 @@ def time_line_of(bag: Bag, topics: TopicChoice) -> TimeLine:
 def stamped_messages(bag: Bag, topics: TopicChoice, drive_gap: int) -> Iterator[Stamped]:
     """Yield every message of the chosen topics with its stamp; stamps that fall back by `drive_gap` [ns] begin a section."""
     time_line = time_line_of(bag, topics)
+    leading = {*topics.cameras, topics.ego}
     section, newest = 0, 0
-    for connection, received, data in stream_messages(bag, lambda item: item.topic in topics.names):
-        repaired = time_line.repaired
-        stamp = time_line.stamp(connection.topic, data, received)
-        if stamp < newest - drive_gap:
-            section += 1
-            newest = 0
-        newest = max(newest, stamp)
-        yield Stamped(section, connection, stamp, newest, data, time_line.repaired > repaired)
+    for connection, received, data in stream_messages(bag, topics.reads):
+        topic, repaired = connection.topic, time_line.repaired
+        if topic == topics.command:
+            stamp = time_line.event_stamp(data, received, topics.image)
+        else:
+            stamp = time_line.stamp(topic, data, received)
+        if topic in leading:
+            if stamp < newest - drive_gap:
+                section += 1
+                newest = 0
+            newest = max(newest, stamp)
+        yield Stamped(section, connection, stamp, received, newest, data, time_line.repaired > repaired)

@@ -1,113 +1,96 @@
-"""Which topics of a bag are the camera, the ego motion and the truth. Needs bags.storage."""
+"""Which topics of a bag are the cameras, the ego motion and the truth. Needs bags.storage."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from rosbags.interfaces import Connection
+
 from owled_ros.bags import message_types as types
-from owled_ros.bags.conversions import EGO_CONVERTERS, IMAGE_TYPES, STEERING_TYPES
+from owled_ros.bags.camera_topics import choose_cameras
+from owled_ros.bags.conversions import ACCELERATION_CONVERTERS, EGO_CONVERTERS, STEERING_TYPES
 from owled_ros.bags.perception import LIGHT_TYPES, OBJECT_TYPES
+from owled_ros.bags.reading import ReadOptions
 from owled_ros.bags.storage import Bag, TopicSummary, list_topics
+from owled_ros.bags.topic_names import listed, named
 from owled_ros.errors import OwledError
 
-COMPRESSED_SUFFIX = "/compressed"
 EXPERT_NAMESPACE = "/expert/"
 TRUTH_NAMESPACE = "/truth/"
-DEBUG_PART = "/debug/"  # images that a node drew are no camera
 
 
 @dataclass(frozen=True)
 class TopicChoice:
     """The topics that are read; empty where the bag has none."""
 
-    image: str
+    image: str  # of the first camera
     ego: str
     ego_type: str
     steering: str = ""  # measured tire angle
     expert: str = ""
     scene: str = ""
     perception: tuple[str, ...] = ()  # objects, traffic lights and the pose that goes with them, where scene is empty
+    cameras: tuple[str, ...] = ()  # in the order of the profile's cameras, the first is `image`
+    acceleration: str = ""
+    command: str = ""  # of the navigation
+    types: frozenset[tuple[str, str]] = frozenset()  # (topic, message type) of everything that is read
 
-    @property
-    def names(self) -> frozenset[str]:
-        """Every topic that is read."""
-        return frozenset(filter(None, (self.image, self.ego, self.steering, self.expert, self.scene, *self.perception)))
+    def reads(self, connection: Connection) -> bool:
+        """Tell whether messages of a connection are read; another type on the same topic is not."""
+        return (connection.topic, connection.msgtype) in self.types
 
 
-def choose_topics(bag: Bag, image_topic: str = "", ego_topic: str = "") -> TopicChoice:
+def choose_topics(bag: Bag, options: ReadOptions | None = None) -> TopicChoice:
     """Choose by type and name; raises OwledError when something is missing or more than one topic would do."""
+    options = options or ReadOptions()
     topics = list_topics(bag)
     if not topics:
         detail = f" ({'; '.join(bag.notes)})" if bag.notes else ""
         raise OwledError(f"bag {bag.path} holds no topics{detail}; record a camera and the ego motion")
-    image = _the_camera(bag, topics, image_topic)
-    ego = _the_ego(bag, topics, ego_topic)
-    scene = _first(topics, (types.SCENE_DESCRIPTION,), TRUTH_NAMESPACE)
+    cameras = choose_cameras(bag, topics, options)
+    ego = _the_ego(bag, topics, options.ego_topic)
+    others = {
+        "steering": _first(topics, STEERING_TYPES),
+        "expert": _first(topics, (types.PREDICTED_ACTION,), EXPERT_NAMESPACE),
+        "scene": _first(topics, (types.SCENE_DESCRIPTION,), TRUTH_NAMESPACE),
+        "acceleration": _first(topics, ACCELERATION_CONVERTERS),
+        "command": _first(topics, (types.NAVIGATION_COMMAND,)),
+    }
+    perception = () if others["scene"] else _perception(topics, ego)
+    read = [*cameras, ego, *perception, *filter(None, others.values())]
     return TopicChoice(
-        image=image.name,
+        image=cameras[0].name,
         ego=ego.name,
         ego_type=ego.msgtype,
-        steering=_first(topics, STEERING_TYPES),
-        expert=_first(topics, (types.PREDICTED_ACTION,), EXPERT_NAMESPACE),
-        scene=scene,
-        perception=() if scene else _perception(topics, ego),
+        perception=tuple(topic.name for topic in perception),
+        cameras=tuple(camera.name for camera in cameras),
+        types=frozenset((topic.name, topic.msgtype) for topic in read),
+        **{key: topic.name if topic else "" for key, topic in others.items()},
     )
 
 
-def _perception(topics: Sequence[TopicSummary], ego: TopicSummary) -> tuple[str, ...]:
-    objects = next((name for kind in OBJECT_TYPES if (name := _first(topics, (kind,)))), "")
-    if not objects:
+def _perception(topics: Sequence[TopicSummary], ego: TopicSummary) -> tuple[TopicSummary, ...]:
+    objects = next((found for kind in OBJECT_TYPES if (found := _first(topics, (kind,)))), None)
+    if objects is None:
         return ()
-    pose = ego.name if ego.msgtype == types.ODOMETRY else _first(topics, (types.ODOMETRY,))
+    pose = ego if ego.msgtype == types.ODOMETRY else _first(topics, (types.ODOMETRY,))
     return tuple(filter(None, (objects, _first(topics, LIGHT_TYPES), pose)))
-
-
-def _the_camera(bag: Bag, topics: Sequence[TopicSummary], wanted: str) -> TopicSummary:
-    if wanted:
-        return _named(bag, topics, wanted, IMAGE_TYPES, "image_topic")
-    cameras = [
-        topic for topic in topics if topic.msgtype in IMAGE_TYPES and topic.count and DEBUG_PART not in topic.name
-    ]
-    names = {topic.name for topic in cameras}
-    cameras = [topic for topic in cameras if topic.name.removesuffix(COMPRESSED_SUFFIX) == topic.name
-               or topic.name.removesuffix(COMPRESSED_SUFFIX) not in names]  # fmt: skip
-    if not cameras:
-        raise OwledError(
-            f"bag {bag.path} holds no camera image; expected {' or '.join(IMAGE_TYPES)} in {_listed(topics)}"
-        )
-    if len(cameras) > 1:
-        raise OwledError(f"bag {bag.path} holds several cameras; choose one with --image-topic: {_listed(cameras)}")
-    return cameras[0]
 
 
 def _the_ego(bag: Bag, topics: Sequence[TopicSummary], wanted: str) -> TopicSummary:
     if wanted:
-        return _named(bag, topics, wanted, EGO_CONVERTERS, "ego_topic")
+        return named(bag, topics, wanted, EGO_CONVERTERS, "ego_topic")
     for msgtype in EGO_CONVERTERS:
         found = [topic for topic in topics if topic.msgtype == msgtype and topic.count]
         if len(found) > 1:
-            raise OwledError(f"bag {bag.path} holds several ego motions; choose one with --ego-topic: {_listed(found)}")
+            raise OwledError(f"bag {bag.path} holds several ego motions; choose one with --ego-topic: {listed(found)}")
         if found:
             return found[0]
     raise OwledError(
-        f"bag {bag.path} holds no ego motion; expected one of {', '.join(EGO_CONVERTERS)} in {_listed(topics)}"
+        f"bag {bag.path} holds no ego motion; expected one of {', '.join(EGO_CONVERTERS)} in {listed(topics)}"
     )
 
 
-def _named(bag: Bag, topics: Sequence[TopicSummary], name: str, kinds: Collection[str], option: str) -> TopicSummary:
-    found = [topic for topic in topics if topic.name == name]
-    if not found:
-        raise OwledError(f"{option} {name} is not in bag {bag.path}; expected one of {_listed(topics)}")
-    fitting = [topic for topic in found if topic.msgtype in kinds]
-    if not fitting:
-        raise OwledError(f"{option} {name} of bag {bag.path} is {found[0].msgtype}; expected {' or '.join(kinds)}")
-    return fitting[0]
-
-
-def _first(topics: Sequence[TopicSummary], kinds: Collection[str], namespace: str = "") -> str:
-    return next((topic.name for topic in topics if topic.msgtype in kinds and topic.name.startswith(namespace)), "")
-
-
-def _listed(topics: Sequence[TopicSummary]) -> str:
-    return ", ".join(f"{topic.name} ({topic.msgtype}, {topic.count})" for topic in topics) or "no topic"
+def _first(topics: Sequence[TopicSummary], kinds: Collection[str], namespace: str = "") -> TopicSummary | None:
+    return next((topic for topic in topics if topic.msgtype in kinds and topic.name.startswith(namespace)), None)

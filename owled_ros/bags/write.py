@@ -20,6 +20,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from owled_ros.bags import message_types as types
 from owled_ros.driving.answer import Action, Light, Scene, SceneObject, format_action, format_scene
 from owled_ros.driving.frame import NANOSECONDS, EgoState, check_image
+from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.prediction import Reason
 from owled_ros.driving.vehicle import VehicleParameters, controls_of
 from owled_ros.errors import OwledError
@@ -30,6 +31,8 @@ EXPERT_TOPIC = "/expert/action"
 SCENE_TOPIC = "/truth/scene"
 VELOCITY_TOPIC = "/vehicle/status/velocity_status"
 STEERING_TOPIC = "/vehicle/status/steering_status"
+ACCELERATION_TOPIC = "/localization/acceleration"
+COMMAND_TOPIC = "/navigation/command"
 CAMERA_FRAME = "camera"
 BASE_FRAME = "base_link"
 ODOM_FRAME = "odom"
@@ -157,6 +160,29 @@ class BagWriter:
             pedestrians=[self._object(CLASS_PEDESTRIAN, item) for item in scene.pedestrians],
             light_distance=math.nan if scene.light_distance is None else scene.light_distance,
             confidence=1.0, complete=True, model_id="truth",
+        )  # fmt: skip
+
+    def navigation_command(
+        self, stamp: int, command: NavigationCommand, topic: str = COMMAND_TOPIC, received: int | None = None
+    ) -> None:
+        """Write what the route asks for from this stamp on."""
+        self._write(
+            topic, types.NAVIGATION_COMMAND, stamp, received, header=self._header(stamp, BASE_FRAME),
+            kind=int(command.kind), distance=math.nan if command.distance is None else command.distance, text=command.text,
+        )  # fmt: skip
+
+    def acceleration(
+        self, stamp: int, acceleration: float, topic: str = ACCELERATION_TOPIC, received: int | None = None
+    ) -> None:
+        """Write a measured acceleration [m/s2] along x of the vehicle, as Autoware's localisation does."""
+        accel = self._make(
+            "geometry_msgs/msg/Accel",
+            linear=self._vector("Vector3", acceleration, 0.0, 0.0),
+            angular=self._vector("Vector3", 0.0, 0.0, 0.0),
+        )
+        self._write(
+            topic, types.ACCELERATION_WITH_COVARIANCE, stamp, received, header=self._header(stamp, BASE_FRAME),
+            accel=self._make("geometry_msgs/msg/AccelWithCovariance", accel=accel, covariance=np.zeros(36)),
         )  # fmt: skip
 
     def raw(self, topic: str, typename: str, stamp: int, data: bytes) -> None:

@@ -118,7 +118,8 @@ class EgoHistory:
 
         A relocalisation moves the pose without the vehicle moving: what was before it must not be put beside what comes after.
         """
-        first = bisect.bisect_left(self._states, stamp - round(window_s * NANOSECONDS), key=_stamp)
+        begin = stamp - round(window_s * NANOSECONDS)  # the state before it counts: poses between are made of both
+        first = max(bisect.bisect_right(self._states, begin, key=_stamp) - 1, 0)
         last = bisect.bisect_right(self._states, stamp, key=_stamp)
         worst = 0.0
         for before, after in zip(self._states[first:last], self._states[first + 1 : last], strict=False):

@@ -100,7 +100,7 @@ def count_images(job: Job) -> int:
     """Return how many images a job will look at, as far as the bag's index knows; 0 when it cannot be read."""
     try:
         bag = find_bag(job.bag)
-        topics = choose_topics(bag, job.options.read.image_topic, job.options.read.ego_topic)
+        topics = choose_topics(bag, job.options.read)
     except OwledError:
         return 0  # the job itself will say why
     images = sum(topic.count for topic in list_topics(bag) if topic.name == topics.image)

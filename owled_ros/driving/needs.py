@@ -1,0 +1,25 @@
+"""What a model's profile asks of whoever makes its frames, the node as well as the reader of bags. Needs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CameraNeed:
+    """One camera, and how large its images have to be."""
+
+    name: str
+    max_pixels: int | None = None  # larger images are shrunk, once, when they are decoded; None: as they are
+    past_max_pixels: int | None = None  # of past images, on top of that; None: no more than that
+
+
+@dataclass(frozen=True)
+class InputNeeds:
+    """What a frame has to hold."""
+
+    cameras: tuple[CameraNeed, ...] = (CameraNeed("front"),)  # the first one's stamp is the frame's
+    image_offsets_s: tuple[float, ...] = (0.0,)  # ages [s] of the images of every camera, oldest first, the last is 0
+    ego_offsets_s: tuple[float, ...] = ()  # ages [s] of past ego states, oldest first, without now
+    needs_pose: bool = False
+    needs_command: bool = False
