@@ -14,11 +14,17 @@ from setuptools.command.build_py import build_py
 
 TOP = Path(__file__).resolve().parent
 SHARED = ("config", "msg", "schema")  # values that commands read at run time
+HOME = "https://example.org/owled_ros"  # PLACEHOLDER: the project's address; also in package.xml and CITATION.cff
 
 
-def requirements() -> list[str]:
-    """Read the run-time requirements."""
-    lines = (TOP / "requirements" / "run.txt").read_text().splitlines()
+def version() -> str:
+    """Read the version without importing the package."""
+    return (TOP / "owled_ros" / "version.py").read_text().split('VERSION = "')[1].split('"')[0]
+
+
+def listed(name: str) -> list[str]:
+    """Read a list of requirements/."""
+    lines = (TOP / "requirements" / name).read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -50,10 +56,28 @@ class BinaryDistribution(Distribution):
 
 setup(
     name="owled_ros",
-    version="0.1.0",
+    version=version(),
     description="Prunes a driving LLM or VLM with OWLed, runs it fast and keeps it calibrated (without the ROS 2 nodes)",
+    long_description=(TOP / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    author="The owled_ros contributors",
+    url=HOME,
+    project_urls={"Source": HOME, "Issues": f"{HOME}/issues", "Changes": f"{HOME}/blob/main/CHANGELOG.md"},
     license="Apache-2.0",
-    python_requires=">=3.10",
+    license_files=["LICENSE"],
+    keywords=["ROS 2", "autonomous driving", "vision-language model", "pruning", "sparse inference"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.11",
     packages=find_packages(include=["owled_ros", "owled_ros.*"], exclude=["owled_ros.nodes", "owled_ros.nodes.*"]),
     include_package_data=False,
     package_data={
@@ -66,7 +90,8 @@ setup(
         )
         for folder in SHARED
     ],
-    install_requires=requirements(),
+    install_requires=listed("run.txt"),
+    extras_require={"dev": listed("dev.txt")},
     entry_points={"console_scripts": ["owled = owled_ros.cli:main"]},
     cmdclass={"build_py": BuildWithKernels},
     distclass=BinaryDistribution,

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from environment import build_environment, run_environment
+from environment import WHEELS_RMW, build_environment, run_environment
 from installs import install_packages
 from layout import Layout
 from machine import CANDIDATES, check_disk, check_platform, check_tools, choose_python, inspect, sourced_ros
@@ -87,6 +87,9 @@ def _wait_for(lock) -> None:  # type: ignore[no-untyped-def]
 
 
 def _become(layout: Layout, ros: str | None, words: list[str]) -> None:
+    wanted = os.environ.get("RMW_IMPLEMENTATION", "")
+    if not ros and wanted not in ("", WHEELS_RMW):
+        say(f"RMW_IMPLEMENTATION={wanted} is not among the wheels: {WHEELS_RMW} is used")
     env = run_environment(layout, ros, os.environ)
     python = str(layout.venv_python)
     verb, rest = (words[0], words[1:]) if words else ("", [])

@@ -13,6 +13,7 @@ from pathlib import Path
 from layout import Layout
 
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+WHEELS_RMW = "rmw_fastrtps_cpp"  # the only middleware among the wheels
 REEXEC_GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"  # set: the wheels do not start every Python twice
 
 
@@ -39,7 +40,7 @@ def run_environment(layout: Layout, ros: str | None, environ: Mapping[str, str])
     if not ros:
         libraries += [layout.venv / "lib", *sorted(layout.venv.glob("lib/python3*/site-packages/ros_*.libs"))]
         env[REEXEC_GUARD] = "1"
-        env["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
+        env["RMW_IMPLEMENTATION"] = WHEELS_RMW
     env["LD_LIBRARY_PATH"] = _joined(libraries, env.get("LD_LIBRARY_PATH", ""))
     for name, value in {**transport_settings(layout), **_kernels(messages)}.items():
         env.setdefault(name, value)

@@ -57,13 +57,21 @@ class Interpreter:
 
 
 def sourced_ros(environ: Mapping[str, str]) -> str | None:
-    """Name the ROS 2 that is sourced in this shell and whose rclpy can be imported, or None."""
+    """Name the ROS 2 that is sourced in this shell and whose rclpy can be imported, or None; refuse one that is too old."""
     distro = environ.get("ROS_DISTRO")
     if not distro:
         return None
-    probe = subprocess.run(["python3", "-c", "import rclpy"], capture_output=True, text=True, env=dict(environ))
-    if probe.returncode != 0:
-        reason = probe.stderr.strip().splitlines()[-1:] or ["no reason given"]
+    probe = "import sys; print(*sys.version_info[:2]); sys.stdout.flush(); import rclpy"
+    answer = subprocess.run(["python3", "-c", probe], capture_output=True, text=True, env=dict(environ))
+    version = tuple(int(part) for part in answer.stdout.split()[:2])
+    if version and version < WHEEL_PYTHONS[0]:
+        raise SetupProblem(
+            f"ROS 2 {distro} is sourced, with Python {version[0]}.{version[1]}; expected ROS 2 Jazzy or newer, with Python "
+            f"{WHEEL_PYTHONS[0][0]}.{WHEEL_PYTHONS[0][1]} or newer (docs/install.md, Platforms). Source a newer one, or open a shell "
+            "without ROS 2 to use the wheels from PyPI."
+        )
+    if answer.returncode != 0:
+        reason = answer.stderr.strip().splitlines()[-1:] or ["no reason given"]
         raise SetupProblem(
             f"ROS 2 {distro} is sourced, but python3 cannot import rclpy ({reason[0]}). Expected the Python that this ROS 2 "
             "was built for: leave any virtual environment, or open a shell without ROS 2 to use the wheels from PyPI."

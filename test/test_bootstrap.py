@@ -90,6 +90,31 @@ def test_sourced_ros_without_rclpy_is_explained(tmp_path: Path) -> None:
         machine.sourced_ros({"PATH": f"{tmp_path}:/bin", "ROS_DISTRO": "jazzy"})
 
 
+def test_a_ros_that_is_too_old_is_refused_before_any_work(tmp_path: Path) -> None:
+    """Humble's Python 3.10 failed at the end of a pruning run, when the manifest was dated."""
+    program = tmp_path / "python3"
+    program.write_text("#!/bin/sh\necho 3 10\n")
+    program.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/bin", "ROS_DISTRO": "humble"}
+    with pytest.raises(SetupProblem, match=r"humble is sourced, with Python 3\.10; expected ROS 2 Jazzy"):
+        machine.sourced_ros(environ)
+    program.write_text("#!/bin/sh\necho 3 12\n")
+    assert machine.sourced_ros({**environ, "ROS_DISTRO": "kilted"}) == "kilted"
+
+
+def test_a_middleware_that_no_wheel_has_is_not_dropped_in_silence(
+    tree: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    became: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execvpe", lambda *words: became.append(words[2]))
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
+    command._become(tree, None, ["demo"])
+    assert became[0]["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp"
+    assert "rmw_cyclonedds_cpp is not among the wheels" in capsys.readouterr().err
+    command._become(tree, "jazzy", ["demo"])
+    assert became[1]["RMW_IMPLEMENTATION"] == "rmw_cyclonedds_cpp"
+
+
 def test_missing_compiler_and_full_disk_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupProblem, match=r"(?s)C\+\+ compiler and make.*build-essential"):

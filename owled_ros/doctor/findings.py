@@ -12,13 +12,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 
 CHILD_TIMEOUT_S = 60
 logger = logging.getLogger(__name__)
 
 
-class Level(str, Enum):
+class Level(StrEnum):
     """How a finding is to be taken."""
 
     OK = "ok"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from owled_ros.doctor.findings import Finding, Level, run_child
 
+TESTED_DISTROS = ("jazzy",)
+
 
 def check_ros() -> Finding:
     """Is there a rclpy, and where from?"""
@@ -31,6 +33,13 @@ def check_ros() -> Finding:
             Level.FAIL,
             f"{found}: {problem}",
             "rclpy is there but no node can be made: check RMW_IMPLEMENTATION and the sourced set-up.",
+        )
+    if distro and distro not in TESTED_DISTROS:
+        return Finding(
+            "ros",
+            Level.WARN,
+            found,
+            f"Tested with {', '.join(TESTED_DISTROS)}; docs/install.md has the table of platforms.",
         )
     return Finding("ros", Level.OK, found)
 
