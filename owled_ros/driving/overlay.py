@@ -15,10 +15,9 @@ import numpy as np
 from owled_ros.driving.answer import Action
 from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import ActionAnswer, SceneAnswer
-from owled_ros.driving.vehicle import VehicleParameters, VehicleState, bicycle_step, controls_of
+from owled_ros.driving.rollout import roll_out
+from owled_ros.driving.vehicle import VehicleParameters, controls_of
 
-PATH_HORIZON_S = 3.0
-PATH_STEP_S = 0.1
 PATH_HALF_WIDTH = 0.9  # [m]
 MIN_DEPTH = 1.0  # [m], points nearer to the camera are not drawn
 MIN_IMAGE_WIDTH = 320  # [px], smaller images are enlarged before drawing
@@ -80,13 +79,12 @@ def path_pixels(
     action: Action, ego: EgoState, view: PinholeView, vehicle: VehicleParameters, width: int, height: int
 ) -> np.ndarray:
     """Project the left and right edge of the predicted path; (2, N, 2) float pixels, left first, nearest first."""
-    state = VehicleState(speed=max(ego.speed, 0.0))
     edges: list[tuple[tuple[float, float], tuple[float, float]]] = []
-    for _ in range(round(PATH_HORIZON_S / PATH_STEP_S) + 1):
+    for _, x, y, heading, *_ in roll_out(action, max(ego.speed, 0.0), vehicle).values.tolist():
         sides = tuple(
             project(
-                state.x - side * PATH_HALF_WIDTH * math.sin(state.heading),
-                state.y + side * PATH_HALF_WIDTH * math.cos(state.heading),
+                x - side * PATH_HALF_WIDTH * math.sin(heading),
+                y + side * PATH_HALF_WIDTH * math.cos(heading),
                 view,
                 width,
                 height,
@@ -95,7 +93,6 @@ def path_pixels(
         )
         if sides[0] is not None and sides[1] is not None:
             edges.append((sides[0], sides[1]))
-        state = bicycle_step(state, action.acceleration, action.steering_tire_angle, PATH_STEP_S, vehicle.wheel_base)
     return np.array(edges, np.float64).reshape(-1, 2, 2).transpose(1, 0, 2)  # (2, N, 2)
 
 

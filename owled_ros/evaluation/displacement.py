@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from owled_ros.driving.vehicle import VehicleParameters, VehicleState, bicycle_step, steering_of_yaw_rate
+from owled_ros.driving.answer import Action
+from owled_ros.driving.rollout import roll_out
+from owled_ros.driving.vehicle import VehicleParameters, steering_of_yaw_rate
 from owled_ros.evaluation.record import Record, Row
 
 STEP_S = 0.5  # [s] between the points of true paths and of comparisons
@@ -22,7 +24,6 @@ LONGEST_S = 8.0  # [s], beyond it nothing is compared
 SECONDS = (1, 2, 3)
 JUDGED_S = 3.0  # lateral, longitudinal, misses, collisions: over this horizon
 ROLL_OUT_S = 3.0  # of a record without a trajectory
-BICYCLE_STEP_S = 0.1
 MISS_M = 2.0  # [m], a path that ends farther off after JUDGED_S has missed
 PATH_METRICS = (
     *(f"path_ade_{second}s_m" for second in SECONDS),
@@ -97,14 +98,8 @@ def rolled_out(
     speed: float, acceleration: float, steering: float, vehicle: VehicleParameters, horizon_s: float = ROLL_OUT_S
 ) -> tuple[Row, ...]:
     """Drive the kinematic bicycle with a constant action; rows (time, x, y, …) of a trajectory."""
-    state = VehicleState(speed=max(speed, 0.0))
-    curvature = math.tan(steering) / vehicle.wheel_base
-    rows = [(0.0, 0.0, 0.0, 0.0, state.speed, acceleration, curvature)]
-    for step in range(1, round(horizon_s / BICYCLE_STEP_S) + 1):
-        state = bicycle_step(state, acceleration, steering, BICYCLE_STEP_S, vehicle.wheel_base)
-        pull = acceleration if state.speed > 0.0 else 0.0
-        rows.append((step * BICYCLE_STEP_S, state.x, state.y, state.heading, state.speed, pull, curvature))
-    return tuple(rows)
+    driven = roll_out(Action(acceleration, steering), max(speed, 0.0), vehicle, horizon_s)
+    return tuple(tuple(row) for row in driven.values.tolist())
 
 
 def biases(records: Iterable[Record], vehicle: VehicleParameters) -> dict[str, float | None]:
