@@ -49,7 +49,8 @@ def run_side(arguments: argparse.Namespace) -> dict[str, float]:
     """Load, prune and judge in this process."""
     import torch
 
-    from owled_ros.models.load import load_model, load_processor
+    from owled_ros.models.load import load_model
+    from owled_ros.models.processor import load_processor
     from owled_ros.pruning.calibration import read_driving_text, text_set
     from owled_ros.pruning.passes import forward_precision
     from owled_ros.pruning.prune import peak_memory_bytes

@@ -18,7 +18,8 @@ import torch
 from pruning_smollm2 import smollm2_gguf
 
 from owled_ros.models.components import Structure, find_structure
-from owled_ros.models.load import load_model, load_processor
+from owled_ros.models.load import load_model
+from owled_ros.models.processor import load_processor
 from owled_ros.pruning.allocation import owl_reference
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.plan import block_outliers, dense_statistics, make_plan

@@ -23,7 +23,8 @@ import torch
 from row_file import append_row, read_rows
 
 from owled_ros.models.components import Structure, find_structure
-from owled_ros.models.load import load_model, load_processor
+from owled_ros.models.load import load_model
+from owled_ros.models.processor import load_processor
 from owled_ros.pruning.allocation import project
 from owled_ros.pruning.calibration import CalibrationSet, merge, read_driving_text, read_general_text, text_set
 from owled_ros.pruning.config import Batch, PruneConfig

@@ -22,7 +22,8 @@ from owled_ros.evaluation.metrics import summarise
 from owled_ros.evaluation.rendered import evaluate_rendered, evaluation_scenes
 from owled_ros.models.components import find_structure
 from owled_ros.models.driving_model import resolve_model
-from owled_ros.models.load import load_model, load_processor
+from owled_ros.models.load import load_model
+from owled_ros.models.processor import load_processor
 from owled_ros.pruning.calibration import frame_set
 from owled_ros.pruning.config import PruneConfig
 from owled_ros.pruning.passes import forward_precision

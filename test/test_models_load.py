@@ -10,7 +10,8 @@ import torch
 from tiny_models import tiny_model
 
 from owled_ros.errors import OwledError
-from owled_ros.models.load import is_vision_language, load_model, load_processor, source_of
+from owled_ros.models.load import is_vision_language, load_model, source_of
+from owled_ros.models.processor import load_processor
 
 
 @pytest.fixture

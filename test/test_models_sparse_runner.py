@@ -32,12 +32,34 @@ def test_answers_like_the_stock_model(name: str, kernel: str, tmp_path: Path) ->
     pack_model(model.state_dict(), tmp_path / "p.owled", "bf16", config=config)
     inputs = tiny_batches(name, count=1, sequences=1)[0]
     runner = SparseRunner(copy.deepcopy(model), tmp_path / "p.owled", torch.float32, threads=1, kernel=kernel)
-    close(runner.prefill(inputs, SUFFIX), whole(model, inputs, SUFFIX))
-    close(runner.extend([20]), whole(model, inputs, [*SUFFIX, 20]))
-    close(runner.extend([21, 22, 23, 24]), whole(model, inputs, [*SUFFIX, 20, 21, 22, 23, 24]))
-    runner.rewind()
-    close(runner.extend(OTHER), whole(model, inputs, OTHER))
-    close(runner.prefill(inputs, OTHER), whole(model, inputs, OTHER))  # a new image starts anew
+    prefix = inputs["input_ids"].shape[1]
+    close(runner.read(longer(inputs, SUFFIX), 0, 8), whole(model, inputs, SUFFIX))
+    close(runner.extend(20), whole(model, inputs, [*SUFFIX, 20]))
+    close(runner.extend(21), whole(model, inputs, [*SUFFIX, 20, 21]))
+    assert runner.can_keep(prefix + 6)
+    assert not runner.can_keep(prefix + 7)
+    close(runner.read(longer(inputs, OTHER), prefix, 8), whole(model, inputs, OTHER))
+    close(runner.read(longer(inputs, OTHER), 0, 8), whole(model, inputs, OTHER))  # a new image starts anew
+    runner.close()
+
+
+def test_the_cache_takes_what_is_needed(tmp_path: Path) -> None:
+    model = tiny_model("llava")
+    config = {**model.config.get_text_config().to_dict(), "max_position_embeddings": 4096}
+    pack_model(model.state_dict(), tmp_path / "p.owled", "bf16", config=config)
+    inputs = tiny_batches("llava", count=1, sequences=1)[0]
+    runner = SparseRunner(model, tmp_path / "p.owled", torch.float32, threads=1)
+    runner.read(inputs, 0, 8)
+    assert runner.cache_tokens == 1024  # of 4096
+    first = runner.read(inputs, 0, 2000)
+    assert runner.cache_tokens == 2048
+    prefix = inputs["input_ids"].shape[1]
+    again = runner.read(longer(inputs, SUFFIX), prefix, 3000)  # no room behind: read anew in a larger cache
+    assert runner.cache_tokens == 3072
+    close(again, runner.read(longer(inputs, SUFFIX), 0, 8))
+    close(runner.read(inputs, 0, 8), first)
+    with pytest.raises(OwledError, match="positions"):
+        runner.read(longer(inputs, [11] * 4096), 0, 8)
     runner.close()
 
 
@@ -57,8 +79,9 @@ def test_a_packed_vision_tower_sees_the_same(name: str, tmp_path: Path) -> None:
     assert plain.packed_layers == 0
     assert packed.packed_layers == len(vision_matrices(load_model(tmp_path))) >= 8
     assert facts.path.stat().st_size > dense.stat().st_size
-    close(packed.prefill(inputs, SUFFIX), plain.prefill(inputs, SUFFIX))
-    close(packed.prefill(inputs, SUFFIX), whole(model, inputs, SUFFIX))
+    asked = longer(inputs, SUFFIX)
+    close(packed.read(asked), plain.read(asked))
+    close(packed.read(asked), whole(model, inputs, SUFFIX))
     plain.close()
     packed.close()
 
@@ -81,23 +104,31 @@ def test_the_vision_tower_is_packed_where_images_have_many_patches(tmp_path: Pat
 
 
 def test_three_positions_spread_over_the_pairs() -> None:
-    # Two tokens of text, then an image of 2 x 1 at time 2: heights 2 and 3. The next text comes behind the largest, 3.
+    # Two tokens of text, then an image of 2 x 1 at time 2: heights 2 and 3.
     ids = torch.tensor([[[0, 1, 2, 2]], [[0, 1, 2, 3]], [[0, 1, 2, 2]]])
-    got = pair_positions(ids, (1, 2, 1), more=2)
-    want = [[0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2], [2, 3, 3, 2], [4, 4, 4, 4], [5, 5, 5, 5]]
-    np.testing.assert_array_equal(got, want)
-    assert pair_positions(None, (1, 2, 1), 2) is None
-    assert pair_positions(ids, (), 2) is None
+    want = [[0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2], [2, 3, 3, 2]]
+    np.testing.assert_array_equal(pair_positions(ids, (1, 2, 1)), want)
+    assert pair_positions(None, (1, 2, 1)) is None
+    assert pair_positions(ids, ()) is None
+
+
+def longer(inputs: dict[str, torch.Tensor], suffix: list[int]) -> dict[str, torch.Tensor]:
+    """The same images with more text behind."""
+    ids = torch.cat([inputs["input_ids"], torch.tensor([suffix])], dim=1)
+    kinds = {
+        name: torch.nn.functional.pad(value, (0, len(suffix)))
+        for name, value in inputs.items()
+        if name == "mm_token_type_ids"
+    }
+    return {**inputs, **kinds, "input_ids": ids}
 
 
 def whole(model: torch.nn.Module, inputs: dict[str, torch.Tensor], suffix: list[int]) -> np.ndarray:
     """Logits of the last token, everything read at once."""
-    ids = torch.cat([inputs["input_ids"], torch.tensor([suffix])], dim=1)
-    more = {name: value for name, value in inputs.items() if name != "input_ids"}
-    if "mm_token_type_ids" in more:
-        more["mm_token_type_ids"] = torch.nn.functional.pad(more["mm_token_type_ids"], (0, len(suffix)))
+    asked = longer(inputs, suffix)
+    mask = torch.ones_like(asked["input_ids"])
     with torch.no_grad():
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids), **more, use_cache=False).logits[0, -1].numpy()
+        return model(**asked, attention_mask=mask, use_cache=False).logits[0, -1].numpy()
 
 
 def close(got: np.ndarray, want: np.ndarray) -> None:

@@ -226,7 +226,7 @@ def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, Cal
     Raises:
         OwledError: when no source was given that this model can use.
     """
-    from owled_ros.models.load import load_processor
+    from owled_ros.models.processor import load_processor
     from owled_ros.pruning.calibration import frame_set, merge
 
     processor = load_processor(model)

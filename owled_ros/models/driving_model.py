@@ -19,7 +19,8 @@ from owled_ros.models.manifest import artifact_id, is_artifact, read_manifest
 from owled_ros.models.weights import weight_files
 
 if TYPE_CHECKING:
-    from owled_ros.models.engine import TextRunner, VlmEngine
+    from owled_ros.models.chat import TextRunner
+    from owled_ros.models.engine import VlmEngine
 
 logger = logging.getLogger(__name__)
 BUNDLED = "mini"
@@ -64,8 +65,14 @@ def load_engine(
     _check_arguments(dtype, threads, runtime)
     import torch
 
+    from owled_ros.driving.confidence import number_neighbours
+    from owled_ros.models.chat import Chat
+    from owled_ros.models.decoding import Decoding
     from owled_ros.models.engine import VlmEngine
-    from owled_ros.models.load import is_vision_language, load_model, load_processor
+    from owled_ros.models.load import is_vision_language, load_model
+    from owled_ros.models.processor import load_processor
+    from owled_ros.models.prompt import Prompter
+    from owled_ros.models.trial import refuse_family, try_out
 
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
@@ -76,15 +83,24 @@ def load_engine(
         raise OwledError(
             f"{directory} holds a {model.config.model_type} model; expected an image-text-to-text model that sees images"
         )
+    refuse_family(model)
     processor = load_processor(directory)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise OwledError(
             f"{directory} has no image processor or tokenizer; expected the files that save_pretrained writes for both"
         )
+    family, prompter = model.config.model_type, Prompter(processor, model.config)
+    decoding = Decoding(model.config, model.generation_config, processor.tokenizer)
     runner, facts = _make_runner(directory, model, device, dtype, threads, runtime)
+    chat = Chat(runner, prompter, decoding, number_neighbours(processor.tokenizer.get_vocab()))
+    engine = VlmEngine(chat, profile, identify(directory), facts, read_familiarity(directory))
+    try:
+        try_out(chat, *engine.usual_conversations(), family, dtype if facts["runtime"] == "torch" else "packed")
+    except OwledError:
+        engine.close()
+        raise
     logger.info("loaded %s: %s", directory, facts)
-    stop_ids, familiarity = _stop_ids(model, processor), read_familiarity(directory)
-    return VlmEngine(runner, processor, profile, identify(directory), facts, stop_ids, familiarity)
+    return engine
 
 
 def identify(directory: Path) -> ModelIdentity:
@@ -136,13 +152,3 @@ def _make_runner(
         "step_bytes": runner.facts.step_bytes, "zeros": round(zeros, 4), "packed_vision_layers": runner.packed_layers
     }  # fmt: skip
     return runner, {**facts, "runtime": "sparse", "kernel": runner.facts.kernel, **sizes}
-
-
-def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
-    stop = getattr(model.generation_config, "eos_token_id", None)
-    ids = set(stop) if isinstance(stop, (list, tuple)) else {stop}
-    ids.add(processor.tokenizer.eos_token_id)
-    found = frozenset(int(index) for index in ids if index is not None)
-    if not found:
-        raise OwledError("the model names no end-of-sequence token; add eos_token_id to generation_config.json")
-    return found

@@ -24,6 +24,7 @@ from owled_ros.models.adapters import refuse_adapters, refuse_unmerged
 from owled_ros.models.gguf import check_gguf, load_gguf, rebuilt
 from owled_ros.models.manifest import is_artifact, verify
 from owled_ros.models.memory import available_bytes
+from owled_ros.models.packages import torchvision_works
 from owled_ros.models.quantised import check_can_undo, quantisation, scale_beside
 from owled_ros.models.weights import FLOATS, Weights, find_weights, read_config
 
@@ -61,6 +62,7 @@ def load_model(
         OwledError: no such model, damaged or changed files, a format that could carry code, an unknown architecture,
             quantised weights that cannot be undone, an adapter, or too little memory.
     """
+    torchvision_works()  # a broken one is hidden before transformers finds it
     import torch
 
     check_device(device)
@@ -85,23 +87,6 @@ def load_model(
         raise OwledError(
             f"{path} does not fit into the memory of {device} ({err}): take a smaller model or device"
         ) from err
-
-
-def load_processor(path: Path | str, allow_download: bool = False) -> Any:
-    """Load the processor of a vision-language model, or the tokenizer of a language model or GGUF file."""
-    from transformers import AutoProcessor, AutoTokenizer
-
-    place = existing(path, allow_download)
-    options: dict[str, Any] = {"local_files_only": place is not None, "trust_remote_code": False}
-    try:
-        if place is not None and place.suffix == ".gguf":
-            return AutoTokenizer.from_pretrained(str(place.parent), gguf_file=place.name, **options)
-        try:
-            return AutoProcessor.from_pretrained(str(place or path), **options)
-        except LOAD_ERRORS:
-            return AutoTokenizer.from_pretrained(str(place or path), **options)
-    except LOAD_ERRORS as err:
-        raise OwledError(f"no tokenizer or processor can be loaded from {path} ({err})") from err
 
 
 def source_of(path: Path | str) -> ModelSource:

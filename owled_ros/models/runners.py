@@ -1,70 +1,113 @@
 """Text runners: a Hugging Face model behind the engine's small interface. Needs torch and transformers.
 
-Shape letters: T tokens, V vocabulary.
+Inputs, positions and masks are prepared by the same hooks that the model's own `generate` calls, so that what a family does
+there (three-dimensional positions, cross-attention masks, token kinds) holds here. Shape letters: T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+from transformers import DynamicCache
 
 
 class TorchRunner:
     """The stock transformers model with its dynamic cache."""
 
-    def __init__(self, model: torch.nn.Module, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, device: str, dtype: torch.dtype) -> None:
         self._model, self._device, self._dtype = model.eval(), torch.device(device), dtype
+        accepted = inspect.signature(model.forward).parameters
+        self._constant = {"use_cache": True, **({"logits_to_keep": 1} if "logits_to_keep" in accepted else {})}
+        self._takes_positions = "position_ids" in accepted
         self._cache: Any = None
-        self._prefix_tokens = self._tokens = 0
+        self._length = self._floor = 0  # tokens in the cache; it can be cut back to so many
+        self._croppable = False
+        self._ids = torch.empty(1, 0, dtype=torch.long)
+        self._state: dict[str, Any] = {}  # what `generate` calls model_kwargs
+        self._output: Any = None
 
-    def prefill(self, inputs: Mapping[str, Any], suffix: list[int]) -> np.ndarray:
-        """Read image, prefix and suffix in one pass."""
-        self._cache = None
-        ids = torch.cat([inputs["input_ids"], torch.tensor([suffix])], dim=1)  # (1, T)
-        self._prefix_tokens, self._tokens = inputs["input_ids"].shape[1], ids.shape[1]
-        kinds = {name: _padded(inputs[name], ids.shape[1]) for name in TEXT_INPUTS[2:] if name in inputs}
-        images = {name: self._moved(value) for name, value in inputs.items() if name not in TEXT_INPUTS}
+    def can_keep(self, length: int) -> bool:
+        """Tell whether the cache can be cut back to its first tokens."""
+        return length == self._length or (self._croppable and self._floor <= length < self._length)
+
+    def read(self, inputs: Mapping[str, Any], keep: int = 0, room: int = 0) -> np.ndarray:
+        """Read a whole prompt of which the first `keep` tokens are in the cache."""
+        del room  # the cache grows by itself
+        state = {name: self._moved(value) for name, value in inputs.items() if name != "input_ids"}
+        mask = state.pop("attention_mask", None)
+        self._ids = inputs["input_ids"].to(self._device)
+        if mask is None:
+            mask = torch.ones_like(self._ids)
+        if keep == 0:
+            self._cache = self._new_cache()
+        elif keep < self._length:
+            self._cache.crop(keep - self._length)  # a negative count: so many tokens less
+            self._floor = 0 if self._all_kept() else keep
         with torch.inference_mode():
-            return self._forward(input_ids=ids.to(self._device), **kinds, **images)
+            if self._takes_positions and state.get("position_ids") is None:
+                state["position_ids"] = self._model._prepare_position_ids_for_generation(
+                    self._ids, {**state, "attention_mask": mask}
+                )
+            state |= {"attention_mask": None if bool((mask == 1).all()) else mask, **self._constant}
+            more = {} if keep == 0 else {"next_sequence_length": self._ids.shape[1] - keep}
+            logits = self._forward(state, is_first_iteration=keep == 0, **more)
+        self._length = self._ids.shape[1]
+        if keep == 0:
+            self._croppable, self._floor = self._can_crop(), 0
+        return logits
 
-    def rewind(self) -> None:
-        """Cut the cache back to the prefix."""
-        if self._tokens > self._prefix_tokens:
-            self._cache.crop(self._prefix_tokens - self._tokens)  # a negative count: so many tokens less
-            self._tokens = self._prefix_tokens
-
-    def extend(self, ids: list[int]) -> np.ndarray:
-        """Read further tokens."""
-        self._tokens += len(ids)
+    def extend(self, token: int) -> np.ndarray:
+        """Read one more token."""
+        self._ids = torch.cat([self._ids, torch.tensor([[token]], device=self._device)], dim=1)
         with torch.inference_mode():
-            return self._forward(input_ids=torch.tensor([ids], device=self._device))
+            state = self._model._update_model_kwargs_for_generation(self._output, self._state, is_encoder_decoder=False)
+            logits = self._forward(state, next_sequence_length=1)
+        self._length += 1
+        return logits
 
     def close(self) -> None:
         """Free model and cache."""
-        self._cache = None
+        self._cache = self._output = None
+        self._state = {}
         self._model = torch.nn.Identity()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _forward(self, **inputs: Any) -> np.ndarray:
-        mask = torch.ones(1, self._tokens, dtype=torch.long, device=self._device)
-        output = self._model(
-            **inputs, attention_mask=mask, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+    def _forward(self, state: dict[str, Any], **how: Any) -> np.ndarray:
+        prepared = self._model.prepare_inputs_for_generation(
+            self._ids, past_key_values=self._cache, **how, **{k: v for k, v in state.items() if k != "past_key_values"}
         )
-        self._cache = output.past_key_values
-        return output.logits[0, -1].float().cpu().numpy()  # (V,)
+        output = self._model(**prepared, return_dict=True)
+        self._state, self._output = state, output
+        self._cache = getattr(output, "past_key_values", None)
+        return np.asarray(output.logits[0, -1].float().cpu().numpy())  # (V,)
+
+    def _new_cache(self) -> Any:
+        """Make the cache that `generate` makes, one that can be cut back although its layers have windows."""
+        if not self._model._supports_default_dynamic_cache():
+            return None
+        cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
+        cache.activate_past_recording()
+        return cache
+
+    def _can_crop(self) -> bool:
+        """Tell whether every layer holds one entry per token and gives them back; cross-attention and recurrence do not."""
+        layers = getattr(self._cache, "layers", None)
+        if not layers or not getattr(self._cache, "is_croppable", True):
+            return False
+        holding = [layer for layer in layers if getattr(layer, "is_initialized", False) and hasattr(layer, "keys")]
+        return all(layer.get_seq_length() == self._length for layer in holding)
+
+    def _all_kept(self) -> bool:
+        return not any(hasattr(layer, "activate_past_recording") for layer in self._cache.layers)
 
     def _moved(self, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._moved(item) for item in value)
         if not isinstance(value, torch.Tensor):
             return value
         return value.to(self._device, self._dtype if value.is_floating_point() else None)
-
-
-def _padded(kinds: torch.Tensor, length: int) -> torch.Tensor:
-    """Extend per-token kinds by zeros (= text)."""
-    return torch.nn.functional.pad(kinds, (0, length - kinds.shape[1]))

@@ -16,14 +16,14 @@ import torch
 
 from owled_ros.errors import OwledError
 from owled_ros.models.components import component_of
-from owled_ros.models.runners import TEXT_INPUTS
 from owled_ros.sparse.architecture import position_sections
 from owled_ros.sparse.decoder import Cache, DecoderFacts, SparseDecoder
 from owled_ros.sparse.linear import put_linears
 from owled_ros.sparse.native import NativeDecoder
 
 LANGUAGE_PARTS = ("language_model", "text_model")
-PLACES = "mm_token_type_ids"  # the text input that tells Qwen-VL which tokens are an image's
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # what the decoder does not need
+CACHE_STEP = 1024  # tokens that the cache grows by
 
 
 class SparseRunner:
@@ -49,38 +49,55 @@ class SparseRunner:
         self._seeing, self._dtype = model.model.eval(), dtype
         if isinstance(self._decoder, NativeDecoder):
             self.packed_layers = put_linears(model, self._decoder.model, _in_vision_tower)
-        self._cache: Cache = self._decoder.new_cache(self._decoder.facts.max_positions)
-        self._prefix_tokens = 0
+        self._cache: Cache | None = None
 
     @property
     def facts(self) -> DecoderFacts:
         """Sizes and kernel of the decoder."""
         return self._decoder.facts
 
-    def prefill(self, inputs: Mapping[str, Any], suffix: list[int]) -> np.ndarray:
-        """Read image, prefix and suffix in one pass."""
+    @property
+    def cache_tokens(self) -> int:
+        """Positions that memory is reserved for."""
+        return 0 if self._cache is None else self._cache.max_tokens
+
+    def can_keep(self, length: int) -> bool:
+        """Tell whether the cache holds so many tokens; it can be cut anywhere."""
+        return self._cache is not None and length <= self._cache.length
+
+    def read(self, inputs: Mapping[str, Any], keep: int = 0, room: int = 0) -> np.ndarray:
+        """Read a whole prompt of which the first `keep` tokens are in the cache."""
+        ids = inputs["input_ids"][0]
+        cache = self._cache
+        tokens = min(len(ids) + room, self._decoder.facts.max_positions)
+        if keep and cache is not None and tokens <= cache.max_tokens:
+            cache.truncate(keep)
+            return self._decoder.prefill(cache, self._decoder.embed(ids[keep:].tolist()))
         images = {
             name: value.to(self._dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
             for name, value in inputs.items()
-            if name not in TEXT_INPUTS or name == PLACES
+            if name not in TEXT_INPUTS
         }
         with torch.inference_mode():
             self._seeing(input_ids=inputs["input_ids"], **images, use_cache=False)
-        prefix = self._capture.embeddings[0].float().numpy()  # (T, C)
-        self._prefix_tokens = len(prefix)
+        embeddings = self._capture.embeddings[0].float().numpy()  # (T, C)
+        cache = self._emptied(tokens)
+        return self._decoder.prefill(cache, embeddings, pair_positions(self._capture.positions, self._sections))
+
+    def extend(self, token: int) -> np.ndarray:
+        """Read one more token."""
+        assert self._cache is not None
+        return self._decoder.step(self._cache, token)
+
+    def _emptied(self, tokens: int) -> Cache:
+        """Give an empty cache with room for so many tokens, and no more than a step beyond."""
+        if self._cache is None or tokens > self._cache.max_tokens:
+            if self._cache is not None:
+                self._cache.close()
+            steps = -(-tokens // CACHE_STEP)
+            self._cache = self._decoder.new_cache(min(steps * CACHE_STEP, self._decoder.facts.max_positions))
         self._cache.truncate(0)
-        places = pair_positions(self._capture.positions, self._sections, len(suffix))
-        return self._decoder.prefill(self._cache, np.concatenate([prefix, self._decoder.embed(suffix)]), places)
-
-    def rewind(self) -> None:
-        """Cut the cache back to the prefix."""
-        self._cache.truncate(min(self._prefix_tokens, self._cache.length))
-
-    def extend(self, ids: list[int]) -> np.ndarray:
-        """Read further tokens."""
-        if len(ids) == 1:
-            return self._decoder.step(self._cache, ids[0])
-        return self._decoder.prefill(self._cache, self._decoder.embed(ids))
+        return self._cache
 
     def close(self) -> None:
         """Free decoder and tower."""
@@ -88,22 +105,19 @@ class SparseRunner:
         self._seeing = torch.nn.Identity()
 
 
-def pair_positions(positions: torch.Tensor | None, sections: tuple[int, ...], more: int) -> np.ndarray | None:
-    """Spread three positions per token over the rotary pairs, and go on behind them for `more` tokens.
+def pair_positions(positions: torch.Tensor | None, sections: tuple[int, ...]) -> np.ndarray | None:
+    """Spread three positions per token over the rotary pairs.
 
     Args:
         positions: (3, 1, T) for time, height and width, or (4, 1, T) with the plain position before them; else None.
         sections: Pairs that turn by each (Wang et al., arXiv 2409.12191, section 2.1); empty: plain positions.
-        more: Tokens of text behind, X.
 
     Returns:
-        (T + X, D / 2) float32; None where the tokens simply follow each other.
+        (T, D / 2) float32; None where the tokens simply follow each other.
     """
     if positions is None or positions.ndim != 3 or not sections:
         return None
     grid = positions[-3:, 0].float()  # (3, T)
-    text = grid.max() + 1 + torch.arange(more)  # (X)
-    grid = torch.cat([grid, text.expand(3, -1)], dim=1)  # (3, T + X)
     axes = torch.repeat_interleave(torch.arange(len(sections)) % 3, torch.tensor(sections))  # (D / 2)
     return grid[axes].T.contiguous().numpy()
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory
-from owled_ros.models.load import LOAD_ERRORS, ModelSource, load_processor, quiet
+from owled_ros.models.load import LOAD_ERRORS, ModelSource, quiet
 from owled_ros.models.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -27,6 +27,7 @@ from owled_ros.models.manifest import (
     verify,
     write_manifest,
 )
+from owled_ros.models.processor import load_processor
 
 __all__ = [
     "Manifest",

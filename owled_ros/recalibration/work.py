@@ -93,7 +93,7 @@ def _calibration(
     request: Request, material: Material, options: ReadOptions, model: Path, tell: Tell
 ) -> tuple[list[Any], list[dict[str, Any]]]:
     """Let the dense model answer both questions about every chosen frame, and turn it into batches of its own format."""
-    from owled_ros.models.load import load_processor
+    from owled_ros.models.processor import load_processor
     from owled_ros.pruning.calibration import frame_set
 
     engine = load_engine(model, device=request.device, threads=request.threads)

@@ -1,0 +1,72 @@
+"""Try a model before it drives: can it be asked at all, and does an answer from the cache equal one read whole? Needs numpy."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from owled_ros.driving.conversation import Conversation
+from owled_ros.errors import OwledError
+from owled_ros.models.chat import Chat, images_of
+from owled_ros.models.prompt import Prompt
+
+IMAGE_SHAPE = (192, 256, 3)
+TOKENS = 2  # decoded
+OWN_GENERATE = ("janus",)  # overrides `generate`, but for text only to ask whether text is wanted
+NEARNESS = {"float32": 1e-3}  # largest difference of logits, in spans of the logits
+COARSE_NEARNESS = 5e-2  # at lower precision
+logger = logging.getLogger(__name__)
+
+
+def refuse_family(model: Any) -> None:
+    """Raise OwledError for families whose answers do not come from one decoder that reads images and text in one prompt."""
+    from transformers import GenerationMixin
+
+    family, reason = model.config.model_type, ""
+    if model.config.is_encoder_decoder:
+        reason = "it has an encoder of its own for what it reads"
+    elif not isinstance(model, GenerationMixin):
+        reason = "it does not generate text"
+    elif type(model).generate is not GenerationMixin.generate and family not in OWN_GENERATE:
+        reason = "it generates in a way of its own"
+    if reason:
+        raise OwledError(f"{family} models cannot be driven: {reason}; choose one that continues a prompt with images")
+
+
+def try_out(chat: Chat, first: Conversation, second: Conversation, family: str, dtype: str) -> None:
+    """Ask two questions about noise; sets `chat.reuses`.
+
+    Raises:
+        OwledError: The family cannot be driven.
+    """
+    noise = np.random.default_rng(0).integers(0, 255, IMAGE_SHAPE, np.uint8)
+    images = images_of([noise] * first.images)
+    try:
+        one, other = chat.prompt(first, images), chat.prompt(second, images)
+        logits = chat.read(one, TOKENS)
+        for _ in range(TOKENS):
+            logits = chat.runner.extend(int(np.argmax(logits)))
+        chat.forget()
+        whole = chat.read(other, 0)
+    except OwledError as err:
+        raise OwledError(f"{family} models cannot be driven: {err}") from err
+    except Exception as err:  # a family may fail in any way; its words are what the user needs
+        raise OwledError(f"{family} models cannot be driven here ({type(err).__name__}: {err})") from err
+    chat.forget()
+    chat.reuses = _reads_alike(chat, one, other, whole, NEARNESS.get(dtype, COARSE_NEARNESS))
+    if not chat.reuses:
+        logger.info("%s models read the whole prompt again for every question", family)
+
+
+def _reads_alike(chat: Chat, first: Prompt, second: Prompt, whole: np.ndarray, nearness: float) -> bool:
+    try:
+        chat.read(first, 0)
+        found = chat.read(second, 0)
+    except Exception as err:  # whatever its cache cannot do, reading everything again can
+        logger.info("its cache cannot be continued (%s: %s)", type(err).__name__, err)
+        return False
+    finally:
+        chat.forget()
+    return float(np.abs(found - whole).max()) <= nearness * max(float(np.ptp(whole)), 1e-6)
