@@ -59,7 +59,7 @@ class VlmEngine:
     def see(self, frame: Frame) -> Prefix:
         """Read the images, the ego sentence and, in the same pass, the action question."""
         started = time.monotonic()
-        arrays = [self._shrink(image) for image in images_in(frame)]
+        arrays = [self._shrink(image) for image in frame.images]
         familiarity = 1.0 if self._familiarity is None else self._familiarity.of(self._shrink(frame.image))
         images = images_of(arrays)
         prompt = self.chat.prompt(self._conversation(frame, self.profile.action_question), images)
@@ -100,12 +100,12 @@ class VlmEngine:
 
     def _conversation(self, frame: Frame, question: str) -> Conversation:
         text = f"{self.profile.ego_sentence(frame.ego)}{question}"
-        return Conversation((user_turn(len(images_in(frame)), text),))
+        return Conversation((user_turn(len(frame.images), text),))
 
     def _generation(self, prefix: Prefix, reply: Reply) -> Generation:
         """Confidence = calibrated product of the tokens' probabilities times the image's familiarity."""
         confidence = self.profile.confidence.apply(math.exp(reply.score)) * prefix.familiarity
-        return Generation(reply.text.strip(), reply.complete, confidence, len(reply.ids), reply.seconds)
+        return Generation(reply.text.strip(), reply.complete, confidence, len(reply.ids), reply.seconds, reply.ids)
 
     def _shrink(self, image: np.ndarray) -> np.ndarray:
         size = self.profile.image_size
@@ -113,8 +113,3 @@ class VlmEngine:
             return image
         shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def images_in(frame: Frame) -> tuple[np.ndarray, ...]:
-    """Give all images of a frame in prompt order."""
-    return tuple(getattr(frame, "images", ())) or (frame.image,)
