@@ -28,7 +28,13 @@ CALIBRATION_SEEDS = 600_000
 FAMILIAR_SEEDS = 700_000
 FAMILIAR_SCENES = 800
 RECOMMENDED_FLOOR = 0.4  # by driving: at 0.8 the car stands still half sure of itself, at 0.4 it arrives (docs/mini.md)
-CARD = """# owled_ros mini
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags: [driving, ros2, owled_ros]
+---
+# owled_ros mini
 
 A small LLaVA (CLIP tower and Llama, {parameters:.1f} M parameters) trained from scratch by `owled train-mini` on {samples}
 images rendered by owled_ros/scenes (seeds from 10 000 000; evaluation seeds lie below 1 000 000).
@@ -36,7 +42,9 @@ images rendered by owled_ros/scenes (seeds from 10 000 000; evaluation seeds lie
 **It knows rendered roads, not yours.** Outside of them it answers "unknown" or with a low confidence, and the node withholds
 the action. It is here so that everything can be tried at once, not to drive a vehicle.
 
-License: Apache-2.0, like the package.
+## Licence and origin
+Weights, tokeniser and configuration are under the Apache License 2.0 (the file LICENSE of owled_ros), like the package. They were
+trained from random numbers on images that the package renders itself: no weights, images or texts of others are in them.
 """
 
 
