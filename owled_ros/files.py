@@ -7,10 +7,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from owled_ros.errors import OwledError
 
 CHUNK_BYTES = 1 << 20
 ASIDE = ".aside-"  # marker in the name of everything that is not finished yet
@@ -23,6 +26,37 @@ def sha256_file(path: Path) -> str:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def read_small_file(path: Path, max_bytes: int) -> bytes | None:
+    """Read a file that somebody else wrote; None where there is none. Never waits, never reads more than `max_bytes`.
+
+    Raises:
+        OwledError: it is not a regular file (a folder, a pipe, a device), too large, or cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OwledError(
+                f"{path} is a link to a file that is not there; restore the file or delete the link"
+            ) from None
+        return None
+    except (OSError, ValueError) as err:
+        raise OwledError(f"{path} cannot be read ({err}); check the file and its permissions") from err
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OwledError(f"{path} is not a regular file; expected a file of at most {max_bytes} bytes")
+        with open(handle, "rb", closefd=False) as stream:
+            data = stream.read(max_bytes + 1)
+    except OSError as err:
+        raise OwledError(f"{path} cannot be read ({err}); check the file and its permissions") from err
+    finally:
+        os.close(handle)
+    if len(data) > max_bytes:
+        raise OwledError(f"{path} has more than {max_bytes} bytes: that is not what it should be; restore the file")
+    return data
 
 
 def fsync_path(path: Path) -> None:

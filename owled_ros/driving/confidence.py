@@ -1,4 +1,4 @@
-"""Confidence of an answer from its token probabilities, calibrated. Needs numpy.
+"""Confidence of an answer from its token probabilities, calibrated. Needs numpy and pydantic.
 
 Raw score: the product of the probabilities of the answer's tokens, where a number token counts with its neighbours
 (see number_neighbours); calibration: Platt scaling, p = sigmoid(slope * logit(raw) + offset) (Platt 1999), fitted on held-out
@@ -10,24 +10,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 EPSILON = 1e-6
 NEIGHBOURHOOD = {1: 0.6, 2: 0.03}  # decimals of a number token -> half width that counts as the same answer
 MIN_NUMBER_GROUP = 8  # tokens; fewer whole-number tokens of a form are taken as ordinary words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class Calibration:
     """Parameters of the map from raw score to probability of a good answer; the default leaves the score as it is."""
 
-    slope: float = 1.0
-    offset: float = 0.0
-    acceleration_tolerance: float = 1.0  # [m/s2], what "good" means
-    steering_tolerance: float = 0.03  # [rad]
-    floor: float = 0.0  # [0, 1], recommended confidence floor of this model
+    slope: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    offset: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
+    acceleration_tolerance: Annotated[float, Field(gt=0, le=100)] = 1.0  # [m/s2], what "good" means
+    steering_tolerance: Annotated[float, Field(gt=0, le=10)] = 0.03  # [rad]
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0  # recommended confidence floor of this model
+    calibrated: bool = False  # fitted on drives; otherwise the score is what the tokens say, and no probability
+    displacement_tolerance: Annotated[float, Field(gt=0, le=1000)] = 1.0  # [m], mean over the first 2 s of a trajectory
 
     def apply(self, raw: float) -> float:
         """Map a raw score in [0, 1] to a probability; NaN gives 0."""

@@ -1,86 +1,290 @@
-"""How one model is asked: questions, ego sentence, token limits and confidence calibration. Needs driving.confidence.
+"""How one model is asked and how its answer is read: `driving.json`, format 2. Needs pydantic.
 
-A model directory may carry `driving.json` with these values (the bundled model does); every other Hugging Face model
-is asked in full sentences that state the answer grammar.
+A model directory may carry the file; every other Hugging Face model gets the default profile, which says the form of the
+answer in words. Files of format 1 are read too (driving.profile_format1). Everything is checked when it is read. What becomes
+of a profile and a frame is driving.asking.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from owled_ros.driving.answers.cutting import Cutting
+from owled_ros.driving.answers.kind import AnswerKind
+from owled_ros.driving.answers.make import AnswerSpec, make_kind
 from owled_ros.driving.confidence import Calibration
-from owled_ros.driving.frame import EgoState
+from owled_ros.driving.ego import EgoState
+from owled_ros.driving.ego_words import motion_values
+from owled_ros.driving.needs import CameraNeed, InputNeeds
+from owled_ros.driving.profile_parts import (
+    MOTION_FIELDS,
+    ROUNDED,
+    Call,
+    Camera,
+    Command,
+    History,
+    Images,
+    Name,
+    Number,
+    Part,
+    Seconds,
+    Text,
+    check_distinct,
+    check_template,
+)
+from owled_ros.driving.templates import FieldKind, fields_of, fill
 from owled_ros.errors import OwledError
+from owled_ros.files import read_small_file
 
 PROFILE_NAME = "driving.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MAX_BYTES = 1 << 20
+MAX_IMAGES = 128
+RESERVED_OPTIONS = {  # of apply_chat_template: not the template's, or said by the engine
+    *("messages", "conversation", "conversations", "chat_template", "tokenize", "add_generation_prompt", "tools"),
+    *(
+        "continue_final_message",
+        "documents",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "padding",
+    ),
+    *("truncation", "max_length", "tokenizer_kwargs", "processor_kwargs", "images", "videos", "audio", "text"),
+    "load_audio_from_video",
+}
+IMAGES_OF = "images_"  # + name of a camera: the field for its images alone
 
 
-@dataclass(frozen=True)
-class DrivingProfile:
-    """Prompts and limits; templates know {speed} [m/s] and {yaw_rate} [rad/s]."""
+class DrivingProfile(Part):
+    """The whole file."""
 
-    ego_template: str = (
-        "You drive a car. Your speed is {speed:.1f} m/s, your yaw rate is {yaw_rate:+.2f} rad/s (left positive)."
+    model_config = ConfigDict(json_schema_extra={"required": ["format_version", "calls", "answer"]})
+
+    format_version: Literal[2] = 2
+    about: Text = Field(default="", description="for the reader")
+    cameras: tuple[Camera, ...] = Field(
+        default=(Camera(),), min_length=1, max_length=16, description="in the order of the prompt"
     )
-    action_question: str = (
-        "What should the car do now? Answer with one line, exactly in this form: "
-        "'<cruise|follow|stop|yield>, acceleration <signed number> m/s2, steering <signed number> rad'. "
-        "Acceleration lies between -6.0 and +2.0, steering (left positive) between -0.30 and +0.30. "
-        "If you cannot tell, answer 'unknown'."
+    main_camera: Name | None = Field(default=None, description="the one whose stamp a frame has; null: the first")
+    images: Images = Images()
+    numbers: dict[Literal[ROUNDED], Number] = Field(default={}, description="how numbers are written")  # type: ignore[valid-type]
+    ego: Text = Field(default="", description="the field {ego}; fields: " + ", ".join(MOTION_FIELDS))
+    history: History | None = Field(default=None, description="the field {history}")
+    command: Command | None = Field(default=None, description="the field {command}")
+    system: Text = Field(default="", description="the system turn, plain, no fields; empty: none")
+    template_options: dict[
+        Annotated[str, Field(pattern="^[a-z_][a-z0-9_]{0,63}$")],
+        bool | int | float | Annotated[str, Field(max_length=1000)],
+    ] = Field(default={}, max_length=16, description="of the model's chat template, such as enable_thinking")
+    calls: tuple[Call, ...] = Field(min_length=1, max_length=8, description="asked in order; the last one answers")
+    answer: AnswerSpec = Field(description="what the last call answers")
+    cutting: Cutting = Field(default=Cutting(), description="how the answer is cut out of the text around it")
+    scene: Call | None = Field(default=None, description="what is to be seen; null: not asked")
+    question: Call = Field(
+        default=Call(name="question", user="{images}{ego} {question}", max_tokens=128), description="a free question"
     )
-    scene_question: str = (
-        "What is to be seen? Answer with one line, exactly in this form: '<n> cars: <lead|oncoming|parked> <distance> m, ...; "
-        "<n> pedestrians: <sidewalk|crossing> <distance> m, ...; traffic light <red|yellow|green> <distance> m' "
-        "or 'no traffic light' at the end. Nearest first."
-    )
-    max_action_tokens: int = 32
-    max_scene_tokens: int = 96
-    max_answer_tokens: int = 128
-    speed_step: float = 0.1  # [m/s]
-    yaw_rate_step: float = 0.01  # [rad/s]
-    max_speed: float = 60.0  # [m/s], larger speeds saturate in the sentence
-    max_yaw_rate: float = 1.0  # [rad/s]
-    image_size: tuple[int, int] | None = None  # (width, height) [px] to shrink to before the processor, None = as it is
-    confidence: Calibration = field(default_factory=Calibration)
+    max_seconds: Seconds | None = Field(default=None, description="for all calls together; later is no answer")
+    confidence: Calibration = Calibration()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DrivingProfile:
+        check_distinct((camera.name for camera in self.cameras), "cameras")
+        check_distinct((call.name for call in self.calls), "calls")
+        if self.main_camera not in (None, *(camera.name for camera in self.cameras)):
+            raise ValueError(f"main_camera {self.main_camera!r} is none of the cameras")
+        if len(self.cameras) * self.images.count > MAX_IMAGES:
+            raise ValueError(f"{len(self.cameras)} cameras of {self.images.count} images; at most {MAX_IMAGES} images")
+        reserved = sorted(RESERVED_OPTIONS & set(self.template_options))
+        if reserved:
+            raise ValueError(f"template_options {', '.join(reserved)} are not the template's; leave them out")
+        check_template(self.ego, MOTION_FIELDS)
+        self._check_calls()
+        said = {name for call in (*self.calls, self.scene, self.question) if call for name in fields_of(call.user)}
+        for name in ("history", "command"):
+            if getattr(self, name) is not None and name not in said:
+                raise ValueError(f"{name} is described, but no call says {{{name}}}")
+        return self
+
+    def _check_calls(self) -> None:
+        fields = self._fields()
+        taken = sorted({call.name for call in self.calls} & set(fields))
+        if taken:
+            raise ValueError(f"a call has the name of a field: {', '.join(taken)}")
+        for number, call in enumerate(self.calls):
+            self._check_call(call, fields, number)
+            fields[call.name] = FieldKind.TEXT
+        if self.calls[-1].unfinished == "use":
+            raise ValueError(f"call {self.calls[-1].name} answers: an unfinished answer of it cannot be used")
+        if self.scene is not None:
+            self._check_call(self.scene, self._fields(), 0)
+        self._check_call(self.question, {**self._fields(), "question": FieldKind.TEXT}, 0)
+        if "question" not in fields_of(self.question.user):
+            raise ValueError("call question does not say {question}")
+
+    def _check_call(self, call: Call, fields: Mapping[str, FieldKind], number: int) -> None:
+        try:
+            check_template(call.user, fields)
+        except ValueError as err:
+            raise ValueError(f"call {call.name}: {err}") from err
+        shown = [name for name in fields_of(call.user) if fields[name] is FieldKind.IMAGES]
+        one_by_one = [IMAGES_OF + camera.name for camera in self.cameras if self.images.order == "by_camera"]
+        if shown not in (["images"], one_by_one) and (shown or not number):
+            raise ValueError(
+                f"call {call.name} shows {', '.join(shown) or 'no images'}; expected {{images}} once"
+                + (f", or each of {', '.join(one_by_one)} once in the order of the cameras" if one_by_one else "")
+            )
+        if call.continues and (shown or not number):
+            raise ValueError(
+                f"call {call.name} continues a conversation: it must not be the first and must not show images again"
+            )
+
+    def _fields(self) -> dict[str, FieldKind]:
+        single = self.images.order == "by_camera"
+        images = {"images", *(IMAGES_OF + camera.name for camera in self.cameras if single)}
+        texts = {"ego", *(name for name in ("history", "command") if getattr(self, name) is not None)}
+        return {
+            **MOTION_FIELDS, **dict.fromkeys(images, FieldKind.IMAGES), **dict.fromkeys(texts, FieldKind.TEXT)
+        }  # fmt: skip
+
+    @property
+    def needs(self) -> InputNeeds:
+        """Say what a frame must hold."""
+        interval, count = self.images.interval_s, self.images.count
+        return InputNeeds(
+            cameras=tuple(_need(camera) for camera in sorted(self.cameras, key=lambda camera: camera is not self.main)),
+            image_offsets_s=tuple(round(step * interval, 6) for step in reversed(range(count))),
+            ego_offsets_s=()
+            if self.history is None
+            else tuple(round(step * self.history.interval_s, 6) for step in range(self.history.count, 0, -1)),
+            needs_pose=self.history is not None and self.history.needs_pose,
+            needs_command=self.command is not None and self.command.required,
+        )
+
+    @property
+    def main(self) -> Camera:
+        """The camera whose stamp a frame has."""
+        return next((camera for camera in self.cameras if camera.name == self.main_camera), self.cameras[0])
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Fixed (width, height) [px] of the main camera's images; None: as they come."""
+        return self.main.size
 
     def ego_sentence(self, ego: EgoState) -> str:
         """Say the ego state in words (LLM-Driver, arXiv 2310.01957, structured language)."""
-        speed = _rounded(min(max(ego.speed, 0.0), self.max_speed), self.speed_step)
-        yaw_rate = _rounded(min(max(ego.yaw_rate, -self.max_yaw_rate), self.max_yaw_rate), self.yaw_rate_step)
-        return self.ego_template.format(speed=speed, yaw_rate=yaw_rate)
+        return fill(self.ego, motion_values(ego, self.numbers))
+
+    def kind(self, directory: Path) -> AnswerKind:
+        """Make the kind of answer; raises OwledError where a file of the model or an installed head is missing."""
+        return make_kind(self.answer, directory)
+
+    # What the engine asked by before driving.asking; only for profiles of one call of the form {images}{ego}text.
+    @property
+    def action_question(self) -> str:
+        """Text after the ego sentence."""
+        return _after_ego(self.calls[-1])
+
+    @property
+    def scene_question(self) -> str:
+        """Text after the ego sentence."""
+        return _after_ego(self.scene or self.question)
+
+    @property
+    def max_action_tokens(self) -> int:
+        """Limit of the answer."""
+        return self.calls[-1].max_tokens
+
+    @property
+    def max_scene_tokens(self) -> int:
+        """Limit of the description."""
+        return (self.scene or self.question).max_tokens
+
+    @property
+    def max_answer_tokens(self) -> int:
+        """Limit of an answer to a free question."""
+        return self.question.max_tokens
 
 
 def read_profile(model_directory: Path) -> DrivingProfile:
-    """Read `driving.json` of a model directory; the default profile when there is none."""
+    """Read `driving.json` of a model directory; the default profile when there is none.
+
+    Raises:
+        OwledError: not a regular small file, not JSON, or anything in it that is not as it should be.
+    """
     path = model_directory / PROFILE_NAME
-    if not path.exists():
-        return DrivingProfile()
+    data = read_small_file(path, MAX_BYTES)
+    if data is None:
+        from owled_ros.driving.presets import default_profile
+
+        return default_profile()
+    return parse_profile(data, str(path))
+
+
+def parse_profile(data: bytes | str, name: str) -> DrivingProfile:
+    """Read the content of a profile of format 1 or 2; `name` is for the messages."""
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
-        version = values.pop("format_version")
-        calibration = Calibration(**values.pop("confidence", {}))
-        unknown = set(values) - {entry.name for entry in fields(DrivingProfile)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OwledError(
-            f"{path} is not a driving profile ({error}); restore the file or delete it to use the default"
-        ) from error
-    if version != FORMAT_VERSION or unknown:
-        raise OwledError(
-            f"{path} has format {version} and unknown keys {sorted(unknown)}; expected format {FORMAT_VERSION}"
-        )
-    if values.get("image_size") is not None:
-        values["image_size"] = tuple(values["image_size"])
-    return DrivingProfile(confidence=calibration, **values)
+        version = _Version.model_validate_json(data).format_version
+        if version == 1:
+            from owled_ros.driving.profile_format1 import parse_format1
+
+            return parse_format1(data)
+        if version != FORMAT_VERSION:
+            raise OwledError(f"{name} has format {version}; expected {FORMAT_VERSION} (or 1): use a matching release")
+        return DrivingProfile.model_validate_json(data)
+    except ValidationError as err:
+        raise OwledError(f"{name} is not a driving profile: {_faults(err)}; see docs/profile.md") from err
 
 
 def profile_as_json(profile: DrivingProfile) -> dict[str, Any]:
-    """Return what `driving.json` holds."""
-    return {"format_version": FORMAT_VERSION, **asdict(profile)}
+    """Return what `driving.json` holds; what is as it would be anyway is left out."""
+    values = profile.model_dump(mode="json", exclude_defaults=True)
+    values["answer"] = {"kind": profile.answer.kind, **values["answer"]}
+    return {"format_version": FORMAT_VERSION, **values}
 
 
-def _rounded(value: float, step: float) -> float:
-    return round(value / step) * step + 0.0
+def profile_text(profile: DrivingProfile) -> str:
+    """Write `driving.json`."""
+    return json.dumps(profile_as_json(profile), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class _Version(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    format_version: int
+
+
+def _need(camera: Camera) -> CameraNeed:
+    if camera.size is not None:
+        return CameraNeed(camera.name, None, None)
+    return CameraNeed(
+        camera.name, _before_crop(camera.max_pixels, camera), _before_crop(camera.past_max_pixels, camera)
+    )
+
+
+def _before_crop(pixels: int | None, camera: Camera) -> int | None:
+    return None if pixels is None else int(pixels / camera.crop.kept)
+
+
+def _after_ego(call: Call) -> str:
+    head, found, tail = call.user.partition("{images}{ego}")
+    if head or not found or fields_of(tail):
+        raise OwledError("the profile asks in a form of its own; ask through driving.asking")
+    return fill(tail, {})
+
+
+def _faults(error: ValidationError, shown: int = 4) -> str:
+    faults = [_fault(detail) for detail in error.errors(include_url=False, include_context=False)]
+    more = f"; and {len(faults) - shown} more" if len(faults) > shown else ""
+    return "; ".join(faults[:shown]) + more
+
+
+def _fault(detail: Mapping[str, Any]) -> str:
+    place = ".".join(str(step) for step in detail["loc"])
+    said = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"].removeprefix("Value error, ")
+    return f"{place}: {said}"[:300] if place else said[:600]

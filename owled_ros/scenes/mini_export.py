@@ -94,7 +94,7 @@ def calibrate(model: Any, count: int, familiarity: Familiarity | None = None) ->
     if not good.any():
         return replace(start, floor=1.0)
     slope, offset = fit_calibration(raw[acted], good[acted])
-    return replace(start, slope=slope, offset=offset, floor=RECOMMENDED_FLOOR)
+    return replace(start, slope=slope, offset=offset, floor=RECOMMENDED_FLOOR, calibrated=True)
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:

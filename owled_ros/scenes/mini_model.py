@@ -5,14 +5,16 @@ Shape letters: B batch, T tokens, V vocabulary, C width.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from owled_ros.driving.answers.line import LineSpec
+from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.familiarity import Familiarity, write_familiarity
-from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, profile_as_json
+from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, profile_text
+from owled_ros.driving.profile_parts import Call, Camera, Number
 from owled_ros.files import replace_directory, write_atomic
 from owled_ros.scenes import mini_tokens as tokens
 
@@ -53,14 +55,23 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
     return model
 
 
-def build_profile(**changes: object) -> DrivingProfile:
+def build_profile(
+    max_action_tokens: int = 8, max_scene_tokens: int = 48, confidence: Calibration | None = None
+) -> DrivingProfile:
     """Return how the bundled model is asked."""
-    values: dict = dict(
-        ego_template=tokens.EGO_TEMPLATE, action_question=tokens.ACTION_QUESTION, scene_question=tokens.SCENE_QUESTION,
-        max_action_tokens=8, max_scene_tokens=48, speed_step=tokens.SPEED_STEP, yaw_rate_step=tokens.YAW_RATE_STEP,
-        max_speed=tokens.MAX_SPEED, max_yaw_rate=tokens.MAX_YAW_RATE, image_size=(IMAGE_SIDE, IMAGE_SIDE),
-    )  # fmt: skip
-    return DrivingProfile(**{**values, **changes})
+    return DrivingProfile(
+        cameras=(Camera(size=(IMAGE_SIDE, IMAGE_SIDE)),),
+        numbers={
+            "speed": Number(step=tokens.SPEED_STEP, min=0.0, max=tokens.MAX_SPEED),
+            "yaw_rate": Number(step=tokens.YAW_RATE_STEP, min=-tokens.MAX_YAW_RATE, max=tokens.MAX_YAW_RATE),
+        },
+        ego=tokens.EGO_TEMPLATE,
+        calls=(Call(user="{images}{ego}" + tokens.ACTION_QUESTION, max_tokens=max_action_tokens),),
+        scene=Call(name="scene", user="{images}{ego}" + tokens.SCENE_QUESTION, max_tokens=max_scene_tokens),
+        question=Call(name="question", user="{images}{ego}{question}", max_tokens=128),
+        answer=LineSpec(),
+        confidence=confidence or Calibration(),
+    )
 
 
 def save_model(
@@ -90,7 +101,7 @@ def save_model(
         torch.nn.Module.to(stored, dtype)
         stored.save_pretrained(aside)
         processor.save_pretrained(aside)
-        write_atomic(aside / PROFILE_NAME, json.dumps(profile_as_json(profile), indent=2) + "\n")
+        write_atomic(aside / PROFILE_NAME, profile_text(profile))
         write_atomic(aside / "README.md", card)
         if familiarity is not None:
             write_familiarity(aside, familiarity)
