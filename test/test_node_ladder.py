@@ -160,7 +160,7 @@ def test_floor_and_deadline_withhold() -> None:
     assert climbed.climb(arrival(), LIMITS).valid, "without a recommendation of the model every confidence passes"
     unsure = climbed.climb(arrival(), Limits(0.5, 0.2, 0.5, confidence_floor=0.31))
     assert (unsure.reason, unsure.answer and unsure.answer.action) == (Reason.LOW_CONFIDENCE, None)
-    late = climbed.climb(arrival(0.1), Limits(0.5, 0.2, 0.09, -1.0))
+    late = climbed.climb(arrival(), Limits(0.5, 0.2, 0.04, -1.0))
     assert (late.reason, late.answer and late.answer.action) == (Reason.LATE, None)
 
 

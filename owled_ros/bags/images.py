@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from owled_ros.bags.image_header import ends_whole, image_size
 from owled_ros.driving.frame import check_image
 from owled_ros.errors import OwledError
 
@@ -38,53 +39,73 @@ WORD_ENCODINGS = {
 } | {"16UC1": (1, cv2.COLOR_GRAY2RGB), "16UC3": (3, cv2.COLOR_BGR2RGB)}
 PLANAR_ENCODINGS = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 ENCODINGS = (*BYTE_ENCODINGS, *WORD_ENCODINGS, *PLANAR_ENCODINGS)
+EVEN_WIDTH = ("uyvy", "yuv422", "yuyv", "yuv422_yuy2", *PLANAR_ENCODINGS)  # two pixels share their colour
+MAX_PIXELS = 40_000_000  # 8K video has 33 million; 40 million take 120 MB as RGB
 
 
-def decode_image(message: Any) -> np.ndarray:
-    """Decode a sensor_msgs Image or CompressedImage; raises OwledError with what is wrong about it."""
-    image = _decode_compressed(message) if hasattr(message, "format") else _decode_raw(message)
+def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode a sensor_msgs Image or CompressedImage; raises OwledError with what is wrong about it.
+
+    Images with more than `max_pixels` are refused before they cost memory.
+    """
+    try:
+        compressed = hasattr(message, "format")
+        image = _decode_compressed(message, max_pixels) if compressed else _decode_raw(message, max_pixels)
+    except cv2.error as error:
+        raise OwledError(
+            f"OpenCV cannot convert an image ({str(error).strip()}); expected a colour or grey image"
+        ) from error
     check_image(image)
     return image
 
 
-def _decode_compressed(message: Any) -> np.ndarray:
+def _decode_compressed(message: Any, max_pixels: int) -> np.ndarray:
     if "compressedDepth" in message.format:
         raise OwledError(f"image format {message.format!r} is a depth image; choose the topic of a colour camera")
     data = np.frombuffer(message.data, np.uint8)
-    image = None
-    if data.size:
-        try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-        except cv2.error as error:
-            raise OwledError(f"OpenCV cannot decode an image of format {message.format!r} ({error})") from error
+    size = image_size(data.data)
+    if size is None:
+        raise OwledError(
+            f"image of format {message.format!r} with {data.size} bytes is damaged or of an unknown format; "
+            "expected JPEG, PNG, WebP, BMP or TIFF"
+        )
+    _check_pixels(*size, max_pixels)
+    if not ends_whole(data.tobytes()):
+        raise OwledError(f"image of {size[0]}x{size[1]} is cut off after {data.size} bytes; its end is missing")
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise OwledError(
-            f"image of format {message.format!r} with {data.size} bytes is damaged or of an unknown format"
+            f"image of format {message.format!r} with {data.size} bytes is damaged; OpenCV cannot decode it"
         )
     return image
 
 
-def _decode_raw(message: Any) -> np.ndarray:
+def _decode_raw(message: Any, max_pixels: int) -> np.ndarray:
     encoding, height, width = message.encoding, message.height, message.width
+    if encoding not in ENCODINGS:
+        raise OwledError(f"image encoding {encoding!r} is not known; expected one of {', '.join(ENCODINGS)}")
+    odd = (encoding in EVEN_WIDTH and width % 2) or (encoding in PLANAR_ENCODINGS and height % 2)
+    if odd:
+        raise OwledError(
+            f"image of {width}x{height} cannot be {encoding}; expected even numbers: pixels share their colour"
+        )
     if encoding in PLANAR_ENCODINGS:
-        return cv2.cvtColor(_rows(message, height * 3 // 2, width), PLANAR_ENCODINGS[encoding])
+        return cv2.cvtColor(_rows(message, height * 3 // 2, width, max_pixels), PLANAR_ENCODINGS[encoding])
     if encoding in BYTE_ENCODINGS:
         channels, conversion = BYTE_ENCODINGS[encoding]
-        pixels = _rows(message, height, width * channels)
-    elif encoding in WORD_ENCODINGS:
+        pixels = _rows(message, height, width * channels, max_pixels)
+    else:
         channels, conversion = WORD_ENCODINGS[encoding]
-        words = np.ascontiguousarray(_rows(message, height, width * channels * 2)).view(np.uint16)
+        words = np.ascontiguousarray(_rows(message, height, width * channels * 2, max_pixels)).view(np.uint16)
         if bool(message.is_bigendian) != (sys.byteorder == "big"):
             words = words.byteswap()
         pixels = (words >> 8).astype(np.uint8)
-    else:
-        raise OwledError(f"image encoding {encoding!r} is not known; expected one of {', '.join(ENCODINGS)}")
     pixels = pixels.reshape(height, width, channels) if channels > 1 else pixels
     return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
 
 
-def _rows(message: Any, height: int, row_bytes: int) -> np.ndarray:
-    """Cut the padding off: (height, row_bytes) uint8; a view where there is none."""
+def _rows(message: Any, height: int, row_bytes: int, max_pixels: int) -> np.ndarray:
+    """Look at the rows without their padding, (height, row_bytes) uint8; a view of the message."""
     data = np.frombuffer(message.data, np.uint8)
     step = message.step or row_bytes
     if not height or not row_bytes or step < row_bytes or data.size < step * (height - 1) + row_bytes:
@@ -92,6 +113,14 @@ def _rows(message: Any, height: int, row_bytes: int) -> np.ndarray:
             f"image of {message.width}x{message.height} {message.encoding} with step {message.step} holds {data.size} bytes; "
             f"expected at least {max(step, row_bytes) * height}"
         )
-    if data.size < step * height:  # the last row may come without its padding
-        data = np.concatenate([data, np.zeros(step * height - data.size, np.uint8)])
-    return data[: step * height].reshape(height, step)[:, :row_bytes]
+    _check_pixels(message.width, message.height, max_pixels)
+    return np.ndarray(
+        (height, row_bytes), np.uint8, data, strides=(step, 1)
+    )  # the last row may come without its padding
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise OwledError(
+            f"image is {width}x{height}, {width * height} pixels; at most {max_pixels} are decoded (parameter max_pixels)"
+        )

@@ -23,3 +23,18 @@ class InputNeeds:
     ego_offsets_s: tuple[float, ...] = ()  # ages [s] of past ego states, oldest first, without now
     needs_pose: bool = False
     needs_command: bool = False
+
+    @property
+    def single(self) -> bool:
+        """True where the newest image of one camera is all that is looked at."""
+        return len(self.cameras) == 1 and self.image_offsets_s == (0.0,)
+
+    @property
+    def image_past_s(self) -> float:
+        """How far back images are wanted [s]."""
+        return max(self.image_offsets_s, default=0.0)
+
+    @property
+    def ego_past_s(self) -> float:
+        """How far back ego states are wanted [s]."""
+        return max(self.ego_offsets_s, default=0.0)

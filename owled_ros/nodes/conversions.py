@@ -12,15 +12,23 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from owled_ros.driving.answer import ObjectKind, Scene
 from owled_ros.driving.answer import SceneObject as Seen
-from owled_ros.driving.frame import NANOSECONDS, EgoState
+from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose
+from owled_ros.driving.navigation import CommandKind, NavigationCommand
 from owled_ros.driving.prediction import Reason, SceneAnswer
+from owled_ros.driving.trajectory import COLUMNS, Trajectory
 from owled_ros.driving.vehicle import VehicleParameters, controls_of
-from owled_ros.msg import PredictedAction, SceneDescription, SceneObject
+from owled_ros.errors import OwledError
+from owled_ros.msg import NavigationCommand as NavigationCommandMessage
+from owled_ros.msg import PredictedAction, PredictedTrajectory, SceneDescription, SceneObject, TrajectoryPoint
+from owled_ros.nodes.images import stamp_of
 from owled_ros.onboard.ladder import Outcome
 
+MIN_ROTATION = 0.5  # squared norm of a quaternion that is one
+MAX_COMMAND_CHARACTERS = 2_000
 JPEG_QUALITY = 85
 UNTRUSTED = (Reason.LOW_CONFIDENCE, Reason.DECLINED)  # what is said about such an image is not to be used either
 
@@ -31,10 +39,47 @@ def stamp_to_time(stamp: int) -> Time:
 
 
 def odometry_to_ego(message: Odometry) -> EgoState:
-    """Take speed and yaw rate from the twist, which is in the vehicle's frame (child_frame_id)."""
-    stamp = message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
+    """Take speed and yaw rate from the twist, which is in the vehicle's frame (child_frame_id), and the pose where there is one."""
     twist = message.twist.twist
-    return EgoState(stamp, twist.linear.x, twist.angular.z)
+    return EgoState(stamp_of(message), twist.linear.x, twist.angular.z, pose=pose_of(message.pose.pose))
+
+
+def pose_of(message: Any) -> Pose | None:
+    """Convert geometry_msgs/Pose to the plane; None where the source fills in no numbers, or no rotation."""
+    place, turn = message.position, message.orientation
+    norm = turn.x**2 + turn.y**2 + turn.z**2 + turn.w**2
+    pose = Pose(
+        place.x,
+        place.y,
+        math.atan2(2.0 * (turn.w * turn.z + turn.x * turn.y), 1.0 - 2.0 * (turn.y**2 + turn.z**2)),
+    )
+    return pose if norm > MIN_ROTATION and pose.is_finite() else None
+
+
+def message_to_command(message: NavigationCommandMessage, now: int) -> NavigationCommand:
+    """Convert; a message without a stamp was given `now` [ns]. Raises OwledError for one that cannot be used."""
+    try:
+        kind = CommandKind(message.kind)
+    except ValueError as error:
+        raise OwledError(f"the navigation command has kind {message.kind}; expected one of KIND_*") from error
+    distance = None if math.isnan(message.distance) else float(message.distance)
+    if distance is not None and not 0.0 <= distance < math.inf:
+        raise OwledError(f"the navigation command has distance {distance:g} m; expected 0 m or more, or NaN")
+    if len(message.text) > MAX_COMMAND_CHARACTERS:
+        raise OwledError(
+            f"the navigation command has {len(message.text)} characters; at most {MAX_COMMAND_CHARACTERS} are taken"
+        )
+    return NavigationCommand(kind, distance, message.text, stamp_of(message) or now)
+
+
+def command_to_message(command: NavigationCommand | None) -> NavigationCommandMessage:
+    """Convert; kind UNKNOWN where there is none."""
+    if command is None:
+        return NavigationCommandMessage(distance=math.nan)
+    distance = math.nan if command.distance is None else command.distance
+    message = NavigationCommandMessage(kind=int(command.kind), distance=distance, text=command.text)
+    message.header.stamp = stamp_to_time(command.stamp)
+    return message
 
 
 def ego_to_odometry(ego: EgoState, pose: tuple[float, float, float], frame_id: str, child_frame_id: str) -> Odometry:
@@ -53,24 +98,62 @@ def outcome_to_action(outcome: Outcome, vehicle: VehicleParameters, frame_id: st
         raise ValueError(f"no action: {outcome.reason.name}")
     action = outcome.answer.action
     controls = controls_of(action.acceleration, action.steering_tire_angle, vehicle)
-    message = PredictedAction(
+    return PredictedAction(
         valid=True,
-        reason=int(outcome.reason),
         throttle=controls.throttle,
         brake=controls.brake,
         steering=controls.steering,
         acceleration=action.acceleration,
         steering_tire_angle=action.steering_tire_angle,
         manoeuvre=int(action.manoeuvre),
-        confidence=outcome.answer.generation.confidence,
-        frame_age=outcome.frame_age_s,
-        latency_ms=outcome.latency_ms,
-        text=outcome.answer.generation.text,
-        model_id=outcome.identity.model_id,
-        artifact_id=outcome.identity.artifact_id,
+        **_of_answer(outcome, frame_id),
     )
-    message.header.stamp, message.header.frame_id = stamp_to_time(outcome.stamp), frame_id
-    return message
+
+
+def outcome_to_withheld_action(outcome: Outcome, frame_id: str) -> PredictedAction:
+    """Convert an outcome without an action; raises ValueError for one that has one."""
+    if outcome.valid:
+        raise ValueError("the outcome is valid")
+    numbers = dict.fromkeys(("throttle", "brake", "steering", "acceleration", "steering_tire_angle"), math.nan)
+    return PredictedAction(valid=False, reason_text=outcome.detail, **numbers, **_of_answer(outcome, frame_id))
+
+
+def outcome_to_trajectory(outcome: Outcome, frame_id: str) -> PredictedTrajectory:
+    """Convert an outcome; the points are there only where it is valid."""
+    answer = outcome.answer
+    action = None if answer is None or not outcome.valid else answer.action
+    trajectory = None if answer is None or not outcome.valid else answer.trajectory
+    return PredictedTrajectory(
+        valid=trajectory is not None,
+        reason_text="" if outcome.valid else outcome.detail,
+        points=[] if trajectory is None else [TrajectoryPoint(**point) for point in points_of(trajectory)],
+        manoeuvre=0 if action is None else int(action.manoeuvre),
+        command=command_to_message(None if outcome.frame is None else outcome.frame.command),
+        confidence_calibrated=outcome.calibrated,
+        reasoning="" if answer is None else answer.generation.reasoning,
+        **_of_answer(outcome, frame_id),
+    )
+
+
+def points_of(trajectory: Trajectory) -> list[dict[str, float]]:
+    """Name the numbers of every point."""
+    return [dict(zip(COLUMNS, map(float, row), strict=True)) for row in trajectory.values]
+
+
+def _of_answer(outcome: Outcome, frame_id: str) -> dict[str, Any]:
+    """Fill in what actions and trajectories have in common."""
+    generation = None if outcome.answer is None else outcome.answer.generation
+    header = Header(stamp=stamp_to_time(outcome.stamp), frame_id=frame_id)
+    return {
+        "header": header,
+        "reason": int(outcome.reason),
+        "confidence": 0.0 if generation is None else generation.confidence,
+        "frame_age": outcome.frame_age_s,
+        "latency_ms": outcome.latency_ms,
+        "text": "" if generation is None else generation.text,
+        "model_id": outcome.identity.model_id,
+        "artifact_id": outcome.identity.artifact_id,
+    }
 
 
 def scene_to_message(outcome: Outcome, answer: SceneAnswer, frame_age_s: float, latency_ms: float) -> SceneDescription:
@@ -109,6 +192,7 @@ def outcome_to_json(outcome: Outcome, **more: Any) -> str:
             "reason": outcome.reason.name,
             "detail": outcome.detail,
             "text": "" if answer is None else answer.generation.text,
+            "reasoning": "" if answer is None else answer.generation.reasoning,
             "confidence": None if answer is None else round(answer.generation.confidence, 4),
             "frame_age_s": round(outcome.frame_age_s, 4),
             "latency_ms": round(outcome.latency_ms, 2),

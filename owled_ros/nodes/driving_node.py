@@ -1,4 +1,4 @@
-"""driving_node: camera and odometry in, predicted action and scene description out; a managed node. Needs rclpy.
+"""driving_node: cameras, odometry and route in, trajectory, action and scene description out; a managed node. Needs rclpy.
 
 Callbacks only store; the inference thread (onboard.worker) climbs the ladder (onboard.ladder) for the newest image and calls
 back here to publish. docs/node.md has the topics, parameters and what is said when something is wrong.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
-import cv2
-from nav_msgs.msg import Odometry
+from geometry_msgs.msg import AccelWithCovarianceStamped
+from nav_msgs.msg import Odometry, Path
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -22,32 +21,37 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
+from visualization_msgs.msg import MarkerArray
 
 from owled_ros.driving.frame import NANOSECONDS
-from owled_ros.driving.overlay import Overlay, draw_overlay
+from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import SceneAnswer
 from owled_ros.errors import OwledError
-from owled_ros.msg import Float64Stamped, PredictedAction, SceneDescription
+from owled_ros.msg import (
+    Float64Stamped,
+    NavigationCommand,
+    PredictedAction,
+    PredictedTrajectory,
+    SceneDescription,
+)
 from owled_ros.nodes import conversions, parameters, topics
+from owled_ros.nodes.debug_outputs import DebugOutputs
 from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.health import report_inference, report_output
 from owled_ros.nodes.images import make_decoder, stamp_of
-from owled_ros.nodes.inputs import InputWatch, judge_input, watch
+from owled_ros.nodes.inputs import SENSOR, Hearers, Inputs, judge_input
 from owled_ros.nodes.managed import FAILURE, SUCCESS, ManagedNode, transition
 from owled_ros.nodes.model_services import ModelServices
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.spinning import spin_node
-from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome
+from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_calibrated, needs_of
 from owled_ros.onboard.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
 from owled_ros.onboard.model_paths import requested_model
 from owled_ros.onboard.throttle import Throttle
 from owled_ros.onboard.worker import Worker
 
 PARAMETER_FILE = "driving_node.param.yaml"
-SENSOR = ReliabilityPolicy.BEST_EFFORT
-EGO_DEPTH = 50
 LOG_PERIOD_S = 5.0
-SCENE_MEMORY_S = 2.0  # how long the overlay shows a description
 STOP_S = 0.5
 
 
@@ -63,10 +67,10 @@ class DrivingNode(ManagedNode):
         self._active = False
         self._publishing = threading.Lock()  # the inference thread publishes while transitions unmake the publishers
         self._outputs: dict[str, Publisher] = {}
-        self._watches: list[InputWatch] = []
+        self._debug = DebugOutputs({})
+        self._inputs: Inputs | None = None
         self._services_offered: ModelServices | None = None
         self._outcome: Outcome | None = None
-        self._scene: tuple[SceneAnswer, float] | None = None
         self._valid_at: float | None = None
         self._throttle = Throttle(LOG_PERIOD_S)
         self._was_valid = False  # what the last logged outcome said
@@ -95,13 +99,14 @@ class DrivingNode(ManagedNode):
             self.diagnostics.report("model", Level.ERROR, f"cannot load {shown}: {job.problem}", path=path)
             self.get_logger().error(f"cannot load {shown}: {job.problem}")
             return FAILURE
-        decode, decoder = make_decoder(settings.image_decoder)
-        ladder = Ladder(decode, lambda: self.get_clock().now().nanoseconds)
+        decode, decoder = make_decoder(settings.image_decoder, settings.max_pixels)
+        ladder = Ladder(decode, lambda: self.get_clock().now().nanoseconds, settings.ego_source)
+        ladder.views.frame_ids = settings.cameras.frame_ids
         ladder.engine = job.engine
         self._worker = Worker(ladder, self._limits, self._description, self._on_outcome, self._on_scene)
         self._worker.start()
         self._services_offered = ModelServices(
-            self, self._worker, self._load, lambda: self.settings, self._report_model
+            self, self._worker, self._load, lambda: self.settings, self._report_model, self._listen
         )
         self._report_model(Level.OK, "loaded")
         self.get_logger().info(f"loaded {job.engine.identity.model_id}; images: {decoder}")
@@ -110,12 +115,14 @@ class DrivingNode(ManagedNode):
     @transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Publish and subscribe."""
-        self._outcome = self._valid_at = self._scene = None
+        self._outcome = self._valid_at = None
         self._was_valid = False
         self._advertise()
-        self._subscribe()
+        hearers = Hearers(self._on_image, self._on_odometry, self._on_acceleration, self._on_command)
+        self._inputs = Inputs(self, self.settings.cameras, hearers)
+        self._listen(needs_of(None if self._worker is None else self._worker.ladder.engine))
         self._active = True
-        for item in self._watches:
+        for item in self._inputs.watches:
             self.get_logger().info(f"{item.part} <- {item.topic} ({item.type_name})")
         return super().on_activate(state)
 
@@ -141,15 +148,31 @@ class DrivingNode(ManagedNode):
 
     # Inputs: store, nothing else
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        if self._active and self._worker is not None:
-            self._watches[0].heard()
-            self._worker.slot.put(Arrival(message, stamp_of(message), time.monotonic(), message.header.frame_id))
+    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        if self._active and self._worker is not None and self._inputs is not None:
+            if not camera:
+                self._inputs.look()
+            arrival = Arrival(message, stamp_of(message), time.monotonic(), message.header.frame_id, camera)
+            self._worker.take(arrival)
 
     def _on_odometry(self, message: Odometry) -> None:
         if self._active and self._worker is not None:
-            self._watches[1].heard()
-            self._worker.ladder.hear(conversions.odometry_to_ego(message))
+            self._worker.ladder.hear(conversions.odometry_to_ego(message), message.twist.twist.linear.y)
+
+    def _on_acceleration(self, message: AccelWithCovarianceStamped) -> None:
+        if self._active and self._worker is not None:
+            self._worker.ladder.motion.hear_acceleration(stamp_of(message), message.accel.accel.linear.x)
+
+    def _on_command(self, message: NavigationCommand) -> None:
+        if not self._active or self._worker is None:
+            return
+        try:
+            command = conversions.message_to_command(message, self.get_clock().now().nanoseconds)
+            self._worker.ladder.route.hear(command)
+        except OwledError as error:
+            self._worker.ladder.route.hear(None, str(error))
+            if self._throttle.due(str(error)):
+                self.get_logger().warning(str(error))
 
     def _on_parameters(self, values: list[Parameter]) -> SetParametersResult:
         try:
@@ -172,10 +195,17 @@ class DrivingNode(ManagedNode):
 
     def _publish(self, outcome: Outcome, worker: Worker) -> None:
         settings = self.settings
+        trajectory = conversions.outcome_to_trajectory(outcome, settings.output_frame_id)
         if outcome.valid:
             message = conversions.outcome_to_action(outcome, settings.vehicle, settings.output_frame_id)
             self._outputs[topics.ACTION.name].publish(message)
+            if trajectory.valid:
+                self._outputs[topics.TRAJECTORY.name].publish(trajectory)
             self._valid_at = time.monotonic()
+        else:
+            action = conversions.outcome_to_withheld_action(outcome, settings.output_frame_id)
+            self._outputs[topics.WITHHELD_ACTION.name].publish(action)
+            self._outputs[topics.WITHHELD.name].publish(trajectory)
         if outcome.answer is not None:
             spent = Float64Stamped(stamp=conversions.stamp_to_time(outcome.stamp), data=outcome.latency_ms)
             self._outputs[topics.PROCESSING_TIME.name].publish(spent)
@@ -185,7 +215,7 @@ class DrivingNode(ManagedNode):
         self._log(outcome)
         report_inference(self.diagnostics, worker, outcome)
         report_output(self.diagnostics, outcome, self._valid_at, settings.input_timeout_s)
-        self._show(outcome)
+        self._debug.show(outcome, settings)
 
     def _publish_scene(self, outcome: Outcome, answer: SceneAnswer) -> None:
         age = (self.get_clock().now().nanoseconds - outcome.stamp) / NANOSECONDS
@@ -193,31 +223,7 @@ class DrivingNode(ManagedNode):
         message = conversions.scene_to_message(outcome, answer, age, latency_ms)
         self._outputs[topics.SCENE.name].publish(message)
         self._outputs[topics.DEBUG_ANSWER.name].publish(String(data=conversions.scene_to_json(outcome, answer)))
-        self._scene = (answer, time.monotonic())
-
-    def _show(self, outcome: Outcome) -> None:
-        """Draw the overlay for those who look."""
-        raw, compressed = self._outputs[topics.DEBUG_IMAGE.name], self._outputs[topics.DEBUG_COMPRESSED.name]
-        wanted, packed = raw.get_subscription_count() > 0, compressed.get_subscription_count() > 0
-        if outcome.frame is None or not (wanted or packed):
-            return
-        image, width = outcome.frame.image, self.settings.debug_image_width_px
-        if image.shape[1] > width:
-            size = (width, max(round(image.shape[0] * width / image.shape[1]), 2))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        fresh = self._scene is not None and time.monotonic() - self._scene[1] < SCENE_MEMORY_S
-        overlay = Overlay(
-            answer=outcome.answer,
-            scene=self._scene[0] if fresh and self._scene is not None else None,
-            ego=outcome.frame.ego,
-            title=f"{outcome.identity.model_id}  {outcome.latency_ms:.0f} ms",
-            note="" if outcome.valid else outcome.detail,
-        )
-        drawn = draw_overlay(image, overlay, self.settings.view, self.settings.vehicle)
-        if wanted:
-            raw.publish(conversions.rgb_to_image(drawn, outcome.stamp, outcome.frame_id))
-        if packed:
-            compressed.publish(conversions.rgb_to_compressed(drawn, outcome.stamp, outcome.frame_id))
+        self._debug.described(answer)
 
     def _log(self, outcome: Outcome) -> None:
         """Log that actions leave when they begin to, and a reason why not when it is new and while it lasts."""
@@ -240,42 +246,37 @@ class DrivingNode(ManagedNode):
             options = QoSOverridingOptions.with_default_policies()
             self._outputs[topic.name] = self.create_publisher(kind, topic.name, quality, qos_overriding_options=options)
 
+        publisher(topics.TRAJECTORY, PredictedTrajectory)
         publisher(topics.ACTION, PredictedAction)
         publisher(topics.SCENE, SceneDescription)
+        publisher(topics.WITHHELD, PredictedTrajectory, depth=10)
+        publisher(topics.WITHHELD_ACTION, PredictedAction, depth=10)
+        publisher(topics.DEBUG_PATH, Path)
+        publisher(topics.DEBUG_MARKERS, MarkerArray)
         publisher(topics.DEBUG_IMAGE, Image, sensor=True)
         publisher(topics.DEBUG_COMPRESSED, CompressedImage, sensor=True)
         publisher(topics.DEBUG_ANSWER, String, depth=10)
         publisher(topics.PROCESSING_TIME, Float64Stamped)
+        self._debug = DebugOutputs(self._outputs)
 
-    def _subscribe(self) -> None:
-        def subscription(
-            part: str, topic: topics.Topic, kind: Any, heard: Callable[[Any], None], depth: int
-        ) -> InputWatch:
-            quality = QoSProfile(depth=depth, reliability=SENSOR)
-            options = QoSOverridingOptions.with_default_policies()
-            made = self.create_subscription(kind, topic.name, heard, quality, qos_overriding_options=options)
-            return watch(part, topic.type.replace("/", "/msg/"), made)
-
-        compressed = self.settings.image_transport == "compressed"
-        camera, kind = (topics.COMPRESSED, CompressedImage) if compressed else (topics.IMAGE, Image)
-        self._watches = [
-            subscription("image", camera, kind, self._on_image, 1),
-            subscription("odometry", topics.ODOMETRY, Odometry, self._on_odometry, EGO_DEPTH),
-        ]
+    def _listen(self, *wanted: InputNeeds) -> None:
+        """Listen to the cameras of these profiles."""
+        if self._inputs is not None:
+            for part in self._inputs.listen(*wanted):
+                self.diagnostics.forget(part)
 
     def _silence(self) -> None:
         with self._publishing:
             self._active = False
             outputs, self._outputs = self._outputs, {}
-        watches, self._watches = self._watches, []
-        for item in watches:
-            self.destroy_subscription(item.subscription)
-            self.diagnostics.forget(item.part)
+        inputs, self._inputs = self._inputs, None
+        for part in () if inputs is None else inputs.close():
+            self.diagnostics.forget(part)
         for publisher in outputs.values():
             self.destroy_publisher(publisher)
         self.diagnostics.forget("output")
         if self._worker is not None:
-            self._worker.slot.clear()
+            self._worker.forget()
 
     def _release(self, timeout: float) -> bool:
         worker, self._worker = self._worker, None
@@ -291,7 +292,7 @@ class DrivingNode(ManagedNode):
 
     def _report(self) -> None:
         """Look at the inputs and publish every status, once a second."""
-        for item in self._watches:
+        for item in [] if self._inputs is None else self._inputs.watches:
             level, words = judge_input(self, item, self.settings.input_timeout_s)
             self.diagnostics.report(item.part, level, words, topic=item.topic, messages=item.count)
             if level is Level.ERROR and self._throttle.due(words):
@@ -308,11 +309,22 @@ class DrivingNode(ManagedNode):
             return
         facts = {str(key): value for key, value in engine.facts.items()}
         identity = {"model_id": engine.identity.model_id, "artifact_id": engine.identity.artifact_id}
+        if getattr(engine, "profile", None) is not None and not is_calibrated(engine):
+            words = f"{words}; its confidence is not calibrated"
+        facts["confidence_calibrated"] = is_calibrated(engine)
         self.diagnostics.report("model", level, words, **identity, **facts)
 
     def _limits(self) -> Limits:
         settings = self.settings
-        return Limits(settings.max_frame_age_s, settings.max_ego_gap_s, settings.deadline_s, settings.confidence_floor)
+        return Limits(
+            settings.max_frame_age_s,
+            settings.max_ego_gap_s,
+            settings.deadline_s,
+            settings.confidence_floor,
+            settings.view_tolerance_s,
+            settings.view_wait_s,
+            settings.command_timeout_s,
+        )
 
     def _description(self) -> tuple[float, float]:
         return self.settings.description_rate_hz, self.settings.description_patience_s

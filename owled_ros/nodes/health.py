@@ -18,6 +18,10 @@ UNUSABLE_INPUT = (
     Reason.STALE_EGO,
     Reason.BAD_EGO,
     Reason.MODEL_NOT_READY,
+    Reason.MISSING_VIEW,
+    Reason.STALE_VIEW,
+    Reason.POSE_JUMP,
+    Reason.FALLING_STAMP,
 )
 
 
@@ -33,6 +37,7 @@ def report_inference(diagnostics: Diagnostics, worker: Worker, outcome: Outcome 
         "descriptions": counters.described,
         "descriptions_yielded": counters.yielded,
         "clock_jumps": worker.ladder.clock_jumps,
+        "images_held_mb": worker.ladder.views.held_bytes / 1e6,
         "errors": counters.errors,
         "last_error": error,
     }

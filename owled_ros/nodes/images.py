@@ -6,12 +6,13 @@ never gets padded rows: some versions shear them (see docs/node.md).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from owled_ros.bags.images import ENCODINGS, decode_image
+from owled_ros.bags.images import ENCODINGS, MAX_PIXELS, decode_image
 from owled_ros.doctor.findings import Level
 from owled_ros.doctor.images import check_cv_bridge
 from owled_ros.driving.frame import NANOSECONDS, check_image
@@ -20,19 +21,24 @@ from owled_ros.errors import OwledError
 Decoder = Callable[[Any], np.ndarray]
 
 
-def make_decoder(choice: str) -> tuple[Decoder, str]:
+def make_decoder(choice: str, max_pixels: int = MAX_PIXELS) -> tuple[Decoder, str]:
     """Return the decoder and its name; choice "auto" looks for a sound cv_bridge once, "own" does not."""
     if choice == "auto":
         finding = check_cv_bridge()
         if finding.level is Level.OK and _importable():
-            return decode_with_bridge, "own, cv_bridge for unusual encodings"
-    return decode_image, "own"
+            return functools.partial(decode_with_bridge, max_pixels=max_pixels), "own, cv_bridge for unusual encodings"
+    return functools.partial(decode_image, max_pixels=max_pixels), "own"
 
 
-def decode_with_bridge(message: Any) -> np.ndarray:
+def decode_with_bridge(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode what our decoder knows with it, everything else with cv_bridge; (H, W, 3) uint8 RGB."""
     if hasattr(message, "format") or message.encoding in ENCODINGS:
-        return decode_image(message)
+        return decode_image(message, max_pixels)
+    if message.width * message.height > max_pixels or message.step * message.height > len(message.data):
+        raise OwledError(
+            f"image of {message.width}x{message.height} with step {message.step} holds {len(message.data)} bytes; "
+            f"expected whole rows, and at most {max_pixels} pixels"
+        )
     from cv_bridge import CvBridge, CvBridgeError
 
     try:

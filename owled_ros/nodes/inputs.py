@@ -1,15 +1,29 @@
-"""Why an input is silent: no publisher, wrong type, incompatible quality of service, or nothing sent. Needs rclpy."""
+"""The subscriptions of driving_node, and why one is silent: no publisher, wrong type, incompatible quality, nothing sent. Needs rclpy."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from geometry_msgs.msg import AccelWithCovarianceStamped
+from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
 
+from owled_ros.driving.needs import InputNeeds
+from owled_ros.msg import NavigationCommand
+from owled_ros.nodes import topics
+from owled_ros.nodes.cameras import CameraChoices, CameraInput, camera_inputs
 from owled_ros.nodes.diagnostics import Level
+from owled_ros.nodes.fast_input import FastInput
+
+SENSOR = ReliabilityPolicy.BEST_EFFORT
+EGO_DEPTH = 50
 
 
 @dataclass
@@ -32,6 +46,89 @@ class InputWatch:
         """Note a message."""
         self.count += 1
         self.arrived = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Hearers:
+    """Who hears the inputs."""
+
+    image: Callable[[str, Any], None]  # name of the camera (empty: the first), message
+    odometry: Callable[[Odometry], None]
+    acceleration: Callable[[AccelWithCovarianceStamped], None]
+    command: Callable[[NavigationCommand], None]
+
+
+class Inputs:
+    """Every subscription of an active node; cameras come and go with the profile that drives."""
+
+    def __init__(self, node: Node, choices: CameraChoices, hearers: Hearers) -> None:
+        self._node, self._choices, self._hearers = node, choices, hearers
+        self._cameras: dict[tuple[str, bool], InputWatch] = {}
+        quality = QoSProfile(depth=EGO_DEPTH, reliability=SENSOR)
+        self._odometry = FastInput(node, Odometry, topics.ODOMETRY.name, self._on_odometry, quality)
+        self._acceleration = FastInput(
+            node, AccelWithCovarianceStamped, topics.ACCELERATION.name, hearers.acceleration, quality
+        )
+        self._ego = watch("odometry", _type_of(topics.ODOMETRY), self._odometry.subscription)
+        latched = QoSProfile(
+            depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+        )
+        self._command = self._subscribe(NavigationCommand, topics.COMMAND.name, hearers.command, latched)
+
+    @property
+    def watches(self) -> list[InputWatch]:
+        """The inputs that must not be silent, the first camera first."""
+        return [*self._cameras.values(), self._ego]
+
+    def listen(self, *wanted: InputNeeds) -> list[str]:
+        """Listen to the cameras of these profiles and to no others; returns the diagnostics of those that are gone."""
+        inputs = camera_inputs(self._choices, *wanted)
+        gone = [key for key in self._cameras if key not in inputs]
+        parts = [self._cameras[key].part for key in gone]
+        for key in gone:
+            self._node.destroy_subscription(self._cameras.pop(key).subscription)
+        for key, camera in inputs.items():
+            if key not in self._cameras:
+                self._cameras[key] = self._listen_to(camera)
+        return parts
+
+    def look(self) -> None:
+        """Hear the odometry that waits, so that an image meets the newest."""
+        self._odometry.look()
+
+    def close(self) -> list[str]:
+        """Stop listening; returns the diagnostics of what was listened to."""
+        parts = [item.part for item in self.watches]
+        self.listen()
+        self._odometry.close()
+        self._acceleration.close()
+        self._node.destroy_subscription(self._command)
+        return parts
+
+    def _listen_to(self, camera: CameraInput) -> InputWatch:
+        kind = CompressedImage if camera.compressed else Image
+        item: InputWatch
+
+        def heard(message: Any) -> None:
+            item.heard()
+            self._hearers.image(camera.name, message)
+
+        quality = QoSProfile(depth=1, reliability=SENSOR)
+        topic = topics.COMPRESSED if camera.compressed else topics.IMAGE
+        item = watch(camera.part, _type_of(topic), self._subscribe(kind, camera.topic, heard, quality))
+        return item
+
+    def _on_odometry(self, message: Odometry) -> None:
+        self._ego.heard()
+        self._hearers.odometry(message)
+
+    def _subscribe(self, kind: Any, topic: str, heard: Callable[[Any], None], quality: QoSProfile) -> Subscription:
+        options = QoSOverridingOptions.with_default_policies()
+        return self._node.create_subscription(kind, topic, heard, quality, qos_overriding_options=options)
+
+
+def _type_of(topic: topics.Topic) -> str:
+    return topic.type.replace("/", "/msg/")
 
 
 def watch(part: str, type_name: str, subscription: Subscription) -> InputWatch:

@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from owled_ros.driving.overlay import PinholeView
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
+from owled_ros.nodes.cameras import CameraChoices, read_choices
 
 KINDS = {
     "bool": Parameter.Type.BOOL,
@@ -64,15 +65,23 @@ class DrivingSettings:
     memory_reserve_mb: float
     image_transport: str
     image_decoder: str
+    max_pixels: int
+    ego_source: str
     output_frame_id: str
     description_rate_hz: float
     description_patience_s: float
     confidence_floor: float
     max_frame_age_s: float
     max_ego_gap_s: float
+    view_tolerance_s: float
+    view_wait_s: float
+    command_timeout_s: float
     deadline_s: float
     input_timeout_s: float
     debug_image_width_px: int
+    cameras_topics: str
+    cameras_transports: str
+    cameras_frame_ids: str
     vehicle_wheel_base_m: float
     vehicle_max_steering_tire_angle_rad: float
     vehicle_max_acceleration_mps2: float
@@ -81,6 +90,11 @@ class DrivingSettings:
     camera_height_m: float
     camera_pitch_rad: float
     camera_forward_m: float
+
+    @property
+    def cameras(self) -> CameraChoices:
+        """Topics, transports and frames of the cameras."""
+        return read_choices(self.image_transport, self.cameras_transports, self.cameras_topics, self.cameras_frame_ids)
 
     @property
     def vehicle(self) -> VehicleParameters:
@@ -113,15 +127,23 @@ ENTRIES = (
     Entry("memory_reserve_mb", "float", "Memory that stays free beside two models in ~/load_model [MB].", 0.0, 1e6),
     Entry("image_transport", "str", "Which image topic is read.", choices=("raw", "compressed"), read_only=True),
     Entry("image_decoder", "str", "auto: a sound cv_bridge for unusual encodings, own: never.", choices=("auto", "own"), read_only=True),
+    Entry("max_pixels", "int", "Images with more pixels than this are refused before they are decoded.", 4, 1_000_000_000, read_only=True),
+    Entry("ego_source", "str", "Speed and yaw rate: twist of the odometry (refused while its pose contradicts it), pose, or auto: the twist unless contradicted.", choices=("twist", "pose", "auto"), read_only=True),
     Entry("output_frame_id", "str", "frame_id of actions (the vehicle's base frame)."),
     Entry("description_rate_hz", "float", "Upper rate of scene descriptions [Hz]; 0: none.", 0.0, 100.0),
     Entry("description_patience_s", "float", "A description or answer that yielded to newer frames this long [s] is finished once.", 0.0, 3600.0),
     Entry("confidence_floor", "float", "Actions below this confidence are withheld; -1: the floor recommended by the model.", -1.0, 1.0),
     Entry("max_frame_age_s", "float", "Images older than this [s] on the ROS clock are not used.", 0.001, 3600.0),
     Entry("max_ego_gap_s", "float", "Odometry farther from the image's stamp than this [s] is not used.", 0.001, 60.0),
+    Entry("view_tolerance_s", "float", "Images of other cameras, and past images, farther than this [s] from the stamp that they should have are not used.", 0.001, 10.0),
+    Entry("view_wait_s", "float", "Longest wait [s] for the other cameras' images of the same moment.", 0.0, 1.0),
+    Entry("command_timeout_s", "float", "Navigation commands older than this [s] are not used.", 0.1, 3600.0),
     Entry("deadline_s", "float", "Actions later than this [s] after the image's stamp are withheld.", 0.001, 3600.0),
     Entry("input_timeout_s", "float", "Inputs silent for this long [s] are reported.", 0.05, 3600.0),
     Entry("debug_image_width_px", "int", "Width of the overlay [px]; smaller images stay as they are.", 64, 3840),
+    Entry("cameras.topics", "str", "Topics of cameras by name, for example 'left: /camera/left/image, right: /camera/right/image'; others: ~/input/<camera>/image.", read_only=True),
+    Entry("cameras.transports", "str", "Cameras whose transport is not image_transport, for example 'left: compressed'.", read_only=True),
+    Entry("cameras.frame_ids", "str", "The frame_id that a camera's images must have, for example 'left: camera_left'; others: any.", read_only=True),
     Entry("vehicle.wheel_base_m", "float", "Wheel base [m].", 0.1, 20.0),
     Entry("vehicle.max_steering_tire_angle_rad", "float", "Tire angle of full steering [rad].", 0.01, 1.57),
     Entry("vehicle.max_acceleration_mps2", "float", "Acceleration of full throttle [m/s2].", 0.1, 20.0),
@@ -178,7 +200,9 @@ def read_values(node: Node, entries: Iterable[Entry]) -> dict[str, Any]:
 
 def read_settings(node: Node) -> DrivingSettings:
     """Read what driving_node needs."""
-    return DrivingSettings(**read_values(node, ENTRIES))
+    settings = DrivingSettings(**read_values(node, ENTRIES))
+    _ = settings.cameras  # raises for texts that cannot be read
+    return settings
 
 
 def problem_of(entry: Entry, value: object) -> str:

@@ -24,7 +24,55 @@ COMPRESSED = Topic(
     "best effort, depth 1",
     "camera, with `image_transport: compressed`",
 )
-ODOMETRY = Topic("~/input/odometry", "nav_msgs/Odometry", "in", "best effort, depth 50", "speed and yaw rate (twist)")
+VIEW = Topic(
+    "~/input/<camera>/image",
+    "sensor_msgs/Image",
+    "in",
+    "best effort, depth 1",
+    "every further camera of the driving profile, by its name; `/compressed` behind it with compressed transport",
+)
+ODOMETRY = Topic(
+    "~/input/odometry",
+    "nav_msgs/Odometry",
+    "in",
+    "best effort, depth 50",
+    "speed and yaw rate (twist), and the pose where the profile asks for the past",
+)
+ACCELERATION = Topic(
+    "~/input/acceleration",
+    "geometry_msgs/AccelWithCovarianceStamped",
+    "in",
+    "best effort, depth 50",
+    "measured acceleration; without it the slope of the speed is taken",
+)
+COMMAND = Topic(
+    "~/input/command",
+    "owled_ros/NavigationCommand",
+    "in",
+    "reliable, depth 1, transient local",
+    "where the route goes next; expires after `command_timeout_s`",
+)
+TRAJECTORY = Topic(
+    "~/output/trajectory",
+    "owled_ros/PredictedTrajectory",
+    "out",
+    "reliable, depth 1",
+    "where the model would drive; only valid ones, nothing is published otherwise",
+)
+WITHHELD = Topic(
+    "~/output/withheld",
+    "owled_ros/PredictedTrajectory",
+    "out",
+    "reliable, depth 10",
+    "the reason for every image that was taken up and gave no valid answer; `valid: false`, no points",
+)
+WITHHELD_ACTION = Topic(
+    "~/output/withheld_action",
+    "owled_ros/PredictedAction",
+    "out",
+    "reliable, depth 10",
+    "the same for those who hear actions; `valid: false`, the numbers are NaN",
+)
 ACTION = Topic(
     "~/output/action",
     "owled_ros/PredictedAction",
@@ -40,6 +88,16 @@ DEBUG_IMAGE = Topic(
 )
 DEBUG_COMPRESSED = Topic(
     "~/debug/image/compressed", "sensor_msgs/CompressedImage", "out", "best effort, depth 1", "the same as JPEG"
+)
+DEBUG_PATH = Topic(
+    "~/debug/path", "nav_msgs/Path", "out", "reliable, depth 1", "the trajectory for viewers, made only when subscribed"
+)
+DEBUG_MARKERS = Topic(
+    "~/debug/markers",
+    "visualization_msgs/MarkerArray",
+    "out",
+    "reliable, depth 1",
+    "the trajectory as a band with its text, made only when subscribed",
 )
 DEBUG_ANSWER = Topic(
     "~/debug/answer",
@@ -74,11 +132,19 @@ ASK = Topic("~/ask", "owled_ros/AskQuestion", "service", "", "ask about the newe
 DRIVING_TOPICS = (
     IMAGE,
     COMPRESSED,
+    VIEW,
     ODOMETRY,
+    ACCELERATION,
+    COMMAND,
+    TRAJECTORY,
     ACTION,
     SCENE,
+    WITHHELD,
+    WITHHELD_ACTION,
     DEBUG_IMAGE,
     DEBUG_COMPRESSED,
+    DEBUG_PATH,
+    DEBUG_MARKERS,
     DEBUG_ANSWER,
     PROCESSING_TIME,
     DIAGNOSTICS,

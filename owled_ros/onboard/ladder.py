@@ -1,12 +1,11 @@
-"""From an image message to an action or the reason why there is none: the ladder of the driving node. Needs numpy, no ROS.
+"""From an image message to a trajectory or the reason why there is none: the ladder of the driving node. Needs numpy, no ROS.
 
-Every rung can fail; whatever fails names its reason, and no action leaves. The first rungs cost microseconds, so a
+Every rung can fail; whatever fails names its reason, and no action leaves. The first rungs cost microseconds, so an
 image that cannot be used never reaches the model.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,16 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from owled_ros.driving.ego import NANOSECONDS, EgoState
 from owled_ros.driving.engine import Engine
-from owled_ros.driving.frame import NANOSECONDS, EgoHistory, EgoState, Frame
+from owled_ros.driving.frame import Frame
+from owled_ros.driving.navigation import NavigationCommand
+from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import ActionAnswer, ModelIdentity, Reason, withhold_below
-from owled_ros.errors import OwledError
+from owled_ros.onboard.motion import EgoMotion
+from owled_ros.onboard.route import Route
+from owled_ros.onboard.views import Arrival, ImageViews
+from owled_ros.onboard.withheld import WithheldError, long_time
 
-DAY_S = 86_400.0
+__all__ = ["Arrival", "Ladder", "Limits", "Outcome", "is_out_of_memory", "needs_of"]
 MAX_AHEAD_S = 1.0  # stamps farther in the future are of another clock
 OTHER_CLOCK_S = 3_600.0  # stamps older than this are of another clock, not late
-MAX_SPEED = 150.0  # [m/s]
-MAX_YAW_RATE = 10.0  # [rad/s]
 NO_MODEL = ModelIdentity("")
 
 
@@ -35,16 +38,9 @@ class Limits:
     max_ego_gap_s: float
     deadline_s: float
     confidence_floor: float  # [0, 1]; below 0: what the model recommends
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """An image message as it came in; decoding waits until it is the newest."""
-
-    message: Any
-    stamp: int  # [ns]
-    arrived: float  # [s] monotonic
-    frame_id: str = ""
+    view_tolerance_s: float = 0.1  # between the stamp that a view should have and the one it has
+    view_wait_s: float = 0.0  # for other cameras whose image is about to come
+    command_timeout_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,7 @@ class Outcome:
     latency_ms: float = 0.0  # monotonic, from the arrival to now
     decode_ms: float = 0.0
     inference_ms: float = 0.0
+    calibrated: bool = False  # the confidence is a probability, not the raw score of the tokens
 
     @property
     def valid(self) -> bool:
@@ -72,81 +69,150 @@ class Outcome:
 class Ladder:
     """Climbs the rungs for one image after the other; the engine may be exchanged between two of them."""
 
-    def __init__(self, decode: Callable[[Any], np.ndarray], now: Callable[[], int]) -> None:
-        """Take a decoder of image messages and the ROS clock [ns]."""
-        self.engine: Engine | None = None
-        self.clock_jumps = 0
+    def __init__(self, decode: Callable[[Any], np.ndarray], now: Callable[[], int], ego_source: str = "twist") -> None:
+        """Take a decoder of image messages, the ROS clock [ns] and where the speed comes from (onboard.motion)."""
+        self.views = ImageViews(decode)
+        self.motion = EgoMotion(ego_source)
+        self.route = Route()
         self.prefix: Any = None  # of the last image that the engine saw
         self.frame: Frame | None = None  # the last image that was decoded
         self.last_error = ""  # original words of the last failed inference
-        self._decode, self._now = decode, now
-        self._last_stamp: int | None = None
-        self._ego = EgoHistory()
-        self._bad_ego = ""  # what is wrong about the newest odometry
-        self._lock = threading.Lock()  # ego states come from another thread
+        self._restarts = 0
+        self._engine: Engine | None = None
+        self._needs = InputNeeds()
+        self._now = now
+        self._clock = 0  # [ns], the latest time that was seen
+        self._last_stamp: int | None = None  # of the last image that the engine saw
 
-    def hear(self, ego: EgoState) -> None:
-        """Take an ego state; one that cannot be used is remembered as such until a better one comes."""
-        problem = problem_of(ego)
-        with self._lock:
-            self._bad_ego = problem
-            if not problem:
-                self.clock_jumps += not self._ego.add(ego)
+    @property
+    def engine(self) -> Engine | None:
+        """The model that drives."""
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: Engine | None) -> None:
+        self._engine = engine
+        self._needs = needs_of(engine)
+        self.views.follow(self._needs)
+
+    @property
+    def clock_jumps(self) -> int:
+        """How often images or ego states began anew with an earlier time."""
+        return self._restarts + self.motion.jumps
+
+    def hear(self, ego: EgoState, lateral: float = 0.0) -> None:
+        """Take an ego state, and the lateral speed [m/s] of its twist."""
+        self.motion.hear(ego, lateral)
+
+    def command(self, command: NavigationCommand | None, problem: str = "") -> None:
+        """Take a navigation command, or the words why it cannot be used."""
+        self.route.hear(command, problem)
+
+    def forget(self) -> None:
+        """Forget all that was heard."""
+        self.views.clear()
+        self.motion.clear()
+        self.route.clear()
+        self._last_stamp = None
 
     def climb(self, arrival: Arrival, limits: Limits) -> Outcome:
-        """Try to get an action out of an image."""
+        """Try to get a trajectory out of an image; whatever happens becomes an outcome with its reason."""
         self.prefix = None
-        base = Outcome(arrival.stamp, arrival.frame_id, Reason.UNKNOWN, "")
-        self._follow_clock(arrival)
-        failed = self._check_time(arrival, limits)
-        if failed:
-            return self._timed(replace(base, reason=failed[0], detail=failed[1]), arrival)
-        started = time.monotonic()
-        try:
-            image = self._decode(arrival.message)
-        except (OwledError, ValueError, TypeError, AttributeError, MemoryError) as error:
-            return self._timed(replace(base, reason=Reason.BAD_IMAGE, detail=str(error)), arrival)
-        decoded = time.monotonic()
-        base = replace(base, decode_ms=(decoded - started) * 1e3)
-        ego, reason, detail = self._ego_at(arrival.stamp, limits.max_ego_gap_s)
-        if ego is None:
-            return self._timed(replace(base, reason=reason, detail=detail), arrival)
-        frame = self.frame = Frame(image, arrival.stamp, ego, arrival.frame_id)
-        base = replace(base, frame=frame)
-        if self.engine is None:
-            return self._timed(replace(base, reason=Reason.MODEL_NOT_READY, detail="no model is loaded"), arrival)
-        base = replace(base, identity=self.engine.identity)
-        return self._judge(self._infer(self.engine, frame, base), arrival, limits)
-
-    def _infer(self, engine: Engine, frame: Frame, base: Outcome) -> Outcome:
-        started = time.monotonic()
-        try:
-            prefix = engine.see(frame)
-            answer = engine.act(prefix)
-        except Exception as error:  # whatever a model raises, the node lives and keeps the words
-            self.last_error = f"{type(error).__name__}: {error}"
-            reason = Reason.OUT_OF_MEMORY if is_out_of_memory(error) else Reason.INFERENCE_ERROR
-            return replace(base, reason=reason, detail=self.last_error)
-        self.prefix = prefix
-        return replace(
-            base,
-            reason=answer.reason,
-            detail=answer.detail,
-            answer=answer,
-            inference_ms=(time.monotonic() - started) * 1e3,
+        outcome = Outcome(arrival.stamp, arrival.frame_id, Reason.UNKNOWN, "")
+        rungs = (
+            (self._check_time, Reason.UNKNOWN),
+            (self._look, Reason.BAD_IMAGE),
+            (self._take_model, Reason.MODEL_NOT_READY),
+            (self._infer, Reason.INFERENCE_ERROR),
+            (self._judge, Reason.INFERENCE_ERROR),
         )
+        for rung, otherwise in rungs:
+            try:
+                outcome = rung(outcome, arrival, limits)
+            except WithheldError as withheld:
+                return self._timed(replace(outcome, reason=withheld.reason, detail=str(withheld)), arrival)
+            except Exception as error:  # whatever a message or a model brings, the node lives and keeps the words
+                self.last_error = f"{type(error).__name__}: {error}"
+                inferring = otherwise is Reason.INFERENCE_ERROR
+                reason = Reason.OUT_OF_MEMORY if inferring and is_out_of_memory(error) else otherwise
+                answer = (
+                    None
+                    if outcome.answer is None
+                    else replace(outcome.answer, action=None, trajectory=None, reason=reason)
+                )
+                outcome = replace(outcome, reason=reason, detail=self.last_error, answer=answer)
+                return self._timed(outcome, arrival)
+        return outcome
+
+    def _check_time(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
+        now = self._now()
+        self._follow_clock(now)
+        age = (now - arrival.stamp) / NANOSECONDS
+        if now == 0:
+            raise WithheldError(
+                Reason.CLOCK_JUMP, "use_sim_time is set, but no /clock has come; play the bag with --clock"
+            )
+        if age > OTHER_CLOCK_S:
+            words = f"the image's stamp is {long_time(age)} older than the node's clock"
+            raise WithheldError(Reason.CLOCK_JUMP, f"{words}; play the bag with --clock and set use_sim_time")
+        if age < -MAX_AHEAD_S:
+            words = f"the image's stamp is {long_time(-age)} ahead of the node's clock"
+            raise WithheldError(Reason.CLOCK_JUMP, f"{words}; is use_sim_time set on one side only?")
+        if age > limits.max_frame_age_s:
+            raise WithheldError(
+                Reason.STALE_IMAGE, f"the image is {age:.3f} s old; the limit is {limits.max_frame_age_s:g} s"
+            )
+        if self._last_stamp is not None and arrival.stamp < self._last_stamp:
+            behind = (self._last_stamp - arrival.stamp) / NANOSECONDS
+            raise WithheldError(
+                Reason.FALLING_STAMP,
+                f"the image's stamp is {behind:.3f} s behind that of the image before; the clock did not begin anew",
+            )
+        return outcome
+
+    def _follow_clock(self, now: int) -> None:
+        """Begin anew when the node's clock does, as when a bag is played again."""
+        if now < self._clock:
+            self._restarts += 1
+            self._last_stamp = None
+        self._clock = now
+
+    def _look(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
+        """Put together what the profile asks for: images, ego states, command."""
+        needs, started = self._needs, time.monotonic()
+        image, views = self.views.gather(needs, arrival, limits.view_tolerance_s, limits.view_wait_s)
+        outcome = replace(outcome, decode_ms=(time.monotonic() - started) * 1e3)
+        ego, past = self.motion.at(arrival.stamp, needs, limits.max_ego_gap_s)
+        command = self.route.at(arrival.stamp, needs, limits.command_timeout_s)
+        frame = self.frame = Frame(image, arrival.stamp, ego, arrival.frame_id, views, past, command)
+        return replace(outcome, frame=frame)
+
+    def _take_model(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
+        if self.engine is None:
+            raise WithheldError(Reason.MODEL_NOT_READY, "no model is loaded")
+        return replace(outcome, identity=self.engine.identity, calibrated=is_calibrated(self.engine))
+
+    def _infer(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
+        assert self.engine is not None
+        assert outcome.frame is not None
+        started = time.monotonic()
+        self._last_stamp = arrival.stamp
+        prefix = self.engine.see(outcome.frame)
+        answer = self.engine.act(prefix)
+        self.prefix = prefix
+        inference_ms = (time.monotonic() - started) * 1e3
+        return replace(outcome, reason=answer.reason, detail=answer.detail, answer=answer, inference_ms=inference_ms)
 
     def _judge(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
         """Withhold what the model is unsure about and what comes too late."""
+        assert self.engine is not None
+        assert outcome.answer is not None
+        answer = withhold_unsure(outcome.answer, self.engine, limits.confidence_floor)
         outcome = self._timed(outcome, arrival)
-        if outcome.answer is None or self.engine is None:
-            return outcome
-        floor = limits.confidence_floor if limits.confidence_floor >= 0.0 else recommended_floor(self.engine)
-        answer = withhold_below(outcome.answer, floor)
         late = max(outcome.frame_age_s, outcome.latency_ms / 1e3)
         if answer.valid and late > limits.deadline_s:
             detail = f"the action came {late:.3f} s after the image; the deadline is {limits.deadline_s:g} s"
-            answer = replace(answer, action=None, reason=Reason.LATE, detail=detail)
+            answer = replace(answer, action=None, trajectory=None, reason=Reason.LATE, detail=detail)
         return replace(outcome, answer=answer, reason=answer.reason, detail=answer.detail)
 
     def _timed(self, outcome: Outcome, arrival: Arrival) -> Outcome:
@@ -156,50 +222,16 @@ class Ladder:
             latency_ms=(time.monotonic() - arrival.arrived) * 1e3,
         )
 
-    def _follow_clock(self, arrival: Arrival) -> None:
-        """Count stamps that run backwards, as when a bag begins anew; ego states of the old time are too far away by then."""
-        if self._last_stamp is not None and arrival.stamp < self._last_stamp:
-            self.clock_jumps += 1
-        self._last_stamp = arrival.stamp
 
-    def _check_time(self, arrival: Arrival, limits: Limits) -> tuple[Reason, str] | None:
-        now = self._now()
-        age = (now - arrival.stamp) / NANOSECONDS
-        if now == 0:
-            return Reason.CLOCK_JUMP, "use_sim_time is set, but no /clock has come; play the bag with --clock"
-        if age > OTHER_CLOCK_S:
-            hint = "play the bag with --clock and set use_sim_time"
-            return Reason.CLOCK_JUMP, f"the image's stamp is {_long(age)} older than the node's clock; {hint}"
-        if age < -MAX_AHEAD_S:
-            hint = "is use_sim_time set on one side only?"
-            return Reason.CLOCK_JUMP, f"the image's stamp is {_long(-age)} ahead of the node's clock; {hint}"
-        if age > limits.max_frame_age_s:
-            return Reason.STALE_IMAGE, f"the image is {age:.3f} s old; the limit is {limits.max_frame_age_s:g} s"
-        return None
-
-    def _ego_at(self, stamp: int, max_gap_s: float) -> tuple[EgoState | None, Reason, str]:
-        with self._lock:
-            newest, ego = self._ego.newest, self._ego.at(stamp, round(max_gap_s * NANOSECONDS))
-            bad = self._bad_ego
-        if bad:
-            return None, Reason.BAD_EGO, bad
-        if newest is None:
-            return None, Reason.NO_EGO, "no odometry has come"
-        if ego is None:
-            gap = (stamp - newest.stamp) / NANOSECONDS
-            side = "older than" if gap > 0 else "newer than"
-            detail = f"the newest odometry is {_long(abs(gap))} {side} the image; the limit is {max_gap_s:g} s"
-            return None, Reason.STALE_EGO, detail
-        return ego, Reason.VALID, ""
+def needs_of(engine: Engine | None) -> InputNeeds:
+    """Return what a model must be shown; without a profile one image of one camera and the ego state."""
+    needs: InputNeeds | None = getattr(getattr(engine, "profile", None), "needs", None)
+    return needs or InputNeeds()
 
 
-def problem_of(ego: EgoState) -> str:
-    """Say what is wrong about an ego state; empty when it can be used."""
-    if not ego.is_finite():
-        return f"odometry holds numbers that are none: speed {ego.speed} m/s, yaw rate {ego.yaw_rate} rad/s"
-    if abs(ego.speed) > MAX_SPEED or abs(ego.yaw_rate) > MAX_YAW_RATE:
-        return f"odometry is impossible: speed {ego.speed:g} m/s, yaw rate {ego.yaw_rate:g} rad/s"
-    return ""
+def withhold_unsure(answer: ActionAnswer, engine: Engine, floor: float) -> ActionAnswer:
+    """Withhold an action under the confidence floor [0, 1]; below 0: the floor that the model recommends."""
+    return withhold_below(answer, floor if floor >= 0.0 else recommended_floor(engine))
 
 
 def recommended_floor(engine: Engine) -> float:
@@ -208,11 +240,16 @@ def recommended_floor(engine: Engine) -> float:
     return float(profile.confidence.floor) if profile is not None else 0.0
 
 
+def is_calibrated(engine: Engine) -> bool:
+    """Tell whether a model brings a calibration of its confidence with it."""
+    calibration = getattr(getattr(engine, "profile", None), "confidence", None)
+    if calibration is None:
+        return False
+    fitted = (calibration.slope, calibration.offset) != (1.0, 0.0)
+    return bool(getattr(calibration, "calibrated", fitted))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception of a model means that memory ran out (torch raises RuntimeError on the CPU)."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
-
-
-def _long(seconds: float) -> str:
-    return f"{seconds / DAY_S:.1f} days" if seconds > DAY_S else f"{seconds:.1f} s"

@@ -12,16 +12,23 @@ from typing import Protocol
 import numpy as np
 import psutil
 
+from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose
 from owled_ros.driving.engine import Engine
-from owled_ros.driving.frame import EgoState, Frame
+from owled_ros.driving.frame import Frame, View
+from owled_ros.driving.navigation import CommandKind, NavigationCommand
+from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import Reason
+from owled_ros.driving.shrinking import shrunk
 from owled_ros.errors import OwledError
 from owled_ros.models.weights import weight_files
+from owled_ros.onboard.ladder import needs_of, withhold_unsure
 
 MEGABYTE = 1e6
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 STORED_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 WARM_UP_RUNS = 2
+BLANK_SPEED = 5.0  # [m/s]
+RECOMMENDED = -1.0  # confidence floor: that of the model
 NOT_ANSWERS = (Reason.UNPARSED, Reason.INCOMPLETE)
 
 
@@ -124,10 +131,43 @@ def free_bytes(device: str) -> float:
 
 
 def _warm_up(engine: Engine, frame: Frame | None) -> None:
-    tried = frame or Frame(np.full((360, 640, 3), 127, np.uint8), 0, EgoState(0, 5.0))
+    """Do everything that driving does, judging included; a frame of a model that is shown something else proves nothing."""
+    needs = needs_of(engine)
+    real = frame is not None and fits(frame, needs)
+    tried = frame if real and frame is not None else blank_frame(needs)
     for _ in range(WARM_UP_RUNS):
-        answer = engine.act(engine.see(tried))
-    if frame is not None and answer.reason in NOT_ANSWERS:
+        answer = withhold_unsure(engine.act(engine.see(tried)), engine, RECOMMENDED)
+    if real and answer.reason in NOT_ANSWERS:
         raise OwledError(
             f"the model loads, but on the newest image its answer is of no use: {answer.detail}; choose a driving model"
         )
+
+
+def fits(frame: Frame, needs: InputNeeds) -> bool:
+    """Tell whether a frame holds what a model asks for."""
+    cameras = tuple(dict.fromkeys(view.camera for view in frame.views))
+    wanted = () if needs.single else tuple(need.name for need in needs.cameras)
+    images = len(frame.images) == len(needs.cameras) * len(needs.image_offsets_s)
+    past = len(frame.past) == len(needs.ego_offsets_s)
+    return cameras == wanted and images and past and (frame.command is not None or not needs.needs_command)
+
+
+def blank_frame(needs: InputNeeds) -> Frame:
+    """Make a frame that holds what a model asks for: grey images, straight on at constant speed."""
+    now = round(max(needs.image_past_s, needs.ego_past_s, 0.0) * NANOSECONDS)
+    grey = np.full((360, 640, 3), 127, np.uint8)
+    main = shrunk(grey, needs.cameras[0].max_pixels)
+    views = [
+        View(need.name, shrunk(shrunk(grey, need.max_pixels), need.past_max_pixels), now - round(offset * NANOSECONDS))
+        if offset
+        else View(need.name, main if place == 0 else shrunk(grey, need.max_pixels), now)
+        for place, need in enumerate(needs.cameras)
+        for offset in needs.image_offsets_s
+    ]
+    past = tuple(
+        EgoState(now - round(offset * NANOSECONDS), BLANK_SPEED, 0.0, 0.0, Pose(-BLANK_SPEED * offset, 0.0, 0.0))
+        for offset in needs.ego_offsets_s
+    )
+    ego = EgoState(now, BLANK_SPEED, 0.0, 0.0, Pose(0.0, 0.0, 0.0))
+    command = NavigationCommand(CommandKind.FOLLOW_LANE, stamp=now) if needs.needs_command else None
+    return Frame(main, now, ego, "", () if needs.single else tuple(views), past, command)

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from owled_ros.driving.engine import Engine
+from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import Generation, ModelIdentity, Reason, SceneAnswer
-from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_out_of_memory
+from owled_ros.errors import OwledError
+from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_out_of_memory, needs_of
 from owled_ros.onboard.slot import NewestSlot
 
 IDLE_S = 0.05
+MAX_QUESTIONS = 8  # that wait at the same time
+MAX_QUESTION_CHARACTERS = 2_000
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +62,7 @@ class Worker:
         self._limits, self._description = limits, description
         self._on_outcome, self._on_scene = on_outcome, on_scene
         self._questions: deque[Question] = deque()
+        self._asking = threading.Lock()  # the executor's thread appends while the inference thread takes away
         self._next_engine: tuple[Engine, Callable[[], None]] | None = None
         self._last: Outcome | None = None  # of the image that the engine has seen last
         self._described: Outcome | None = None
@@ -77,10 +82,34 @@ class Worker:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def take(self, arrival: Arrival) -> None:
+        """Take an image; one of the main camera begins a frame."""
+        self.ladder.views.add(arrival)
+        if not arrival.camera:
+            self.slot.put(arrival)
+
+    def forget(self) -> None:
+        """Forget every input that was taken."""
+        self.slot.clear()
+        self.ladder.forget()
+
     def ask(self, question: Question) -> None:
-        """Queue a question."""
-        self._questions.append(question)
+        """Queue a question; raises OwledError for one that is too long, or too many."""
+        if len(question.text) > MAX_QUESTION_CHARACTERS:
+            raise OwledError(
+                f"the question has {len(question.text)} characters; at most {MAX_QUESTION_CHARACTERS} are taken"
+            )
+        with self._asking:
+            if len(self._questions) >= MAX_QUESTIONS:
+                raise OwledError(f"{MAX_QUESTIONS} questions wait already; ask again when they are answered")
+            self._questions.append(question)
         self.slot.wake()
+
+    def expect(self, engine: Engine) -> InputNeeds:
+        """Begin to keep what another engine needs beside what this one does; returns it."""
+        needs = needs_of(engine)
+        self.ladder.views.follow(needs_of(self.ladder.engine), needs)
+        return needs
 
     def exchange(self, engine: Engine, done: Callable[[], None]) -> None:
         """Switch to another engine between two images; the old one is closed, then `done` is called."""
@@ -97,7 +126,8 @@ class Worker:
                 self._after()
             except Exception:  # a fault of ours: say it and go on with the next image
                 logger.exception("the inference thread failed on an image")
-        for question in self._questions:
+        self.ladder.views.close()
+        for question in self._waiting():
             question.done(None, "the node stops", 0, ModelIdentity(""))
         if self.ladder.engine is not None:
             self.ladder.engine.close()
@@ -131,8 +161,9 @@ class Worker:
         self._give_up_questions()
         if self._last is None or self.ladder.prefix is None or self.ladder.engine is None:
             return
-        if self._questions:
-            self._answer(self._questions[0], self._last)
+        waiting = self._waiting()
+        if waiting:
+            self._answer(waiting[0], self._last)
         rate, patience = self._description()
         now = time.monotonic()
         if rate > 0.0 and now - self._described_at >= 1.0 / rate and self._last is not self._described:
@@ -178,19 +209,27 @@ class Worker:
             generation = engine.ask(self.ladder.prefix, question.text, cancelled)
         except Exception as error:  # as in the ladder
             self._broken(error)
-            self._questions.popleft()
+            self._done_with(question)
             question.done(None, f"the model failed: {type(error).__name__}: {error}", outcome.stamp, engine.identity)
             return
         if generation is not None:
-            self._questions.popleft()
+            self._done_with(question)
             question.done(generation, "", outcome.stamp, engine.identity)
 
     def _give_up_questions(self) -> None:
-        for question in [item for item in self._questions if time.monotonic() > item.deadline]:
-            self._questions.remove(question)
+        for question in [item for item in self._waiting() if time.monotonic() > item.deadline]:
+            self._done_with(question)
             seen = self.ladder.frame is not None
             why = "driving left no time for an answer; allow more time" if seen else "no image has been seen yet"
             question.done(None, f"no answer within the time limit: {why}", 0, ModelIdentity(""))
+
+    def _waiting(self) -> list[Question]:
+        with self._asking:
+            return list(self._questions)
+
+    def _done_with(self, question: Question) -> None:
+        with self._asking:
+            self._questions.remove(question)
 
     def _broken(self, error: Exception) -> None:
         self.ladder.prefix = self._last = None
