@@ -152,18 +152,15 @@ def test_stamps_of_another_clock_are_explained(bench: Bench) -> None:
     assert "ahead" in ahead["detail"]
 
 
-def test_stamps_that_run_backwards_are_counted_and_driving_goes_on(bench: Bench) -> None:
-    bench.spin_until(lambda: "inference" in bench.statuses)
-    before = int(bench.values("inference")["clock_jumps"])
-
-    def both(back: int) -> int:
-        bench.send_ego(bench.now() - back)
-        bench.spin(0.02)
-        return bench.send_image(bench.now() - back)
-
-    bench.drive_until("VALID", ego=lambda: None, image=lambda: both(0))
-    bench.drive_until("VALID", ego=lambda: None, image=lambda: both(2 * SECOND))
-    assert bench.spin_until(lambda: int(bench.values("inference")["clock_jumps"]) > before)
+def test_published_stamps_never_fall(bench: Bench) -> None:
+    """Images stamped in turn now and 0.3 s ago: those of the past are refused with a reason of their own."""
+    bench.drive_until("VALID")
+    bench.actions.clear()
+    refused = bench.drive_until("FALLING_STAMP", image=lambda: bench.send_image(bench.now() - 3 * SECOND // 10))
+    assert "behind that of the image before" in refused["detail"]
+    bench.drive_until("VALID")
+    stamps = [message.header.stamp.sec * SECOND + message.header.stamp.nanosec for message in bench.actions]
+    assert stamps == sorted(stamps)
 
 
 def latency_of(bench: Bench, answer: dict[str, Any]) -> float:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from owled_ros.driving.engine import never
-from owled_ros.driving.frame import EgoState, Frame
+from owled_ros.driving.frame import EgoState, Frame, Pose
+from owled_ros.driving.navigation import CommandKind, NavigationCommand
+from owled_ros.driving.needs import CameraNeed, InputNeeds
 from owled_ros.driving.prediction import (
     ActionAnswer,
     Generation,
@@ -24,7 +30,7 @@ from owled_ros.driving.prediction import (
 )
 from owled_ros.errors import OwledError
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, is_out_of_memory
-from owled_ros.onboard.loading import ModelChoice, check_memory, load_and_warm, weight_bytes
+from owled_ros.onboard.loading import ModelChoice, blank_frame, check_memory, fits, load_and_warm, weight_bytes
 from owled_ros.onboard.model_paths import requested_model
 from owled_ros.onboard.slot import NewestSlot
 from owled_ros.onboard.worker import Question, Worker
@@ -40,6 +46,8 @@ class Engine:
     """Answers the same, or raises what it is told to."""
 
     identity = ModelIdentity("m")
+
+    profile: Any = None
 
     def __init__(self, text: str = GOOD, confidence: float = 0.8) -> None:
         self.facts: dict[str, Any] = {}
@@ -107,6 +115,101 @@ def test_the_ego_state_is_interpolated_to_the_image() -> None:
 def test_stamps(age_s: float, reason: Reason) -> None:
     climbed = ladder()
     assert climbed.climb(arrival(age_s), LIMITS).reason is reason
+
+
+def test_stamps_never_fall_unless_the_clock_begins_anew() -> None:
+    clock = [NOW]
+    climbed = Ladder(lambda message: message, lambda: clock[0])
+    climbed.engine = engine = Engine()
+    for tenth in range(5):
+        climbed.hear(EgoState(NOW - tenth * SECOND // 10, 8.0))
+    assert climbed.climb(arrival(0.1), LIMITS).valid
+    behind = climbed.climb(arrival(0.3), LIMITS)
+    assert behind.reason is Reason.FALLING_STAMP
+    assert "0.200 s behind" in behind.detail
+    assert climbed.climb(arrival(0.1), LIMITS).valid, "the same image again does not fall"
+    assert climbed.climb(arrival(0.05), LIMITS).valid
+    assert len(engine.seen) == 3
+    clock[0] -= 10 * SECOND  # the bag begins anew
+    climbed.hear(EgoState(clock[0], 8.0))
+    again = Arrival(IMAGE, clock[0], time.monotonic())
+    assert climbed.climb(again, LIMITS).valid
+    assert climbed.clock_jumps == 2, "of the images and of the odometry"
+
+
+def test_whatever_breaks_on_the_ladder_becomes_an_outcome_with_its_words() -> None:
+    climbed = ladder()
+    climbed.engine.profile = SimpleNamespace(confidence=SimpleNamespace(floor=None, slope=1.0, offset=0.0))
+    outcome = climbed.climb(arrival(), LIMITS)
+    assert outcome.reason is Reason.INFERENCE_ERROR
+    assert "NoneType" in outcome.detail
+    assert outcome.answer is not None
+    assert outcome.answer.action is None
+    with pytest.raises(TypeError):  # a warm-up judges too
+        load_and_warm(ModelChoice("", "cpu", "float32", 1, "auto"), lambda *_, **__: climbed.engine, None, None)
+
+
+def profile(**needs: Any) -> SimpleNamespace:
+    return SimpleNamespace(needs=InputNeeds(**needs), confidence=SimpleNamespace(floor=0.0, slope=2.0, offset=0.0))
+
+
+def test_a_frame_holds_what_the_profile_asks_for() -> None:
+    engine = Engine()
+    engine.profile = profile(
+        cameras=(CameraNeed("front"), CameraNeed("left")), image_offsets_s=(0.1, 0.0), ego_offsets_s=(1.0, 0.5), needs_pose=True,
+        needs_command=True,
+    )  # fmt: skip
+    climbed = Ladder(lambda message: message, lambda: NOW)
+    climbed.engine = engine
+    for step in range(13):  # 10 m/s along x
+        stamp = NOW - (12 - step) * SECOND // 10
+        climbed.hear(EgoState(stamp, 10.0, pose=Pose(0.1 * step * 10.0, 3.0, 0.0)))
+        climbed.views.add(Arrival(IMAGE, stamp, 0.0, "l", "left"))
+        climbed.views.add(newest := Arrival(IMAGE, stamp, time.monotonic(), "f"))
+    assert climbed.climb(newest, LIMITS).reason is Reason.NO_COMMAND
+    climbed.route.hear(NavigationCommand(CommandKind.LEFT, 30.0, "left at the church", NOW - 2 * SECOND))
+    outcome = climbed.climb(newest, LIMITS)
+    assert outcome.valid, outcome.detail
+    assert outcome.calibrated
+    frame = engine.seen[-1]
+    assert [view.camera for view in frame.views] == ["front", "front", "left", "left"]
+    # 1.0 s ago the vehicle was 10 m behind where it is now
+    assert [(round(state.pose.x, 6), state.pose.y) for state in frame.past if state.pose] == [(-10.0, 0.0), (-5.0, 0.0)]
+    assert frame.ego.acceleration == pytest.approx(0.0)
+    assert frame.command is not None
+    assert frame.command.text == "left at the church"
+    assert climbed.climb(newest, replace(LIMITS, command_timeout_s=1.0)).reason is Reason.EXPIRED_COMMAND
+    climbed.hear(EgoState(NOW, 10.0, pose=Pose(25.0, 3.0, 0.0)))
+    jumped = climbed.climb(newest, LIMITS)
+    assert (jumped.reason, "jumped by 13.0 m" in jumped.detail) == (Reason.POSE_JUMP, True)
+    climbed.forget()
+    climbed.hear(EgoState(NOW, 10.0, pose=Pose(25.0, 3.0, 0.0)))
+    assert climbed.climb(newest, LIMITS).reason is Reason.NO_HISTORY
+
+
+def test_odometry_without_a_pose_is_said_where_one_is_needed() -> None:
+    engine = Engine()
+    engine.profile = profile(ego_offsets_s=(0.1,), needs_pose=True)
+    climbed = ladder(engine)
+    outcome = climbed.climb(arrival(0.0), LIMITS)
+    assert (outcome.reason, outcome.detail) == (Reason.BAD_EGO, "the odometry has no pose, which the model asks for")
+    climbed.forget()
+    for step in range(13):
+        climbed.hear(EgoState(NOW - (12 - step) * SECOND // 10, 8.0, pose=Pose(0.0, 0.0, 0.0)))
+    assert "stays where it is at a speed of 8.0 m/s" in climbed.climb(arrival(0.0), LIMITS).detail
+    engine.profile = profile()
+    climbed.engine = engine
+    assert climbed.climb(arrival(0.0), LIMITS).valid, "who does not need a pose does not mind"
+
+
+@pytest.mark.parametrize(
+    "made", [InputNeeds(), InputNeeds((CameraNeed("a", 5_000, 900), CameraNeed("b")), (0.5, 0.0), (1.0,), True, True)]
+)
+def test_a_model_is_warmed_up_with_a_frame_of_its_own_kind(made: InputNeeds) -> None:
+    frame = blank_frame(made)
+    assert fits(frame, made)
+    assert fits(frame, InputNeeds()) == made.single
+    assert frame.showing(frame.images).image is frame.image
 
 
 def test_rungs_that_fail_keep_the_model_out() -> None:
@@ -240,6 +343,32 @@ def test_engines_are_exchanged_between_images_and_questions_come_before_descript
     hearer.worker.slot.put(arrival())
     assert hearer.wait(lambda: len(hearer.outcomes) == 2)
     assert hearer.outcomes[1].answer.generation.text == new.text
+    assert hearer.worker.stop(2.0)
+
+
+def test_questions_are_few_and_short() -> None:
+    hearer = Hearer(Engine(), rate=0.0)
+    with pytest.raises(OwledError, match="1000000 characters; at most 2000"):
+        hearer.worker.ask(Question("?" * 1_000_000, time.monotonic() + 5.0, lambda *_: None))
+    said: list[Any] = []
+    for _ in range(8):
+        hearer.worker.ask(Question("why", time.monotonic() + 1.0, lambda *words: said.append(words)))
+    with pytest.raises(OwledError, match="8 questions wait already"):
+        hearer.worker.ask(Question("why", time.monotonic() + 1.0, lambda *words: said.append(words)))
+    assert hearer.wait(lambda: len(said) == 8)
+    assert all("no image has been seen yet" in words[1] for words in said)
+    assert hearer.worker.stop(2.0)
+
+
+def test_questions_may_come_while_others_are_given_up() -> None:
+    hearer = Hearer(Engine(), rate=0.0)
+    answered = threading.Semaphore(0)
+    asked = 0
+    for _ in range(400):
+        with contextlib.suppress(OwledError):  # too many wait
+            hearer.worker.ask(Question("why", 0.0, lambda *_: answered.release()))
+            asked += 1
+    assert all(answered.acquire(timeout=5.0) for _ in range(asked))
     assert hearer.worker.stop(2.0)
 
 

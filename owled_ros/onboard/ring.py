@@ -19,7 +19,7 @@ from owled_ros.driving.shrinking import shrunk
 SPACING_S = 0.045  # [s] between two images that are kept: faster cameras are thinned out
 KEPT_S = 1.0  # [s] that images are kept for frames that are late
 MAX_BYTES = 256 << 20  # [bytes] per camera
-MAX_WAITING = 4  # images of one camera that wait to be decoded; older ones are left out
+MAX_WAITING = 16  # images of one camera that wait to be decoded; older ones are left out
 
 
 class Sight:
@@ -105,9 +105,15 @@ class ImageRing:
         near = self._sights[max(place - 1, 0) : place + 1]
         return min(near, key=lambda sight: abs(sight.stamp - stamp)) if near else None
 
+    def near(self, stamp: int, tolerance: int) -> list[Sight]:
+        """Return the images within `tolerance` [ns], nearest first."""
+        first = bisect.bisect_left(self._sights, stamp - tolerance, key=_stamp)
+        last = bisect.bisect_right(self._sights, stamp + tolerance, key=_stamp)
+        return sorted(self._sights[first:last], key=lambda sight: abs(sight.stamp - stamp))
+
     def waiting(self) -> Sight | None:
         """Return the oldest image that has not been decoded."""
-        fresh = [sight for sight in self._sights[-2 * MAX_WAITING :] if sight.fresh]
+        fresh = [sight for sight in self._sights if sight.fresh]
         return fresh[0] if fresh else None
 
     def better_to_come(self, stamp: int) -> bool:

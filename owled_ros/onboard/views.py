@@ -110,53 +110,66 @@ class ImageViews:
         self, ring: ImageRing, needs: InputNeeds, arrival: Arrival, main: bool, tolerance: int
     ) -> list[View]:
         """Return the views of one camera, oldest first."""
-        stamp, need = arrival.stamp, ring.need
+        need, offsets = ring.need, needs.image_offsets_s[:-1]
+        now = self._main(ring, arrival) if main else self._other(ring, arrival.stamp, tolerance)
+        self._check_identity(need.name, now)
+        now.develop(self._decode, need, past=bool(offsets))
+        image = _current(now, need.name)
+        near = min(tolerance, _half_interval(needs.image_offsets_s))
+        views = [self._past(ring, arrival.stamp, offset, now, near) for offset in offsets]
+        return [*views, View(need.name, image, now.stamp, now.frame_id)]
+
+    def _main(self, ring: ImageRing, arrival: Arrival) -> Sight:
         with self._changed:
-            now = ring.nearest(stamp)
-            if main and (now is None or now.stamp != stamp):  # thinned out, or cleared in between
-                now = Sight(arrival.message, stamp, arrival.frame_id)
-            past = [
-                (offset, ring.nearest(stamp - round(offset * NANOSECONDS))) for offset in needs.image_offsets_s[:-1]
-            ]
-        if now is None:
-            raise WithheldError(Reason.MISSING_VIEW, f"camera {need.name} has sent no image")
-        if abs(now.stamp - stamp) > tolerance:
-            side = "older" if now.stamp < stamp else "newer"
-            gap = abs(now.stamp - stamp) / NANOSECONDS
+            found = ring.near(arrival.stamp, 0)
+        # none when it was thinned out, or cleared in between
+        return found[0] if found else Sight(arrival.message, arrival.stamp, arrival.frame_id)
+
+    def _other(self, ring: ImageRing, stamp: int, tolerance: int) -> Sight:
+        """Return the nearest image that can be decoded."""
+        name = ring.need.name
+        with self._changed:
+            found, nearest = ring.near(stamp, tolerance), ring.nearest(stamp)
+        if nearest is None:
+            raise WithheldError(Reason.MISSING_VIEW, f"camera {name} has sent no image")
+        if not found:
+            side = "older" if nearest.stamp < stamp else "newer"
             raise WithheldError(
                 Reason.STALE_VIEW,
-                f"the nearest image of camera {need.name} is {gap:.3f} s {side} than the main camera's; "
-                f"the limit is {tolerance / NANOSECONDS:g} s",
+                f"the nearest image of camera {name} is {abs(nearest.stamp - stamp) / NANOSECONDS:.3f} s {side} than "
+                f"the main camera's; the limit is {tolerance / NANOSECONDS:g} s",
             )
-        self._check_identity(need.name, now)
-        now.develop(self._decode, need, bool(past))
-        image = _current(now, need.name)
-        views = [self._past(need, sight, stamp, offset, now, tolerance) for offset, sight in past]
-        views.append(View(need.name, image, now.stamp, now.frame_id))
-        if any(before.stamp >= after.stamp for before, after in itertools.pairwise(views)):
-            raise WithheldError(
-                Reason.NO_HISTORY, f"camera {need.name} is too slow for the past images that the model asks for"
-            )
-        return views
+        return self._first_usable(found, ring)
 
-    def _past(
-        self, need: CameraNeed, sight: Sight | None, stamp: int, offset: float, now: Sight, tolerance: int
-    ) -> View:
-        wanted = stamp - round(offset * NANOSECONDS)
-        if sight is None or abs(sight.stamp - wanted) > tolerance:
-            raise WithheldError(Reason.NO_HISTORY, f"camera {need.name} has no image of {offset:g} s ago (yet)")
-        sight.develop(self._decode, need, past=True)
+    def _past(self, ring: ImageRing, stamp: int, offset: float, now: Sight, tolerance: int) -> View:
+        name = ring.need.name
+        with self._changed:
+            found = ring.near(stamp - round(offset * NANOSECONDS), tolerance)
+        if not found:
+            limit = tolerance / NANOSECONDS
+            raise WithheldError(
+                Reason.NO_HISTORY, f"camera {name} has no image of {offset:g} s ago within {limit:g} s (yet)"
+            )
+        sight = self._first_usable(found, ring)
         if sight.past is None:
             raise WithheldError(
-                Reason.NO_HISTORY, f"the image of camera {need.name} {offset:g} s ago is of no use: {sight.problem}"
+                Reason.NO_HISTORY, f"the image of camera {name} {offset:g} s ago is of no use: {sight.problem}"
             )
         for what, before, after in (("size", sight.size, now.size), ("frame_id", sight.frame_id, now.frame_id)):
             if before != after:
                 raise WithheldError(
                     Reason.NO_HISTORY,
-                    f"camera {need.name} changed its {what} from {before} to {after} less than {offset:g} s ago",
+                    f"camera {name} changed its {what} from {before} to {after} less than {offset:g} s ago",
                 )
-        return View(need.name, sight.past, sight.stamp, sight.frame_id)
+        return View(name, sight.past, sight.stamp, sight.frame_id)
+
+    def _first_usable(self, found: list[Sight], ring: ImageRing) -> Sight:
+        """Return the first that can be decoded, or the first where none can."""
+        for sight in found:
+            sight.develop(self._decode, ring.need, past=ring.past_s > 0.0)
+            if not sight.problem:
+                return sight
+        return found[0]
 
     def _check_identity(self, camera: str, sight: Sight) -> None:
         """Refuse a camera that sends another one's images: of another frame_id than it should, or that another camera had at first."""
@@ -202,6 +215,12 @@ class ImageViews:
 
 def _keys(needs: InputNeeds) -> list[tuple[CameraNeed, float, bool]]:
     return [(need, needs.image_past_s, place == 0) for place, need in enumerate(needs.cameras)]
+
+
+def _half_interval(offsets_s: tuple[float, ...]) -> int:
+    """Return [ns] within which no image can stand for two moments."""
+    intervals = [before - after for before, after in itertools.pairwise(offsets_s)]
+    return round(0.5 * min(intervals) * NANOSECONDS) - 1 if intervals else 0
 
 
 def _current(sight: Sight, camera: str) -> np.ndarray:
