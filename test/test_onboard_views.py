@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from owled_ros.driving.frame import View
-from owled_ros.driving.needs import CameraNeed, InputNeeds, shrunk
+from owled_ros.driving.needs import CameraNeed, InputNeeds
 from owled_ros.driving.prediction import Reason
+from owled_ros.driving.shrinking import shrunk
 from owled_ros.onboard import ring as ring_module
 from owled_ros.onboard.ring import ImageRing, Sight
 from owled_ros.onboard.views import Arrival, ImageViews
@@ -213,7 +214,7 @@ def test_a_model_that_is_about_to_drive_finds_its_history() -> None:
 
 
 def test_faster_cameras_are_thinned_out_and_the_newest_is_always_there() -> None:
-    ring = ImageRing(CameraNeed(), 1.5)
+    ring = ImageRing(CameraNeed("front"), 1.5)
     for step in range(600):  # 10 s at 60 Hz
         ring.add(Sight((2, 2, 0), at(step / 60), ""))
         newest = ring.nearest(at(step / 60))
@@ -229,20 +230,20 @@ def test_faster_cameras_are_thinned_out_and_the_newest_is_always_there() -> None
 
 def test_bytes_are_bounded_and_undecoded_images_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring_module, "MAX_BYTES", 10 * 3 * 100)
-    ring = ImageRing(CameraNeed(), 60.0)
+    ring = ImageRing(CameraNeed("front"), 60.0)
     for step in range(100):
         sight = Sight((10, 10, 0), at(step / 10), "")
         sight.develop(lambda _: np.zeros((10, 10, 3), np.uint8), ring.need, True)
         ring.add(sight)
     assert ring.held_bytes <= 10 * 3 * 100
-    waiting = ImageRing(CameraNeed(), 60.0)
+    waiting = ImageRing(CameraNeed("front"), 60.0)
     for step in range(100):
         waiting.add(Sight((10, 10, 0), at(step / 10), ""))
     assert (len(waiting), waiting.left_out) == (ring_module.MAX_WAITING, 100 - ring_module.MAX_WAITING)
 
 
 def test_a_clock_that_begins_anew_clears_a_ring() -> None:
-    ring = ImageRing(CameraNeed(), 1.0)
+    ring = ImageRing(CameraNeed("front"), 1.0)
     for seconds in (5.0, 5.1, 5.05, 1.0):
         ring.add(Sight((2, 2, 0), at(seconds), ""))
     assert len(ring) == 1
@@ -251,7 +252,7 @@ def test_a_clock_that_begins_anew_clears_a_ring() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=60), st.integers(0, 5_000))
 def test_the_nearest_image_is_the_nearest(stamps: list[int], wanted: int) -> None:
-    ring = ImageRing(CameraNeed(), 60.0)
+    ring = ImageRing(CameraNeed("front"), 60.0)
     for milliseconds in stamps:
         ring.add(Sight((2, 2, 0), START + milliseconds * 1_000_000, ""))
     kept = [sight.stamp for sight in ring._sights]

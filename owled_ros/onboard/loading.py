@@ -108,9 +108,13 @@ def check_memory(choice: ModelChoice, reserve_mb: float) -> None:
 
 
 def weight_bytes(directory: Path, dtype: str) -> float:
-    """Estimate the size [bytes] of a model's weights in memory from the headers of its safetensors files."""
+    """Estimate the size [bytes] of a model's weights in memory from the headers of its safetensors files; 0 without any."""
+    try:
+        files = weight_files(directory)
+    except OwledError:  # the loader says what is wrong
+        return 0.0
     total = 0.0
-    for file in weight_files(directory):
+    for file in files:
         with open(file, "rb") as stream:
             head = stream.read(8)
             if len(head) < 8:
