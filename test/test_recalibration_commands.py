@@ -44,6 +44,9 @@ def test_list_promote_roll_back_and_inspect(tmp_path: Path) -> None:
     table = owled("store", "list", "--store", tmp_path)
     assert "current" in table
     assert "refused" in table
+    assert max(map(len, table.splitlines()[:-1])) <= 80
+    size = sum(item["bytes"] for item in listed)
+    assert f"2 versions, {size / 1e6:.1f} MB in {tmp_path}" in table
     with pytest.raises(OwledError, match="refused by the gate"):
         owled("store", "promote", refused, "--store", tmp_path)
     assert good in owled("store", "promote", refused, "--force", "--store", tmp_path)

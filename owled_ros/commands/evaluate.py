@@ -118,6 +118,7 @@ def compare(
 
     Every result is compared with the first one on the frames that both saw; intervals are 95 % bootstrap by clip.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from owled_ros.evaluation.compare import paired_difference
@@ -127,19 +128,30 @@ def compare(
 
     read = [read_result(path) for path in results]
     _show(sorted(read, key=_rank))
-    differences = {}
+    differences, headings = {}, {metric: heading.replace("… ", "accel., ") for metric, heading in SHOWN}
     for other in read[1:]:
         scenario = scenario_of(read[0])
         name = f"{_name(other)} against {_name(read[0])}"
         found = paired_difference(read[0].records, other.records, scenario.vehicle_parameters(), scenario.tolerance())
         differences[name] = found
-        table = Table("metric", _name(read[0]), _name(other), "difference", "95 %", "frames", "verdict", title=name)
+        table = Table(
+            "metric",
+            "A",
+            "B",
+            "B - A",
+            "95 %",
+            "frames",
+            "verdict",
+            title=f"A: {_name(read[0])}\nB: {_name(other)}",
+            box=None,
+            pad_edge=False,
+        )
         for metric, entry in found.items():
             if entry["frames"]:
                 interval = entry["interval_95"]
                 shown = f"{interval[0]:+.3g} … {interval[1]:+.3g}" if interval else "-"
                 table.add_row(
-                    metric, _number(entry["a"]), _number(entry["b"]), _number(entry["difference"]), shown,
+                    escape(headings.get(metric, metric)), _number(entry["a"]), _number(entry["b"]), _number(entry["difference"]), shown,
                     str(entry["frames"]), entry["verdict"],
                 )  # fmt: skip
         _print(table)

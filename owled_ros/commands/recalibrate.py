@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ EXIT_REFUSED = 3  # a candidate was made, but the gate or the driving node refus
 EXIT_TERMINATED = 143
 STORE = typer.Option("", "--store", help="Artifact store; empty: $OWLED_STORE, else ~/.local/share/owled/store.")
 LOG_PERIOD_S = 5.0
+VERSION_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "version": "left", "created (UTC)": "left", "zeros": "right", "MB on disk": "right", "packed": "right", "gate": "left", "": "left",
+}  # fmt: skip
 TABLE_WIDTH = 130  # where there is no terminal to fit into
 
 
@@ -98,7 +101,10 @@ def recalibrate(
 
 
 def list_versions(store: str = STORE, json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List all versions, newest first."""
+    """List all versions, newest first.
+
+    MB on disk counts everything in a version's directory, zeros included; MB packed is what the sparse runtime drives on.
+    """
     versions = _store(store).versions()
     if json:
         import json as json_module
@@ -109,18 +115,22 @@ def list_versions(store: str = STORE, json: bool = typer.Option(False, "--json",
     from rich.console import Console
     from rich.table import Table
 
+    if not versions:
+        typer.echo(f"no version in {_store(store).root}: the dense model drives")
+        return
     table = Table(box=None, pad_edge=False)
-    for heading in ("version", "created", "sparsity", "MB", "gate", ""):
-        table.add_column(heading)
+    for heading, justify in VERSION_COLUMNS.items():
+        table.add_column(heading, justify=justify, no_wrap=bool(heading))
     for version in versions:
         state = "[bold green]current[/]" if version.current else "previous" if version.previous else ""
         table.add_row(
-            version.artifact_id, version.created, f"{version.sparsity:.3f}", f"{version.bytes / 1e6:.1f}", _gate_word(version),
-            state or (f"[red]{version.fault}[/]" if version.fault else ""),
+            version.artifact_id, version.created[:16].replace("T", " "), f"{version.sparsity:.1%}", _megabytes(version.bytes),
+            _megabytes(version.packed_bytes), _gate_word(version), state or (f"[red]{version.fault}[/]" if version.fault else ""),
         )  # fmt: skip
-    Console(highlight=False).print(
-        table if versions else f"no version in {_store(store).root}: the dense model drives", soft_wrap=True
-    )
+    console = Console(highlight=False)
+    console.print(table)
+    total = sum(version.bytes for version in versions)
+    console.print(f"{len(versions)} versions, {_megabytes(total)} MB in {_store(store).root}", soft_wrap=True)
 
 
 def inspect_version(
@@ -281,15 +291,9 @@ def _show_rules(verdict: dict[str, Any]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("rule", "candidate", "against", "limit", "unit", ""):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     for rule in verdict["rules"]:
-        word = (
-            "[dim]nothing to measure[/]"
-            if rule["skipped"]
-            else "[green]holds[/]"
-            if rule["passed"]
-            else "[bold red]fails[/]"
-        )
+        word = "[dim]no data[/]" if rule["skipped"] else "[green]holds[/]" if rule["passed"] else "[bold red]fails[/]"
         against = f"{rule['against']} {_number(rule['other'])}" if rule["against"] else ""
         limit = f"{rule['kind'].replace('_', ' ')} {_number(rule['limit'])}"
         table.add_row(rule["name"].replace("_", " "), _number(rule["candidate"]), against, limit, rule["unit"], word)
@@ -301,6 +305,10 @@ def _show_rules(verdict: dict[str, Any]) -> None:
 
 def _number(value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f}" if count else "-"
 
 
 def _gate_word(version: Version) -> str:

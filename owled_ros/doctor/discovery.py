@@ -59,7 +59,10 @@ def check_discovery() -> Finding:
     problem = discovery_problem(os.environ)
     if problem:
         return Finding("discovery", Level.FAIL, problem, f"Set here: {settings_in_force(os.environ)}.")
-    return Finding("discovery", Level.OK, settings_in_force(os.environ))
+    shown = {
+        name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES
+    }  # these have a line of their own
+    return Finding("discovery", Level.OK, settings_in_force(shown))
 
 
 def _domain_problem(environ: Mapping[str, str]) -> str:

@@ -46,13 +46,14 @@ class Version:
     artifact_id: str
     path: Path
     created: str  # ISO 8601, wall clock
-    bytes: int
+    bytes: int  # on disk, everything in its directory
     sparsity: float  # share of zeros over the pruned matrices
     current: bool
     previous: bool  # what a rollback leads to
     gated: bool
     passed: bool
     fault: str = ""  # why its manifest cannot be read
+    packed_bytes: int = 0  # of these, what the sparse runtime drives on; 0: not packed
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ class Store:
             gated=bool(verdict),
             passed=bool(verdict.get("passed")),
             fault=fault,
+            packed_bytes=int((manifest.packed or {}).get("bytes", 0)) if manifest else 0,
         )
 
     def _kept(self, known: Version, manifest: Manifest) -> bool:
