@@ -169,9 +169,9 @@ def _resumed(part: Path | None, head: dict[str, Any]) -> Kept:
     except (OwledError, KeyError) as error:
         logger.warning("%s is begun anew: %s", part, error)
         kept = {name: {} for name in CONDITIONS}
-    lines = [json.dumps({HEAD: head})]
-    lines += [_line(name, record) for name, found in kept.items() for record in found.values()]
-    write_atomic(part, "".join(line + "\n" for line in lines))  # without a half-written last line
+    whole = [json.dumps({HEAD: head})]
+    whole += [_line(name, record) for name, found in kept.items() for record in found.values()]
+    write_atomic(part, "".join(line + "\n" for line in whole))  # without a half-written last line
     return kept
 
 

@@ -90,5 +90,6 @@ def _to_json(route: Route) -> dict[str, Any]:
 
 
 def _from_json(values: dict[str, Any]) -> Route:
-    known = {name: math.nan if value is None else value for name, value in values.items()}
-    return Route(**{**known, "outcome": Outcome(values["outcome"])})
+    known: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+    known["outcome"] = Outcome(known["outcome"])
+    return Route(**known)
