@@ -26,6 +26,7 @@ OPTIONAL = {
     "torchvision",
     "peft",
     "accelerate",
+    "av",
 }  # used where they are installed, with a way round
 ROS_NAME = {"rosidl_runtime_py", "rclpy"}
 ROSDEP = {  # PyPI name: the key by which rosdep installs it

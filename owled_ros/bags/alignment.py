@@ -12,7 +12,7 @@ from typing import Any
 
 from owled_ros.bags.cameras import CameraImages, HeldImage
 from owled_ros.bags.conversions import message_to_action, message_to_command, message_to_scene
-from owled_ros.bags.ego_source import EgoSource
+from owled_ros.bags.ego_source import EgoSource, contradiction_note, ego_gap_s
 from owled_ros.bags.messages import MessageDecoder
 from owled_ros.bags.perception import PerceivedScenes
 from owled_ros.bags.reading import ReadOptions, ReadStatistics, Sample
@@ -53,8 +53,10 @@ class Aligner:
         self._counts = dict.fromkeys(topics.cameras, 0)
         self._held_bytes = 0
         self._source = EgoSource(topics)
+        self._ego_gap = _nanoseconds(ego_gap_s(topics, options))
         self._states: list[tuple[int, int, EgoState]] = []
         self._ego_count = 0
+        self._newest_ego: int | None = None  # [ns]
         self._history = EgoHistory(EGO_CAPACITY)
         self._commands: list[NavigationCommand] = []
         self._experts: list[tuple[int, Action]] = []
@@ -68,14 +70,22 @@ class Aligner:
     def samples(self) -> Iterator[Sample]:
         """Yield the frames in order of their stamps."""
         lookahead, gap = _nanoseconds(self._options.lookahead_s), _nanoseconds(self._options.drive_gap_s)
+        patience = lookahead + self._ego_gap + 2 * _nanoseconds(self._source.delay_s)
         for message in stamped_messages(self._bag, self._topics, gap):
             if message.section != self._section:
-                yield from self._release(None)
+                yield from self._flush()
                 self._restart(message.section)
             self._statistics.repaired_stamps += message.repaired
             self._store(message)
+            waits_since = self._source.waits_since
+            if waits_since is not None and message.newest - waits_since > patience:  # a gap, or nothing more comes
+                self._store_ego(self._source.hurry())
             yield from self._release(message.newest - lookahead)
-        yield from self._release(None)
+        yield from self._flush()
+        self._statistics.contradicted_ego = self._source.contradicted
+        self._statistics.unreadable = next(filter(None, (camera.unreadable for camera in self._cameras.values())), "")
+        if self._source.contradiction:
+            self._bag.note(contradiction_note(self._source, self._topics))
 
     def _store(self, message: Stamped) -> None:
         topic = message.connection.topic
@@ -94,8 +104,9 @@ class Aligner:
         if camera.has(stamp) or (camera is self._first and self._reached is not None and stamp <= self._reached):
             self._statistics.disordered += camera is self._first
             return
-        camera.add(HeldImage(stamp, index, message.received, message.connection, message.data))
-        self._held_bytes += len(message.data)
+        held = HeldImage(stamp, index, message.received, message.connection, message.data)
+        camera.add(held)
+        self._held_bytes += held.size
 
     def _store_content(self, topic: str, content: Any, message: Stamped) -> None:
         stamp, topics = message.stamp, self._topics
@@ -110,26 +121,42 @@ class Aligner:
         elif topic == topics.scene and (scene := message_to_scene(content)):
             self._scenes.append((stamp, scene))
 
-    def _store_ego(self, state: EgoState | None) -> None:
-        if state is None:
-            return
-        if state.is_finite():
-            self._ego_count += 1
-            heapq.heappush(self._states, (state.stamp, self._ego_count, state))
-        else:
-            self._statistics.bad_ego += 1
+    def _store_ego(self, states: list[EgoState]) -> None:
+        for state in states:
+            if state.is_finite():
+                self._ego_count += 1
+                self._newest_ego = max(state.stamp, self._newest_ego or state.stamp)
+                heapq.heappush(self._states, (state.stamp, self._ego_count, state))
+            else:
+                self._statistics.bad_ego += 1
+
+    def _flush(self) -> Iterator[Sample]:
+        """Yield the frames that are left: nothing more of this section comes."""
+        self._store_ego(self._source.finish())
+        for camera in self._cameras.values():
+            camera.finish()
+        yield from self._release(None)
 
     def _release(self, until: int | None) -> Iterator[Sample]:
         """Yield the frames before `until` [ns], all that are left without it."""
         while (held := self._first.after(self._reached)) is not None:
-            if until is not None and held.stamp >= until and self._held_bytes <= HELD_BYTES:
-                return
+            if until is not None and (held.stamp >= until or not self._knows_ego(held.stamp)):
+                if self._held_bytes <= HELD_BYTES:
+                    return
+                self._store_ego(self._source.hurry())
             self._reached = held.stamp
             sample = self._sample(held)
             self._forget(held.stamp)
             if sample is not None:
                 self._statistics.frames += 1
                 yield sample
+
+    def _knows_ego(self, stamp: int) -> bool:
+        """Tell whether every ego state has come from which the one at `stamp` [ns] is taken."""
+        waits_since = self._source.waits_since
+        if waits_since is None or waits_since > stamp + self._ego_gap:
+            return True
+        return waits_since > stamp and self._newest_ego is not None and self._newest_ego >= stamp
 
     def _forget(self, stamp: int) -> None:
         """Let go of what the frames behind `stamp` [ns] cannot show."""
@@ -159,10 +186,9 @@ class Aligner:
             part.clear()
         for camera in self._cameras.values():
             camera.clear()
-        self._source.clear()
         self._held_bytes = 0
         self._section = section
-        self._reached = self._last = None
+        self._reached = self._last = self._newest_ego = None
         self._drive += 1
 
     def _sample(self, held: HeldImage) -> Sample | None:
@@ -227,7 +253,7 @@ class Aligner:
 
     def _past(self, stamp: int) -> tuple[EgoState, ...] | None:
         """Return the ego states of the past that is asked for; None, and a count, where it is not there."""
-        needs, gap = self._options.needs, _nanoseconds(self._options.max_ego_gap_s)
+        needs, gap = self._options.needs, self._ego_gap
         past = self._history.past(stamp, needs.ego_offsets_s, gap)
         if past is None or (needs.needs_pose and any(state.pose is None for state in past)):
             self._statistics.without_history += 1
@@ -257,7 +283,7 @@ class Aligner:
             state = heapq.heappop(self._states)[2]
             if newest is None or state.stamp > newest.stamp:
                 self._history.add(state)
-        state_now = self._history.at(stamp, _nanoseconds(self._options.max_ego_gap_s))
+        state_now = self._history.at(stamp, self._ego_gap)
         return None if state_now is None else self._history.with_acceleration(state_now)
 
 

@@ -40,6 +40,11 @@ def twist_to_ego(message: Any, stamp: int) -> EgoState:
     return EgoState(stamp, float(message.twist.linear.x), float(message.twist.angular.z))
 
 
+def unstamped_twist_to_ego(message: Any, stamp: int) -> EgoState:
+    """Convert geometry_msgs/Twist."""
+    return EgoState(stamp, float(message.linear.x), float(message.angular.z))
+
+
 def velocity_report_to_ego(message: Any, stamp: int) -> EgoState:
     """Convert Autoware's VelocityReport."""
     return EgoState(stamp, float(message.longitudinal_velocity), float(message.heading_rate))
@@ -56,7 +61,8 @@ ACCELERATION_CONVERTERS: dict[str, Callable[[Any], float]] = {  # [m/s2] along x
     types.ACCELERATION_WITH_COVARIANCE: lambda message: float(message.accel.accel.linear.x),
     types.ACCELERATION: lambda message: float(message.accel.linear.x),
 }
-IMAGE_TYPES = (types.IMAGE, types.COMPRESSED_IMAGE)
+VIDEO_TYPES = (types.COMPRESSED_VIDEO, types.FFMPEG_PACKET)
+IMAGE_TYPES = (types.IMAGE, types.COMPRESSED_IMAGE, *VIDEO_TYPES)
 STEERING_TYPES = (types.STEERING_REPORT, types.OLD_STEERING_REPORT)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from owled_ros.bags.alignment import Aligner
+from owled_ros.bags.ego_source import ego_gap_s
 from owled_ros.bags.reading import ReadOptions, ReadStatistics, Sample
 from owled_ros.bags.storage import Bag, find_bag
 from owled_ros.bags.topics import TopicChoice, choose_topics
@@ -21,6 +22,7 @@ from owled_ros.errors import OwledError
 
 __all__ = ["ReadOptions", "ReadStatistics", "Sample", "fingerprint", "read_frames", "read_samples"]
 FINGERPRINT_STRIDE = 16  # [px]
+MANY = 4  # images of a choice that cannot be decoded are no accident when none can
 
 
 def read_frames(path: Path, options: ReadOptions | None = None) -> Iterator[Frame]:
@@ -43,11 +45,14 @@ def read_samples(
     statistics = statistics if statistics is not None else ReadStatistics()
     bag = find_bag(Path(path))
     topics = choose_topics(bag, options)
+    already = statistics.frames
     try:
         yield from Aligner(bag, topics, options, statistics, only).samples()
+        _note_missing(bag, topics, options, statistics)
     finally:
         statistics.notes = list(bag.notes)
-    if not statistics.frames and not statistics.left_out:
+    chosen_ones_are_bad = statistics.unreadable or statistics.undecodable >= MANY
+    if not statistics.frames and not already and (chosen_ones_are_bad or not statistics.left_out):
         raise OwledError(_why_empty(bag, topics, options, statistics))
 
 
@@ -58,22 +63,29 @@ def fingerprint(frame: Frame) -> str:
     return digest.hexdigest()[:16]
 
 
-def _why_empty(bag: Bag, topics: TopicChoice, options: ReadOptions, statistics: ReadStatistics) -> str:
-    parts = [f"bag {bag.path} gives no frame: {statistics.images} images on {topics.image}"]
-    if statistics.without_ego:
-        gap = options.max_ego_gap_s
-        parts.append(f"{statistics.without_ego} without ego motion on {topics.ego} within {gap:g} s")
-    for count, what in (
+def _note_missing(bag: Bag, topics: TopicChoice, options: ReadOptions, statistics: ReadStatistics) -> None:
+    """Say in the notes why frames are missing, where some were given and some were not."""
+    for words in _missing(topics, options, statistics):
+        bag.note(f"of {statistics.images} images {words}")
+
+
+def _missing(topics: TopicChoice, options: ReadOptions, statistics: ReadStatistics) -> list[str]:
+    fault = statistics.unreadable or statistics.first_fault
+    counted = (
+        (statistics.without_ego, f"without ego motion on {topics.ego} within {ego_gap_s(topics, options):g} s"),
         (statistics.without_view, "without an image of another camera near their stamp"),
         (statistics.without_history, "without the past images or ego states that the model asks for"),
         (statistics.pose_jumps, "behind a jump of the pose"),
         (statistics.without_command, "without a navigation command"),
-    ):
-        if count:
-            parts.append(f"{count} {what}")
+        (statistics.undecodable, f"that cannot be decoded ({fault})"),
+    )
+    return [f"{count} {words}" for count, words in counted if count]
+
+
+def _why_empty(bag: Bag, topics: TopicChoice, options: ReadOptions, statistics: ReadStatistics) -> str:
+    parts = [f"bag {bag.path} gives no frame: {statistics.images} images on {topics.image}"]
+    parts.extend(_missing(topics, options, statistics))
     if statistics.bad_ego:
-        parts.append(f"{statistics.bad_ego} ego states that are not finite numbers")
-    if statistics.undecodable:
-        parts.append(f"{statistics.undecodable} that cannot be decoded ({statistics.first_fault})")
-    parts.extend(bag.notes)
+        parts.insert(2, f"{statistics.bad_ego} ego states that are not finite numbers")
+    parts.extend(note for note in bag.notes if not note.startswith("of "))
     return "; ".join(parts) + "; record camera and ego motion together, with one clock"

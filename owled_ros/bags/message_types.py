@@ -1,7 +1,7 @@
 """The message types that bags are read and written with, without ROS. Needs rosbags and the package's msg/ files.
 
-Types come from the bag itself where it carries their definitions; the standard ones and those of this package and of
-Autoware (written down here as far as they are read) fill in where it does not.
+Types come from the bag itself where it carries their definitions; the standard ones, those of this package, and those of
+Autoware and of videos (written down here as far as they are read) fill in where it does not.
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ OLD_STEERING_REPORT = "autoware_auto_vehicle_msgs/msg/SteeringReport"
 PREDICTED_ACTION = "owled_ros/msg/PredictedAction"
 SCENE_DESCRIPTION = "owled_ros/msg/SceneDescription"
 NAVIGATION_COMMAND = "owled_ros/msg/NavigationCommand"
+UNSTAMPED_TWIST = "geometry_msgs/msg/Twist"
+POSE = "geometry_msgs/msg/PoseStamped"
+POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
+NAV_SAT_FIX = "sensor_msgs/msg/NavSatFix"
+IMU = "sensor_msgs/msg/Imu"
+COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
+FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
 ACCELERATION = "geometry_msgs/msg/AccelStamped"
 ACCELERATION_WITH_COVARIANCE = "geometry_msgs/msg/AccelWithCovarianceStamped"
 
@@ -42,7 +49,25 @@ STEERING_REPORT_TEXT = """
 builtin_interfaces/Time stamp
 float32 steering_tire_angle
 """
-AUTOWARE_TEXTS = {
+COMPRESSED_VIDEO_TEXT = """
+builtin_interfaces/Time timestamp
+string frame_id
+uint8[] data
+string format
+"""
+FFMPEG_PACKET_TEXT = """
+std_msgs/Header header
+int32 width
+int32 height
+string encoding
+uint64 pts
+uint8 flags
+bool is_bigendian
+uint8[] data
+"""
+FOREIGN_TEXTS = {
+    COMPRESSED_VIDEO: COMPRESSED_VIDEO_TEXT,
+    FFMPEG_PACKET: FFMPEG_PACKET_TEXT,
     VELOCITY_REPORT: VELOCITY_REPORT_TEXT,
     OLD_VELOCITY_REPORT: VELOCITY_REPORT_TEXT,
     STEERING_REPORT: STEERING_REPORT_TEXT,
@@ -51,12 +76,12 @@ AUTOWARE_TEXTS = {
 
 
 def own_typestore() -> Typestore:
-    """Return every standard type, the ones of this package and the Autoware reports; a fresh store each time."""
+    """Return every standard type, those of this package, the Autoware reports and videos; a fresh store each time."""
     store = get_typestore(Stores.ROS2_JAZZY)
     for name in OWN_MESSAGES:
         typename = f"owled_ros/msg/{name}"
         store.register(get_types_from_msg(_interface_text(name), typename))
-    for typename, text in AUTOWARE_TEXTS.items():
+    for typename, text in FOREIGN_TEXTS.items():
         store.register(get_types_from_msg(text, typename))
     return store
 

@@ -15,11 +15,12 @@ class ReadOptions:
 
     image_topic: str = ""  # empty: the only camera, or those named as the profile does; "front=/a,left=/b" for several
     ego_topic: str = ""  # empty: odometry, else a velocity report, else a twist
+    ego_from: str = ""  # twist, pose, gnss or can[:FIELD[:UNIT]]; empty: by the type of the topic (bags.ego_topics)
     max_ego_gap_s: float = 0.5  # an image further from the nearest ego state is skipped
     lookahead_s: float = 0.5  # within it stamps may be out of order
     drive_gap_s: float = 5.0  # a larger gap between two images, or stamps that run backwards, begin a new drive
     view_tolerance_s: float = 0.1  # between an image of another camera, or of the past, and the moment it is to show
-    max_command_age_s: float = 30.0  # an older navigation command has expired
+    max_command_age_s: float = 10.0  # an older navigation command has expired
     needs: InputNeeds = field(default_factory=InputNeeds)  # of the model's profile
 
 
@@ -39,8 +40,10 @@ class ReadStatistics:
     left_out: int = 0  # not asked for (`only`)
     repaired_stamps: int = 0
     bad_ego: int = 0  # NaN or infinite motion
+    contradicted_ego: int = 0  # states whose twist the pose contradicts
     sizes: set[tuple[int, int]] = field(default_factory=set)  # (width, height) [px]
     first_fault: str = ""  # of the undecodable images
+    unreadable: str = ""  # why no image of this kind can be decoded here at all
     notes: list[str] = field(default_factory=list)  # faults of the bag itself, and why frames are missing
 
 

@@ -137,19 +137,27 @@ class SalvagedSqlite:
         with closing(self._database()) as database:
             definitions: dict[str, MessageDefinition] = {}
             if next(database.execute("SELECT 1 FROM sqlite_master WHERE name='message_definitions'"), None):
-                for name, encoding, text in database.execute(
+                for name, form, text in database.execute(
                     "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
                 ):
-                    definitions[name] = MessageDefinition(FORMATS.get(encoding, MessageDefinitionFormat.NONE), text)
-            extension = ConnectionExtRosbag2(serialization_format="cdr", offered_qos_profiles=[])
+                    definitions[name] = MessageDefinition(FORMATS.get(form, MessageDefinitionFormat.NONE), text)
             nothing = MessageDefinition(MessageDefinitionFormat.NONE, "")
-            topics = list(database.execute("SELECT id, name, type FROM topics"))
+            topics = list(database.execute("SELECT id, name, type, serialization_format FROM topics"))
         counts: dict[int, int] = {}
         for key, _, _ in self._rows():
             counts[key] = counts.get(key, 0) + 1
         self.connections = [
-            Connection(key, topic, msgtype, definitions.get(msgtype, nothing), "", counts.get(key, 0), extension, self)
-            for key, topic, msgtype in topics
+            Connection(
+                key,
+                topic,
+                msgtype,
+                definitions.get(msgtype, nothing),
+                "",
+                counts.get(key, 0),
+                ConnectionExtRosbag2(serialization_format=encoding, offered_qos_profiles=[]),
+                self,
+            )
+            for key, topic, msgtype, encoding in topics
         ]
 
     def close(self) -> None:

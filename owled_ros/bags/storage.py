@@ -12,7 +12,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -23,6 +23,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
 from owled_ros.bags.chunks import chunk_messages, is_orderly
+from owled_ros.bags.foreign import CDR, plain_type, what_file_is
 from owled_ros.bags.salvage import Message, SalvagedMcap, SalvagedSqlite
 from owled_ros.errors import OwledError
 
@@ -34,7 +35,9 @@ except ImportError:  # before Python 3.14
 METADATA_NAME = "metadata.yaml"
 STORAGE_SUFFIXES = (".mcap", ".db3")
 OVERLAP = 1_000_000_000  # [ns]
+MAX_TOLD = 3  # foreign files that an error names
 ZSTD_SUFFIX = ".zstd"
+SCHEMA_ENCODINGS = ("ros1msg", "protobuf", "jsonschema", "flatbuffer", "unknown", "none")  # that rosbags does not know
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class TopicSummary:
     name: str
     msgtype: str
     count: int  # messages, as far as the files know
+    encoding: str = CDR  # of its messages; only CDR can be read
 
 
 @dataclass
@@ -78,25 +82,31 @@ def find_bag(path: Path) -> Bag:
     if not path.exists():
         raise OwledError(f"bag {path} does not exist; expected a rosbag2 directory, a .mcap or a .db3 file")
     if path.is_file():
-        if not _is_storage(path):
-            raise OwledError(f"{path} is not a rosbag2 bag; expected a directory, a .mcap or a .db3 file")
+        what = what_file_is(path) if _is_plain(path) else ""
+        if what or not _is_storage(path):
+            raise OwledError(f"{path} is {what or 'not a rosbag2 bag; expected a directory, a .mcap or a .db3 file'}")
         return Bag(path, [path])
     bag = Bag(path, [])
-    bag.files = _files_of_metadata(bag) or sorted((item for item in path.iterdir() if _is_storage(item)), key=_natural)
+    files = _files_of_metadata(bag) or sorted((item for item in path.iterdir() if _is_storage(item)), key=_natural)
+    foreign = {file: what for file in files if _is_plain(file) and (what := what_file_is(file))}
+    bag.files = [file for file in files if file not in foreign]
     if not bag.files:
-        raise OwledError(f"bag {path} holds no .mcap or .db3 file; expected a rosbag2 directory")
+        raise OwledError(_why_no_files(path, foreign))
+    for file, what in foreign.items():
+        bag.note(f"{file.name} is {what}")
     return bag
 
 
 def list_topics(bag: Bag) -> list[TopicSummary]:
     """Count the messages of every topic over all files of a bag; sorted by name."""
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str, str], int] = {}
     for file in bag.files:
         with open_storage(bag, file) as storage:
             for connection in storage.connections if storage else ():
-                key = (connection.topic, connection.msgtype)
+                encoding = str(getattr(connection.ext, "serialization_format", CDR)).lower() or CDR
+                key = (connection.topic, connection.msgtype, encoding)
                 counts[key] = counts.get(key, 0) + connection.msgcount
-    return [TopicSummary(name, msgtype, count) for (name, msgtype), count in sorted(counts.items())]
+    return [TopicSummary(name, msgtype, count, encoding) for (name, msgtype, encoding), count in sorted(counts.items())]
 
 
 def stream_messages(bag: Bag, wanted: Callable[[Connection], bool]) -> Iterator[Message]:
@@ -136,6 +146,8 @@ def open_storage(bag: Bag, file: Path) -> Iterator[Storage | None]:
     """Open one storage file, a damaged one for salvage; None (and a note) when nothing can be read from it."""
     with _plain_file(bag, file) as plain:
         storage = _open_whole(bag, plain) or _open_damaged(bag, plain) if plain else None
+        if storage is not None:
+            storage.connections = [item._replace(msgtype=plain_type(item.msgtype)) for item in storage.connections]
         metadata = getattr(storage, "metadata", None)
         if metadata is not None and metadata.message_count:
             bag.spans[file] = (metadata.start_time, metadata.end_time)
@@ -162,7 +174,8 @@ def _messages_of(bag: Bag, file: Path, storage: Storage, connections: list[Conne
     try:
         salvaged.open()
         names = {(connection.topic, connection.msgtype) for connection in connections}
-        again = [item for item in salvaged.connections if (item.topic, item.msgtype) in names]
+        named = [item._replace(msgtype=plain_type(item.msgtype)) for item in salvaged.connections]
+        again = [item for item in named if (item.topic, item.msgtype) in names]
         yield from salvaged.messages(again, None if last is None else last + 1)
     except Exception as error:  # see above
         bag.note(f"{file.name}: the rest cannot be read ({error})")
@@ -182,9 +195,15 @@ def _open_whole(bag: Bag, file: Path) -> Storage | None:
         reader = Reader(file).storage
         reader.open()
     except Exception as error:  # a reader that meets damaged bytes raises whatever it likes
-        bag.note(f"{file.name} is damaged or unfinished ({error}); reading what is whole")
+        if not _is_foreign(error):
+            bag.note(f"{file.name} is damaged or unfinished ({error}); reading what is whole")
         return None
     return reader  # type: ignore[return-value]
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Tell whether rosbags refuses a whole file because of what else than ROS 2 wrote it, or is in it beside ROS 2."""
+    return "Profile is not ros2" in str(error) or (isinstance(error, KeyError) and error.args[0] in SCHEMA_ENCODINGS)
 
 
 def _open_damaged(bag: Bag, file: Path) -> Storage | None:
@@ -241,6 +260,17 @@ def _files_of_metadata(bag: Bag) -> list[Path]:
         if not file.exists():
             bag.note(f"{file.name} of {METADATA_NAME} is missing")
     return [file for file in files if file.exists() and _is_storage(file)]
+
+
+def _why_no_files(path: Path, foreign: Mapping[Path, str]) -> str:
+    others = {item: what for item in sorted(path.iterdir()) if item.is_file() and (what := what_file_is(item))}
+    known = {file: what for file, what in {**others, **foreign}.items() if file.suffix not in (".yaml", ".txt", ".md")}
+    words = "; ".join(f"{file.name} is {what}" for file, what in list(known.items())[:MAX_TOLD])
+    return f"bag {path} holds no .mcap or .db3 file; {words or 'expected a rosbag2 directory'}"
+
+
+def _is_plain(path: Path) -> bool:
+    return path.suffix != ZSTD_SUFFIX
 
 
 def _is_storage(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from owled_ros.bags.conversions import message_to_scene
-from owled_ros.bags.ego_source import EgoSource
+from owled_ros.bags.ego_source import EgoSource, contradiction_note, ego_gap_s
 from owled_ros.bags.ego_track import EgoTrack, TrackCollector
 from owled_ros.bags.frame_index import FrameIndex, IndexedImage, Seen, index_of
 from owled_ros.bags.messages import MessageDecoder
@@ -81,9 +81,14 @@ def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
                 motion.add(message, content)
             except (OwledError, ValueError) as error:
                 bag.note(str(error))
+    motion.finish()
     seen.images.sort()
     tracks = [collector.track() for collector in motion.collectors]
-    frames = index_of(seen, topics.cameras, tracks, options)
+    if motion.source.contradiction:
+        bag.note(contradiction_note(motion.source, topics))
+        if not any(len(track.stamps) for track in tracks):
+            raise OwledError(f"bag {bag.path} gives no ego motion: {'; '.join(bag.notes)}")
+    frames = index_of(seen, topics.cameras, tracks, replace(options, max_ego_gap_s=ego_gap_s(topics, options)))
     return BagSummary(
         path=bag.path,
         topics=list_topics(bag),
@@ -107,19 +112,26 @@ class _Motion:
 
     def __init__(self, topics: TopicChoice) -> None:
         self.collectors = [TrackCollector()]
-        self._topics, self._source = topics, EgoSource(topics)
+        self.source = EgoSource(topics)
+        self._topics = topics
+        self._offset = 0  # [ns], time of recording minus stamp
 
     def go_on(self, section: int) -> None:
         if section == len(self.collectors):
+            self.finish()
             self.collectors.append(TrackCollector())
-            self._source.clear()
+            self._offset = 0
+
+    def finish(self) -> None:
+        for state in self.source.finish():
+            self.collectors[-1].add_motion(state, state.stamp + self._offset)
 
     def add(self, message: Stamped, content: Any) -> None:
         collector = self.collectors[message.section]
-        if self._source.is_part(message.connection):
-            state = self._source.add(message.connection, content, message.stamp)
-            if state is not None:
-                collector.add_motion(state, message.received)
+        if self.source.is_part(message.connection):
+            self._offset = message.received - message.stamp
+            for state in self.source.add(message.connection, content, message.stamp):
+                collector.add_motion(state, state.stamp + self._offset)
         elif message.connection.topic == self._topics.steering:
             collector.add_steering(message.stamp, float(content.steering_tire_angle))
 

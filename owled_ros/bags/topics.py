@@ -9,11 +9,13 @@ from rosbags.interfaces import Connection
 
 from owled_ros.bags import message_types as types
 from owled_ros.bags.camera_topics import choose_cameras
-from owled_ros.bags.conversions import ACCELERATION_CONVERTERS, EGO_CONVERTERS, STEERING_TYPES
+from owled_ros.bags.conversions import ACCELERATION_CONVERTERS, STEERING_TYPES
+from owled_ros.bags.ego_topics import GNSS, TWIST, EgoChoice, choose_ego
+from owled_ros.bags.foreign import what_encoding_is
 from owled_ros.bags.perception import LIGHT_TYPES, OBJECT_TYPES
 from owled_ros.bags.reading import ReadOptions
+from owled_ros.bags.speed_fields import SpeedField
 from owled_ros.bags.storage import Bag, TopicSummary, list_topics
-from owled_ros.bags.topic_names import listed, named
 from owled_ros.errors import OwledError
 
 EXPERT_NAMESPACE = "/expert/"
@@ -27,6 +29,9 @@ class TopicChoice:
     image: str  # of the first camera
     ego: str
     ego_type: str
+    ego_kind: str = TWIST
+    speed: SpeedField | None = None  # of ego_kind "can"
+    gyro: str = ""  # measured yaw rate, where the ego motion itself has none
     steering: str = ""  # measured tire angle
     expert: str = ""
     scene: str = ""
@@ -49,25 +54,44 @@ def choose_topics(bag: Bag, options: ReadOptions | None = None) -> TopicChoice:
         detail = f" ({'; '.join(bag.notes)})" if bag.notes else ""
         raise OwledError(f"bag {bag.path} holds no topics{detail}; record a camera and the ego motion")
     cameras = choose_cameras(bag, topics, options)
-    ego = _the_ego(bag, topics, options.ego_topic)
+    ego = choose_ego(bag, topics, options.ego_topic, options.ego_from)
     others = {
         "steering": _first(topics, STEERING_TYPES),
         "expert": _first(topics, (types.PREDICTED_ACTION,), EXPERT_NAMESPACE),
         "scene": _first(topics, (types.SCENE_DESCRIPTION,), TRUTH_NAMESPACE),
         "acceleration": _first(topics, ACCELERATION_CONVERTERS),
         "command": _first(topics, (types.NAVIGATION_COMMAND,)),
+        "gyro": _first(topics, (types.IMU,)) if _wants_gyro(ego) else None,
     }
-    perception = () if others["scene"] else _perception(topics, ego)
-    read = [*cameras, ego, *perception, *filter(None, others.values())]
+    perception = () if others["scene"] else _perception(topics, ego.topic)
+    read = [*cameras, ego.topic, *perception, *filter(None, others.values())]
+    if ego.note:
+        bag.note(ego.note + _note_of_yaw_rate(ego, others["gyro"]))
     return TopicChoice(
         image=cameras[0].name,
-        ego=ego.name,
-        ego_type=ego.msgtype,
+        ego=ego.topic.name,
+        ego_type=ego.topic.msgtype,
+        ego_kind=ego.kind,
+        speed=ego.speed,
         perception=tuple(topic.name for topic in perception),
         cameras=tuple(camera.name for camera in cameras),
         types=frozenset((topic.name, topic.msgtype) for topic in read),
         **{key: topic.name if topic else "" for key, topic in others.items()},
     )
+
+
+def _wants_gyro(ego: EgoChoice) -> bool:
+    return ego.kind == GNSS or (ego.speed is not None and not ego.speed.yaw_rate)
+
+
+def _note_of_yaw_rate(ego: EgoChoice, gyro: TopicSummary | None) -> str:
+    if ego.speed is not None and ego.speed.yaw_rate:
+        return f", the yaw rate {ego.speed.yaw_rate}"
+    if not _wants_gyro(ego):
+        return ""
+    if gyro is not None:
+        return f", the yaw rate of {gyro.name}"
+    return ", the yaw rate of the course" if ego.kind == GNSS else "; nothing tells the yaw rate, which is taken as 0"
 
 
 def _perception(topics: Sequence[TopicSummary], ego: TopicSummary) -> tuple[TopicSummary, ...]:
@@ -78,19 +102,6 @@ def _perception(topics: Sequence[TopicSummary], ego: TopicSummary) -> tuple[Topi
     return tuple(filter(None, (objects, _first(topics, LIGHT_TYPES), pose)))
 
 
-def _the_ego(bag: Bag, topics: Sequence[TopicSummary], wanted: str) -> TopicSummary:
-    if wanted:
-        return named(bag, topics, wanted, EGO_CONVERTERS, "ego_topic")
-    for msgtype in EGO_CONVERTERS:
-        found = [topic for topic in topics if topic.msgtype == msgtype and topic.count]
-        if len(found) > 1:
-            raise OwledError(f"bag {bag.path} holds several ego motions; choose one with --ego-topic: {listed(found)}")
-        if found:
-            return found[0]
-    raise OwledError(
-        f"bag {bag.path} holds no ego motion; expected one of {', '.join(EGO_CONVERTERS)} in {listed(topics)}"
-    )
-
-
 def _first(topics: Sequence[TopicSummary], kinds: Collection[str], namespace: str = "") -> TopicSummary | None:
-    return next((topic for topic in topics if topic.msgtype in kinds and topic.name.startswith(namespace)), None)
+    fitting = (topic for topic in topics if topic.msgtype in kinds and topic.name.startswith(namespace))
+    return next((topic for topic in fitting if not what_encoding_is(topic.encoding)), None)
