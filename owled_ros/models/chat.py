@@ -64,7 +64,7 @@ class Chat:
         neighbours: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         self.prompter, self.reuses = prompter, True
-        self.runner, self._decoding, self._neighbours = runner, decoding, neighbours
+        self.runner, self.decoding, self._neighbours = runner, decoding, neighbours
         self._held: list[int] = []  # ids in the cache
         self._shown: Sequence[Any] | None = None  # the images in the cache
         self._logits: np.ndarray | None = None  # behind the last of them
@@ -89,8 +89,8 @@ class Chat:
         if cancelled():
             return None
         logits = self.read(prompt, limits.max_tokens)
-        rules = self._decoding.rules(len(prompt.ids), limits.max_tokens)
-        stops = (*limits.stop, *self._decoding.stop_strings)
+        rules = self.decoding.rules(len(prompt.ids), limits.max_tokens)
+        stops = (*limits.stop, *self.decoding.stop_strings)
         ids: list[int] = []
         chances: list[float] = []
         score, complete = 0.0, False
@@ -101,7 +101,7 @@ class Chat:
             token, log_probability, near = pick(scores, self._neighbours)
             chances.append(log_probability)
             score += near
-            if token in self._decoding.stop_ids:
+            if token in self.decoding.stop_ids:
                 complete = True
                 break
             ids.append(token)

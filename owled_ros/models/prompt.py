@@ -20,6 +20,7 @@ from owled_ros.errors import OwledError
 PROBE = "qvmz"  # a text that no template contains; a digit follows
 PLACEHOLDERS = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token")
 FORMS = (("parts", "parts"), ("parts", "string"), ("string", "string"))  # of turns with images, of others
+SYSTEM = "You drive a car."  # said where a template insists on a system turn and the profile has none
 MAX_SHAPES = 64  # remembered forms of conversations
 
 
@@ -131,7 +132,7 @@ class Prompter:
         return "{'" not in text and (not isinstance(token, str) or text.count(token) == count)
 
     def _rendered(self, conversation: Conversation, pictured: str, others: str, system: bool) -> str:
-        messages = [{"role": "system", "content": self._content((), others)}] if system else []
+        messages = [{"role": "system", "content": self._content((SYSTEM,), others)}] if system else []
         for turn in conversation.turns:
             form = pictured if IMAGE in turn.parts else others
             messages.append({"role": turn.role, "content": self._content(turn.parts, form)})
