@@ -133,7 +133,9 @@ def test_a_second_stage_goes_on_from_the_first(directory: Path) -> None:
     chat, model = configured(directory)
     read = []
     inner = chat.runner.read
-    chat.runner.read = lambda inputs, keep, room: read.append(inputs["input_ids"].shape[1] - keep) or inner(inputs, keep, room)
+    chat.runner.read = lambda inputs, keep, room: (
+        read.append(inputs["input_ids"].shape[1] - keep) or inner(inputs, keep, room)
+    )
     first = chat.prompt(ASKED, PICTURE)
     said = chat.reply(first, AnswerLimits(TOKENS)).text
     turns = (*ASKED.turns, Turn("assistant", (said,)), Turn("user", ("So, stop?",)))

@@ -21,9 +21,12 @@ STRINGS = (
     "{% for m in messages %}{% if m.content is not string %}{{ raise_exception('content must be a string') }}{% endif %}"
     "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-PRINTED = STRINGS.replace("{{ raise_exception('content must be a string') }}", "")  # prints a list of parts as Python does
+PRINTED = STRINGS.replace(
+    "{{ raise_exception('content must be a string') }}", ""
+)  # prints a list of parts as Python does
 WITH_SYSTEM = (
-    "{% if messages[0].role != 'system' %}{{ raise_exception('the first turn must be the system\\'s') }}{% endif %}" + STRINGS
+    "{% if messages[0].role != 'system' %}{{ raise_exception('the first turn must be the system\\'s') }}{% endif %}"
+    + STRINGS
 )
 SYSTEM_STRING = (
     "{% for m in messages %}{% if m.role == 'system' %}<|im_start|>system\n{{ m.content | trim }}<|im_end|>\n{% else %}"
@@ -38,7 +41,7 @@ BY_KEY = (
     "{% for m in messages %}USER: {% for c in m.content %}{% if 'image' in c %}IMAGE{% else %}{{ c.text }}{% endif %}{% endfor %}"
     "{% endfor %} ASSISTANT:"
 )
-CURLY = ROLES.replace("{{ c.text }}", "{{ c.text | replace(\"'\", '’') | trim }}")  # noqa: RUF001
+CURLY = ROLES.replace("{{ c.text }}", "{{ c.text | replace(\"'\", '’') | trim }}")
 
 
 def prompter(tmp_path: Path, template: str | None, family: str = "llava") -> tuple[Prompter, Any]:
@@ -55,7 +58,9 @@ def asked(*parts: Any, system: str | None = None, **options: Any) -> Conversatio
 def own(processor: Any, messages: list[dict[str, Any]], images: Any, **options: Any) -> list[int]:
     """The ids of the processor's own template."""
     if any(isinstance(m["content"], list) for m in messages):
-        for part in (part for m in messages for part in m["content"] if isinstance(part, dict) and part["type"] == "image"):
+        for part in (
+            part for m in messages for part in m["content"] if isinstance(part, dict) and part["type"] == "image"
+        ):
             part["image"] = images[0]
     else:
         options["processor_kwargs"] = {"images": list(images)}
@@ -185,5 +190,7 @@ def test_images_are_prepared_once_for_all_questions(tmp_path: Path) -> None:
     assert len(calls) == 1
     assert first.inputs["pixel_values"] is second.inputs["pixel_values"]
     other = images_of([np.zeros((40, 60, 3), np.uint8)])
-    assert not np.array_equal(maker.make(asked(IMAGE, "Go?"), other).inputs["pixel_values"], first.inputs["pixel_values"])
+    assert not np.array_equal(
+        maker.make(asked(IMAGE, "Go?"), other).inputs["pixel_values"], first.inputs["pixel_values"]
+    )
     assert len(calls) == 2
