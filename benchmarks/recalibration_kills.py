@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from owled_ros.bags.write import BagWriter
+from owled_ros.deployment.store import Store
 from owled_ros.driving.frame import EgoState
 from owled_ros.errors import OwledError
 from owled_ros.files import write_json
 from owled_ros.models.driving_model import resolve_model
 from owled_ros.models.manifest import verify
-from owled_ros.recalibration.store import Store
 from owled_ros.scenes import camera as scene_camera
 from owled_ros.scenes import mini_model
 from owled_ros.scenes.out_of_distribution import out_of_distribution_image

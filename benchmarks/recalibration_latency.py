@@ -27,13 +27,13 @@ from pathlib import Path
 import numpy as np
 
 from owled_ros.bags.write import BagWriter
+from owled_ros.deployment.store import Store
 from owled_ros.driving.frame import EgoState, Frame
 from owled_ros.models.driving_model import load_engine, resolve_model
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
 from owled_ros.recalibration.gate_rules import packaged_rules
 from owled_ros.recalibration.job import JobCancelledError, JobProgress, Plan, run_job
 from owled_ros.recalibration.request import Request
-from owled_ros.recalibration.store import Store
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.sample import sample_snapshot
 

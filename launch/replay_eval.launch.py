@@ -5,10 +5,10 @@ Python, because it ends on an event: the evaluator leaves when its verdict is wr
 """
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -36,7 +36,9 @@ def generate_launch_description():
             "scenario", default_value="", description="Conditions of the verdict (yaml); empty: the shipped ones"
         ),
         DeclareLaunchArgument(
-            "model_path", default_value="", description="Model or artifact that drives; empty: the bundled model"
+            "model_path",
+            default_value="",
+            description="Model or artifact that drives; mini: the bundled one; empty: as in params_file",
         ),
         DeclareLaunchArgument(
             "pace",
@@ -53,9 +55,12 @@ def generate_launch_description():
             description="Fast DDS profile with shared memory large enough for images",
         ),
     ]
-    profile = LaunchConfiguration("transport_profile")
-    settings = [SetEnvironmentVariable(name, value) for name, value in MALLOC.items()]
-    settings += [SetEnvironmentVariable(f"{kind}_DEFAULT_PROFILES_FILE", profile) for kind in ("FASTRTPS", "FASTDDS")]
+    profiles = {
+        f"{kind}_DEFAULT_PROFILES_FILE": LaunchConfiguration("transport_profile") for kind in ("FASTRTPS", "FASTDDS")
+    }
+    environment = {
+        name: EnvironmentVariable(name, default_value=value) for name, value in {**MALLOC, **profiles}.items()
+    }  # in the nodes only, and what was exported wins
     inputs = [("~/input/image", "/camera/image"), ("~/input/odometry", "/ego/odometry")]
     level = ["--log-level", LaunchConfiguration("log_level")]
     driver = Node(
@@ -63,8 +68,13 @@ def generate_launch_description():
         executable="driving_node",
         name="driving_node",
         output="screen",
+        additional_env=environment,
         ros_arguments=level,
-        parameters=[LaunchConfiguration("params_file"), {"use_sim_time": True, "model_path": text("model_path")}],
+        parameters=[
+            {"use_sim_time": True},
+            LaunchConfiguration("params_file"),
+            {"launch.params_file": text("params_file"), "launch.model_path": text("model_path")},
+        ],
         remappings=inputs,
     )
     evaluator = Node(
@@ -72,6 +82,7 @@ def generate_launch_description():
         executable="evaluation_node",
         name="evaluation_node",
         output="screen",
+        additional_env=environment,
         ros_arguments=level,
         parameters=[
             config("evaluation_node.param.yaml"),
@@ -83,9 +94,10 @@ def generate_launch_description():
         executable="source_node",
         name="source_node",
         output="log",
+        additional_env=environment,
         ros_arguments=level,
         parameters=[config("source_node.param.yaml"), {"source": "bag", "path": text("bag"), "pace": text("pace")}],
     )
     done = EmitEvent(event=Shutdown(reason="the evaluator has ended; its verdict is the last line of result.jsonl"))
     end = RegisterEventHandler(OnProcessExit(target_action=evaluator, on_exit=[done]))
-    return LaunchDescription([*arguments, *settings, end, driver, evaluator, player])
+    return LaunchDescription([*arguments, end, driver, evaluator, player])

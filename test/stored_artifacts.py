@@ -1,10 +1,11 @@
-"""Small whole artifacts for tests of the store and of the job: real manifests and hashes, weights of a few bytes."""
+"""Small whole artifacts and a car for tests of the store and of the job: real manifests and hashes, weights of a few bytes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from owled_ros.errors import OwledError
 from owled_ros.models.manifest import Manifest, file_entry, write_manifest
 
 
@@ -32,3 +33,24 @@ def make_artifact(path: Path, name: str = "a", passed: bool | None = True, weigh
         }
     write_manifest(path, Manifest(**values))
     return path
+
+
+class FakeCar:
+    """A driver (deployment.store.Driver) that writes down what it is asked."""
+
+    def __init__(self, refuses: str = "", unreachable: str = "") -> None:
+        self.heard: list[tuple[str, str]] = []
+        self._refuses, self._unreachable = refuses, unreachable
+
+    def prepare(self, directory: Path | None) -> None:
+        self.heard.append(("prepare", "base" if directory is None else directory.name.partition("-")[2]))
+        if self._refuses:
+            raise OwledError(self._refuses)
+
+    def commit(self) -> None:
+        self.heard.append(("commit", ""))
+        if self._unreachable:
+            raise OwledError(self._unreachable)
+
+    def abort(self) -> None:
+        self.heard.append(("abort", ""))

@@ -56,7 +56,8 @@ def test_files_and_executables_exist(path: Path) -> None:
 def test_parameters_and_remaps_are_known_to_the_node(path: Path) -> None:
     for node in ElementTree.parse(path).getroot().iter("node"):
         config = yaml.safe_load((TOP / "config" / f"{node.attrib['exec']}.param.yaml").read_text())
-        known = {*config["/**"]["ros__parameters"], "use_sim_time"}
+        declared = config["/**"]["ros__parameters"]
+        known = {*declared, *(f"launch.{name}" for name in declared["launch"]), "use_sim_time"}
         assert {param.attrib["name"] for param in node.findall("param") if "name" in param.attrib} <= known
         sources = "".join(source.read_text() for source in (TOP / "owled_ros" / "nodes").glob("*.py"))
         for remap in node.findall("remap"):
@@ -71,16 +72,32 @@ def test_autoware_launch_passes_every_argument_on_and_commands_no_vehicle() -> N
     assert not [value for value in values(outer) if "/control/" in value or "/vehicle/command" in value]
 
 
-def test_transport_settings_are_those_that_are_shipped() -> None:
+def test_an_argument_that_was_not_given_says_nothing() -> None:
+    """Only parameters named launch.* come behind the parameter file, and their arguments are empty by default."""
+    for path in XML_FILES:
+        root = ElementTree.parse(path).getroot()
+        defaults = {element.attrib["name"]: element.get("default") for element in root.findall("arg")}
+        for node in root.iter("node"):
+            places = list(node.findall("param"))
+            file = next(index for index, param in enumerate(places) if "from" in param.attrib)
+            for param in places[file + 1 :]:
+                name = param.attrib["name"].removeprefix("launch.")
+                assert name != param.attrib["name"], f"{path.name}: {name} would overwrite params_file"
+                assert name == "params_file" or defaults[name] == "", (
+                    f"{path.name}: {name} counts although it was not given"
+                )
+
+
+def test_transport_settings_are_those_that_are_shipped_and_stay_in_the_node() -> None:
     root = ElementTree.parse(TOP / "launch" / "driving.launch.xml").getroot()
-    set_here = {element.attrib["name"]: element.attrib["value"] for element in root.findall("set_env")}
+    assert not list(root.iter("set_env")), "it would reach every process that is started after it"
+    (node,) = root.iter("node")
+    given = {element.attrib["name"]: element.attrib["value"] for element in node.findall("env")}
     lines = (TOP / "config" / "transport.env").read_text().splitlines()
     shipped = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    assert {name: value for name, value in set_here.items() if name.startswith("MALLOC")} == shipped
-    assert {name for name in set_here if "PROFILES" in name} == {
-        "FASTRTPS_DEFAULT_PROFILES_FILE",
-        "FASTDDS_DEFAULT_PROFILES_FILE",
-    }
+    profile = "$(var transport_profile)"
+    shipped |= {"FASTRTPS_DEFAULT_PROFILES_FILE": profile, "FASTDDS_DEFAULT_PROFILES_FILE": profile}
+    assert given == {name: f"$(env {name} {value})" for name, value in shipped.items()}, "an exported value wins"
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=by_name)

@@ -31,7 +31,6 @@ from owled_ros.driving.prediction import (
 from owled_ros.errors import OwledError
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, is_out_of_memory
 from owled_ros.onboard.loading import ModelChoice, blank_frame, check_memory, fits, load_and_warm, weight_bytes
-from owled_ros.onboard.model_paths import requested_model
 from owled_ros.onboard.slot import NewestSlot
 from owled_ros.onboard.worker import Question, Worker
 
@@ -334,7 +333,7 @@ def test_engines_are_exchanged_between_images_and_questions_come_before_descript
     assert hearer.wait(lambda: said)
     assert (said[0][0].text, said[0][2]) == ("WHY", hearer.outcomes[0].stamp)
     switched: list[bool] = []
-    hearer.worker.exchange(new, lambda: switched.append(True))
+    hearer.worker.exchange(new, switched.append)
     assert hearer.wait(lambda: switched)
     assert old.closed
     hearer.worker.ask(Question("why", time.monotonic() + 0.1, lambda *words: said.append(words)))
@@ -392,19 +391,3 @@ def test_a_model_that_answers_nonsense_is_closed_and_refused() -> None:
         load_and_warm(choice, lambda *_, **__: engine, frame, None)
     assert engine.closed
     assert load_and_warm(choice, lambda *_, **__: engine, None, None) is engine, "a grey image proves nothing"
-
-
-def test_requested_models(tmp_path: Any) -> None:
-    (tmp_path / "root" / "a").mkdir(parents=True)
-    root = str(tmp_path / "root")
-    assert requested_model("a", "configured", root, "") == str((tmp_path / "root" / "a").resolve())
-    assert requested_model("/x/y", "configured", "", "") == "/x/y"
-    assert requested_model("", "configured", root, "") == "configured"
-    for outside in ("../b", "/etc", "a/../../b"):
-        with pytest.raises(OwledError, match="outside model_root"):
-            requested_model(outside, "configured", root, "")
-    store = tmp_path / "store"
-    assert requested_model("", "configured", root, str(store)) == "configured", "nothing was promoted yet"
-    (store / "artifacts" / "a").mkdir(parents=True)
-    (store / "current").symlink_to("artifacts/a")
-    assert requested_model("", "configured", root, str(store)) == str((store / "artifacts" / "a").resolve())

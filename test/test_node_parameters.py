@@ -19,6 +19,7 @@ from owled_ros.nodes import parameters, source_options, topics
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
+LAUNCH = (parameters.ENTRIES, parameters.LAUNCH_ARGUMENTS)
 NODES = [("driving_node", parameters.ENTRIES), ("source_node", source_options.ENTRIES)]
 
 
@@ -96,9 +97,21 @@ def test_units_stand_in_the_names_of_numbers() -> None:
 
 
 def settings() -> parameters.DrivingSettings:
-    return parameters.DrivingSettings(
-        **{key.replace(".", "_"): value for key, value in flat(values_of("driving_node"))}
-    )
+    values = {key.replace(".", "_"): value for key, value in flat(values_of("driving_node"))}
+    return parameters.DrivingSettings(**parameters.with_launch_arguments(values, *LAUNCH))
+
+
+def test_launch_arguments_count_only_when_given() -> None:
+    values = {key.replace(".", "_"): value for key, value in flat(values_of("driving_node"))} | {
+        "model_path": "/in/file"
+    }
+    assert parameters.with_launch_arguments(dict(values), *LAUNCH)["model_path"] == "/in/file"
+    given = values | {"launch_model_path": "/given", "launch_autostart": "false"}
+    taken = parameters.with_launch_arguments(given, *LAUNCH)
+    assert (taken["model_path"], taken["autostart"]) == ("/given", False)
+    for name, wrong in (("launch_autostart", "maybe"), ("launch_image_transport", "telepathy")):
+        with pytest.raises(OwledError, match="launch argument"):
+            parameters.with_launch_arguments(values | {name: wrong}, *LAUNCH)
 
 
 def test_changes_are_taken_or_refused_with_words() -> None:

@@ -11,8 +11,8 @@ from stored_artifacts import make_artifact
 from typer.testing import CliRunner
 
 from owled_ros.commands import recalibrate
+from owled_ros.deployment.store import Store
 from owled_ros.errors import OwledError
-from owled_ros.recalibration.store import Store
 
 
 def owled(*arguments: object) -> str:
@@ -33,7 +33,7 @@ def filled(root: Path) -> list[str]:
 
 
 def test_list_promote_roll_back_and_inspect(tmp_path: Path) -> None:
-    assert "the dense model drives" in owled("store", "list", "--store", tmp_path)
+    assert "the base model is to drive" in owled("store", "list", "--store", tmp_path)
     good, refused = filled(tmp_path)
     assert "is current now" in owled("store", "promote", good[:6], "--store", tmp_path)
     listed = json.loads(owled("store", "list", "--json", "--store", tmp_path))
@@ -51,7 +51,7 @@ def test_list_promote_roll_back_and_inspect(tmp_path: Path) -> None:
         owled("store", "promote", refused, "--store", tmp_path)
     assert good in owled("store", "promote", refused, "--force", "--store", tmp_path)
     assert f"{good} is current again" in owled("store", "rollback", "--store", tmp_path)
-    assert "the dense model is current again" in owled("store", "rollback", "--store", tmp_path)
+    assert "the base model is current again" in owled("store", "rollback", "--store", tmp_path)
     assert "every file fits its hash" in owled("store", "inspect", good, "--store", tmp_path)
     assert json.loads(owled("store", "inspect", good, "--json", "--store", tmp_path))["passed"] is True
     (Store(tmp_path).find(good).path / "config.json").write_text("{ }")
@@ -78,3 +78,16 @@ def test_what_cannot_work_is_refused_before_a_process_starts(tmp_path: Path, arg
     with pytest.raises(OwledError, match=words):
         owled("recalibrate", *arguments, "--store", tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_deployment_is_made_once_and_names_its_base(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    assert f"{model} is to drive" in owled("deploy", tmp_path / "car", "--model", model)
+    good = filled(tmp_path / "car")[0]
+    owled("store", "promote", good, "--deployment", tmp_path / "car")
+    assert good in owled("deploy", tmp_path / "car", "--model", model)
+    filled(tmp_path / "old")
+    with pytest.raises(OwledError, match="names no base model"):
+        owled("store", "rollback", "--store", tmp_path / "old", "--driving-node", "driving_node")

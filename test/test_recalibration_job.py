@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_artifacts import make_artifact
+from stored_artifacts import FakeCar, make_artifact
 from stub_child import STAGES, command
 
+from owled_ros.deployment.store import Retention, Store
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import verify
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
 from owled_ros.recalibration.job import JobCancelledError, JobProgress, Outcome, Plan, run_job
 from owled_ros.recalibration.request import Request, budgets_of, read_request
-from owled_ros.recalibration.store import Retention, Store
 
 PATIENCE_S = 60.0
 
@@ -79,10 +79,11 @@ def promote_something(bench: Bench) -> None:
 
 def test_a_candidate_that_passes_is_loaded_and_promoted(bench: Bench) -> None:
     promote_something(bench)
-    loaded: list[Path | None] = []
-    outcome = bench.run(load=loaded.append)
+    car = FakeCar()
+    outcome = bench.run(driver=car)
     assert outcome.promoted
-    assert loaded == [bench.store.current()] == [outcome.version.path]
+    assert car.heard == [("prepare", outcome.version.artifact_id), ("commit", "")]
+    assert bench.store.current() == outcome.version.path
     assert outcome.version.previous is False
     assert outcome.version.current
     shares = [progress.progress for progress in bench.said]
@@ -94,8 +95,10 @@ def test_a_candidate_that_passes_is_loaded_and_promoted(bench: Bench) -> None:
 def test_a_candidate_that_is_worse_is_kept_but_never_promoted(bench: Bench) -> None:
     promote_something(bench)
     bench.control(passed=False)
-    outcome = bench.run(load=lambda path: pytest.fail("it was loaded"))
+    car = FakeCar()
+    outcome = bench.run(driver=car)
     assert not outcome.promoted
+    assert car.heard == []
     assert "refused" in outcome.message
     assert bench.store.find(outcome.version.artifact_id).gated
     bench.assert_sound("old")
@@ -103,11 +106,7 @@ def test_a_candidate_that_is_worse_is_kept_but_never_promoted(bench: Bench) -> N
 
 def test_a_candidate_that_the_driving_node_cannot_load_is_not_promoted(bench: Bench) -> None:
     promote_something(bench)
-
-    def refuse(path: Path | None) -> None:
-        raise OwledError("the driving node refused it: not enough memory for two models")
-
-    outcome = bench.run(load=refuse)
+    outcome = bench.run(driver=FakeCar(refuses="not enough memory for two models"))
     assert outcome.verdict["passed"]
     assert not outcome.promoted
     assert "not enough memory" in outcome.message
@@ -150,7 +149,7 @@ def test_killing_the_parent_kills_the_child_and_the_next_job_sweeps(bench: Bench
     bench.control(at=stage, how="hang")
     program = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from pathlib import Path; from test_recalibration_job import Bench; from owled_ros.recalibration.store import Store\n"
+        "from pathlib import Path; from test_recalibration_job import Bench; from owled_ros.deployment.store import Store\n"
         "root = Path(sys.argv[1]); bench = Bench(root, Store(root / 'store'))\n"
         "def tell(progress):\n"
         f"    if progress.stage == {stage!r}: print('there', flush=True)\n"

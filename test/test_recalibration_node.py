@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -27,11 +28,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from stored_artifacts import make_artifact
 
 from owled_ros.action import Recalibrate
+from owled_ros.deployment.store import Store
 from owled_ros.models.manifest import verify
-from owled_ros.msg import Float64Stamped, GateVerdict
+from owled_ros.msg import DrivingModel, Float64Stamped, GateVerdict
+from owled_ros.nodes.driven_model import LATCHED
 from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of
-from owled_ros.recalibration.store import Store
-from owled_ros.srv import ListArtifacts, LoadModel, PromoteArtifact, RollbackArtifact
+from owled_ros.srv import ListArtifacts, PromoteArtifact, RollbackArtifact, SwitchModel
 
 TEST = Path(__file__).resolve().parent
 ROOT = TEST.parent
@@ -56,15 +58,23 @@ class Bench:
         self.node = rclpy.create_node("bench", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.loads: list[str] = []
-        self.refuse = ""
+        self.loads: list[str] = []  # what was committed
+        self.prepared: dict[str, str] = {}
+        self.refuse, self.deaf = "", False
         self.verdicts: list[GateVerdict] = []
         self.feedback: list[Recalibrate.Feedback] = []
         self.statuses: dict[str, Any] = {}
         self.goals = ActionClient(self.node, Recalibrate, f"{NODE}/recalibrate")
-        self.node.create_service(LoadModel, "/bench/load_model", self._on_load)
+        self.node.create_service(SwitchModel, "/bench/switch_model", self._on_switch)
+        self.model = self.node.create_publisher(DrivingModel, "/bench/output/model", LATCHED)
+        self.drive_from(self.store.root)
         self.latency = self.node.create_publisher(Float64Stamped, "/bench/debug/processing_time_ms", 10)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+
+    def drive_from(self, deployment: Path | str) -> None:
+        self.model.publish(
+            DrivingModel(loaded=True, deployment=str(deployment), artifact_path=str(self.root / "model"))
+        )
 
     def control(self, **values: Any) -> None:
         (self.root / "model" / "control.json").write_text(json.dumps(values))
@@ -80,7 +90,7 @@ class Bench:
         arguments = [str(TEST / "stubbed_recalibration_node.py"), "--ros-args"]
         for name, value in values.items():
             arguments += ["-p", f"{name}:={value}"]
-        arguments += ["-r", "~/driving/load_model:=/bench/load_model"]
+        arguments += ["-r", "~/driving/switch_model:=/bench/switch_model", "-r", "~/driving/model:=/bench/output/model"]
         return [*arguments, "-r", "~/driving/processing_time_ms:=/bench/debug/processing_time_ms"]
 
     def send(self, **values: Any) -> Any:
@@ -130,9 +140,14 @@ class Bench:
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 
-    def _on_load(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
-        self.loads.append(request.path)
-        response.success, response.message = not self.refuse, self.refuse
+    def _on_switch(self, request: SwitchModel.Request, response: SwitchModel.Response) -> SwitchModel.Response:
+        if request.step == SwitchModel.Request.STEP_PREPARE and not self.refuse:
+            self.prepared[request.request_id] = request.path
+        if request.step == SwitchModel.Request.STEP_COMMIT and not self.deaf:
+            self.loads.append(self.prepared.pop(request.request_id))
+        if request.step == SwitchModel.Request.STEP_ABORT:
+            self.prepared.pop(request.request_id, None)
+        response.success, response.message = not self.refuse and not self.deaf, self.refuse
         return response
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -202,6 +217,40 @@ def test_nothing_switches_when_the_driving_node_refuses(bench: Bench, node: Node
     assert (result.passed, result.promoted) == (True, False)
     assert "two models need 9 GB" in result.message
     assert bench.current() == "seed10"
+
+
+def test_a_driver_of_another_deployment_is_never_switched(bench: Bench, node: NodeProcess) -> None:
+    before, loads = bench.current(), list(bench.loads)
+    for theirs in ("/elsewhere", ""):
+        bench.drive_from(theirs)
+        result = bench.recalibrate(seed=12)
+        assert not result.promoted
+        assert "would not survive its restart" in result.message
+    bench.drive_from(bench.store.root)
+    assert (bench.current(), bench.loads) == (before, loads)
+
+
+def test_a_damaged_store_is_an_answer_and_never_the_end_of_the_node(bench: Bench, node: NodeProcess) -> None:
+    artifacts = bench.store.root / "artifacts"
+    broken = artifacts / "000999-abcdef123456"
+    broken.mkdir()
+    (broken / "owled.json").write_text("[" * 100_000)
+    history, kept = bench.store.root / "history.json", (bench.store.root / "history.json").read_text()
+    history.write_text('{"promoted": [NaN, {}, []]}')
+    listed = bench.call(ListArtifacts, "list_artifacts")
+    assert listed.success
+    assert not bench.call(PromoteArtifact, "promote_artifact", artifact_id="abcdef", force=True).success
+    for odd in ("", "0", "x" * 100_000, "../../etc"):
+        assert not bench.call(PromoteArtifact, "promote_artifact", artifact_id=odd, force=True).success
+    shutil.rmtree(broken)
+    history.write_text(kept)
+    artifacts.rename(bench.store.root / "aside")
+    artifacts.write_text("a file where a directory should be")
+    assert not bench.call(RollbackArtifact, "rollback_artifact").success
+    assert bench.result(bench.send(seed=13))[0] == GoalStatus.STATUS_ABORTED
+    artifacts.unlink()
+    (bench.store.root / "aside").rename(artifacts)
+    assert bench.recalibrate(seed=14).promoted
 
 
 @pytest.mark.parametrize("bags", [["../outside"], ["escape"], ["/etc"], ["missing"], []])
@@ -275,7 +324,7 @@ def test_a_signal_in_the_middle_of_a_job_ends_node_and_child(tmp_path: Path, num
     bench = Bench(tmp_path / "second", SECOND_DOMAIN)
     bench.control(at="gating", how="hang")
     with NodeProcess(bench.arguments(), SECOND_DOMAIN, tmp_path / "log") as process:
-        process.wait_for_text("store ", PATIENCE_S)
+        process.wait_for_text("deployment ", PATIENCE_S)
         bench.send(seed=50)
         assert bench.at(Recalibrate.Feedback.STAGE_GATING)
         assert running_children(bench.root)
@@ -331,8 +380,14 @@ def test_file_schema_and_declaration_hold_the_same() -> None:
     written = yaml.safe_load((ROOT / "config" / "recalibration_node.param.yaml").read_text())
     schema = json.loads((ROOT / "schema" / "recalibration_node.schema.json").read_text())
     jsonschema.validate(written, schema)
-    values = written["/**"]["ros__parameters"]
-    rows = schema["definitions"]["recalibration_node"]["properties"]
+    given = written["/**"]["ros__parameters"]
+    values, rows = {}, {}
+    for name, row in schema["definitions"]["recalibration_node"]["properties"].items():
+        inner = row["properties"] if row["type"] == "object" else {"": row}
+        for part, value in inner.items():
+            rows[f"{name}.{part}".rstrip(".")] = value
+            values[f"{name}.{part}".rstrip(".")] = given[name][part] if part else given[name]
+    assert list(given) == list(schema["definitions"]["recalibration_node"]["properties"])
     assert list(values) == list(rows) == [entry.name for entry in ENTRIES]
     documented = (ROOT / "docs" / "recalibration.md").read_text()
     for entry in ENTRIES:
@@ -348,7 +403,7 @@ def test_file_schema_and_declaration_hold_the_same() -> None:
         assert f"| `{entry.name}` |" in documented
     for spoilt in ({"tpyo": 1}, {"threads": 0}, {"method": "magic"}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({"/**": {"ros__parameters": {**values, **spoilt}}}, schema)
+            jsonschema.validate({"/**": {"ros__parameters": {**given, **spoilt}}}, schema)
 
 
 def test_cores_are_read() -> None:

@@ -12,6 +12,7 @@ import pytest
 from recorded_drives import START, image, make_bag, record_drive
 
 from owled_ros.bags.write import BagWriter
+from owled_ros.deployment.store import Store
 from owled_ros.driving.frame import EgoState
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import verify
@@ -20,7 +21,6 @@ from owled_ros.recalibration.gate import plain_json
 from owled_ros.recalibration.job import Outcome, Plan, run_job
 from owled_ros.recalibration.material import choose_material
 from owled_ros.recalibration.request import Request
-from owled_ros.recalibration.store import Store
 
 pytestmark = pytest.mark.slow
 TINY = {

@@ -16,9 +16,10 @@ BELOW = {  # room: rooms that it may import from
     "pruning": {"models", "driving", "sparse"},
     "bags": {"driving"},
     "doctor": {"models", "sparse"},
-    "onboard": {"models", "driving", "sparse"},
+    "deployment": {"models"},
+    "onboard": {"models", "driving", "sparse", "deployment"},
     "evaluation": {"bags", "pruning", "models", "driving", "scenes", "sparse"},
-    "recalibration": {"evaluation", "bags", "pruning", "models", "driving", "scenes", "sparse"},
+    "recalibration": {"deployment", "evaluation", "bags", "pruning", "models", "driving", "scenes", "sparse"},
 }
 EVERYTHING = {*BELOW, "nodes", "demo", "commands", "cli"}
 ABOVE = {  # may import everything below the command line

@@ -8,14 +8,15 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from power_cut import Disk, PowerCutError, recording
-from stored_artifacts import make_artifact
+from stored_artifacts import FakeCar, make_artifact
 
+from owled_ros.deployment.store import Retention, Store
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import read_manifest, verify
-from owled_ros.recalibration.store import Retention, Store
 
 
 @pytest.fixture
@@ -78,17 +79,15 @@ def test_a_refused_version_needs_force_and_a_damaged_one_is_never_promoted(store
 def test_nothing_is_switched_when_the_driving_node_refuses(store: Store) -> None:
     a, b = add(store, "a"), add(store, "b")
     store.promote(a)
-    asked = []
-
-    def refuse(path: Path | None) -> None:
-        asked.append(path)
-        raise OwledError("no memory for two models")
-
+    driver = FakeCar(refuses="no memory for two models")
     with pytest.raises(OwledError, match="no memory"):
-        store.promote(b, load=refuse)
+        store.promote(b, driver=driver)
     with pytest.raises(OwledError, match="no memory"):
-        store.rollback(load=refuse)
-    assert asked == [store.find(b).path, None]  # the way back from the first version leads to the dense model
+        store.rollback(driver=driver)
+    assert driver.heard == [
+        ("prepare", b),
+        ("prepare", "base"),
+    ]  # the way back from the first version leads to the base
     assert current_id(store) == a
 
 
@@ -164,7 +163,7 @@ def test_a_second_job_is_refused_and_leftovers_of_a_killed_one_are_swept(store: 
         with pytest.raises(OwledError, match="another recalibration"):
             with store.job():
                 pass
-    program = "import os, sys; from pathlib import Path; from owled_ros.recalibration.store import Store\n"
+    program = "import os, sys; from pathlib import Path; from owled_ros.deployment.store import Store\n"
     program += "with Store(Path(sys.argv[1])).job() as work: (work / 'half').mkdir(); os.kill(os.getpid(), 9)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     assert subprocess.run([sys.executable, "-c", program, str(store.root)], env=environment).returncode == -9
@@ -266,3 +265,73 @@ def check_whole(store: Store) -> str | None:
     assert not [child for child in store.root.rglob("*") if ".aside-" in child.name]
     assert list((store.root / "work").iterdir()) == []
     return current
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_the_driver_commits_after_the_store_and_a_silent_one_does_not_undo_it(store: Store) -> None:
+    a, driver = add(store, "a"), FakeCar(unreachable="it does not answer")
+    store.promote(a, driver=driver)
+    assert driver.heard == [("prepare", a), ("commit", "")]
+    assert current_id(store) == a
+
+
+@pytest.mark.parametrize("step", ["write_json", "os.replace"])
+def test_a_full_disk_changes_nothing_and_the_driver_forgets(store: Store, monkeypatch: Any, step: str) -> None:
+    a, b = add(store, "a"), add(store, "b")
+    store.promote(a)
+    driver = FakeCar()
+    with monkeypatch.context() as patch:
+        patch.setattr(f"owled_ros.deployment.store.{step}", full)
+        with pytest.raises(OwledError, match="what was current stays so"):
+            store.promote(b, driver=driver)
+    assert driver.heard == [("prepare", b), ("abort", "")]
+    assert current_id(store) == a
+    assert store.rollback() == ""  # one step back, as if nothing had been tried
+
+
+def test_a_rollback_on_a_full_disk_goes_back_one_step_and_never_two(store: Store, monkeypatch: Any) -> None:
+    a, b = add(store, "a"), add(store, "b")
+    for name in (a, b, a, b):
+        store.promote(name)
+    with monkeypatch.context() as patch:
+        patch.setattr("owled_ros.deployment.store.write_json", full)
+        assert store.rollback() == a  # the rename was possible: it counts
+        assert current_id(store) == a
+        with pytest.raises(OwledError, match="what was current stays so"):
+            store.rollback()  # the history has to be cut first
+        assert current_id(store) == a
+    assert [store.rollback() for _ in range(3)] == [b, a, ""]
+
+
+@pytest.mark.parametrize("identifier", ["", "0", "00000", "\0", "x" * 5000])
+def test_a_slip_of_the_finger_names_no_version(store: Store, identifier: str) -> None:
+    add(store, "a")
+    with pytest.raises(OwledError, match="names 0 versions"):
+        store.promote(identifier)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"promoted": 3}', '{"promoted": [null]}', "NaN", "\xff", "{}", "[1e999]"]
+)
+def test_a_damaged_history_ends_the_way_back_and_nothing_else(store: Store, content: str) -> None:
+    a, b = add(store, "a"), add(store, "b")
+    store.promote(a)
+    store.promote(b)
+    (store.root / "history.json").write_text(content)
+    assert [item.artifact_id for item in store.versions()] == [b, a]
+    assert current_id(store) == b
+    assert store.rollback() == ""
+
+
+def test_versions_that_cannot_be_read_are_listed_with_their_fault(store: Store) -> None:
+    ids = [add(store, name) for name in "abc"]
+    (store.find(ids[0]).path / "owled.json").write_text("[" * 100_000)
+    manifest = store.find(ids[1]).path / "owled.json"
+    manifest.unlink()
+    manifest.mkdir()
+    (store.root / "current").symlink_to("/somewhere/else")
+    listed = {item.artifact_id: item.fault for item in store.versions()}
+    assert [bool(listed[name]) for name in ids] == [True, True, False]

@@ -1,19 +1,28 @@
-"""`owled recalibrate` and `owled store`: from bags to a gated artifact, and what became of the earlier ones. Needs typer, rich."""
+"""`owled deploy`, `recalibrate` and `store`: what drives, from bags to a gated artifact, and what became of the earlier ones. Needs typer, rich."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from owled_ros.deployment.deployment import Deployment
+    from owled_ros.deployment.store import Driver, Version
     from owled_ros.recalibration.job import JobProgress, Outcome
-    from owled_ros.recalibration.store import Store, Version
 
 EXIT_REFUSED = 3  # a candidate was made, but the gate or the driving node refused it
 EXIT_TERMINATED = 143
-STORE = typer.Option("", "--store", help="Artifact store; empty: $OWLED_STORE, else ~/.local/share/owled/store.")
+STORE = typer.Option(
+    "",
+    "--deployment",
+    "--store",
+    help="Deployment; empty: $OWLED_DEPLOYMENT, $OWLED_STORE, else ~/.local/share/owled/store.",
+)
+DRIVING_NODE = typer.Option("", help="Name of a running driving node that has to agree, for example /driving_node.")
 LOG_PERIOD_S = 5.0
 VERSION_COLUMNS: dict[str, Literal["left", "right"]] = {
     "version": "left", "created (UTC)": "left", "zeros": "right", "MB on disk": "right", "packed": "right", "gate": "left", "": "left",
@@ -23,6 +32,7 @@ TABLE_WIDTH = 130  # where there is no terminal to fit into
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command()(deploy)
     app.command()(recalibrate)
     store = typer.Typer(
         help="List, inspect, promote and roll back the versions of the artifact store.", no_args_is_help=True
@@ -32,13 +42,32 @@ def register(app: typer.Typer) -> None:
     app.add_typer(store, name="store")
 
 
+def deploy(
+    directory: Path = typer.Argument(..., help="Directory of the deployment; made when it is not there."),
+    model: str = typer.Option(
+        ..., "--model", help="Base model: the dense Hugging Face directory; mini: the bundled one."
+    ),
+) -> None:
+    """Make a deployment: one directory that says what drives, for the driving node, recalibration and the store.
+
+    Then start the nodes with deployment:=DIRECTORY. Its base model drives until a version is promoted.
+    """
+    from owled_ros.deployment.deployment import create_deployment
+    from owled_ros.models.driving_model import resolve_model
+
+    made = create_deployment(directory, resolve_model(model))
+    typer.echo(f"{made.root}: {made.driving()} is to drive")
+
+
 def recalibrate(
     bags: list[Path] = typer.Argument(
         ..., help="rosbag2 directories, .mcap or .db3 files; together they must hold two drives or more."
     ),
     store: str = STORE,
-    model: str = typer.Option("", help="Dense model that is pruned; empty: the bundled model."),
-    running: str = typer.Option("", help="What drives now; empty: the store's current version, else the dense model."),
+    model: str = typer.Option(
+        "", help="Base model of a deployment that is made by this; empty: the one that it names."
+    ),
+    running: str = typer.Option("", help="What drives now; empty: what the deployment says."),
     sparsity: float = typer.Option(0.5, help="Share of zero weights over the pruned matrices, in (0, 1)."),
     score: str = typer.Option("sparsegpt", help="magnitude, wanda, sparsegpt or pruner-zero."),
     allocation: str = typer.Option("block0", help="uniform, owl, owl-reference, block0 or learned."),
@@ -72,14 +101,17 @@ def recalibrate(
     The work runs in a process of its own; Ctrl-C ends it and leaves nothing behind. Exit code 3: a candidate was made and
     kept for inspection, but the gate (or the driving node) refused it.
     """
+    from owled_ros.deployment.deployment import create_deployment
+    from owled_ros.deployment.store import Retention
     from owled_ros.models.driving_model import resolve_model
     from owled_ros.recalibration.courtesy import Courtesy
     from owled_ros.recalibration.job import Plan, run_job
     from owled_ros.recalibration.request import Request
-    from owled_ros.recalibration.store import Retention
 
+    deployment = _deployment(store, model)
+    base = deployment.base if deployment.base != Path() else resolve_model(model)
     request = Request(
-        bags=tuple(bag.expanduser().absolute() for bag in bags), model=resolve_model(model).resolve(), work=Path(),
+        bags=tuple(bag.expanduser().absolute() for bag in bags), model=base.resolve(), work=Path(),
         gate=Path(gate).expanduser().absolute() if gate else _packaged_gate(),
         running=resolve_model(running).resolve() if running else None, sparsity=sparsity, score=score, allocation=allocation,
         budgets=_budgets(budget), recovery_steps=recovery_steps, seed=seed, calibration_frames=calibration_frames,
@@ -88,9 +120,11 @@ def recalibrate(
     )  # fmt: skip
     courtesy = Courtesy(idle=idle, cores=tuple(int(core) for core in cores.split(",") if core), threads=threads)
     plan = Plan(courtesy=courtesy, retention=Retention(keep), promote=promote, time_limit_s=time_limit_s)
+    request.check()
+    deployment = create_deployment(deployment.root, base)
     _end_in_order_on_sigterm()
-    with _shown() as progress:
-        outcome = run_job(request, _store(store), plan, progress, load=_loader(driving_node, request.model))
+    with _shown() as progress, _driver(driving_node, deployment) as driver:
+        outcome = run_job(request, deployment.store, plan, progress, driver=driver)
     if verdict:
         from owled_ros.files import write_json
 
@@ -105,7 +139,8 @@ def list_versions(store: str = STORE, json: bool = typer.Option(False, "--json",
 
     MB on disk counts everything in a version's directory, zeros included; MB packed is what the sparse runtime drives on.
     """
-    versions = _store(store).versions()
+    deployment = _deployment(store)
+    versions = deployment.store.versions()
     if json:
         import json as json_module
         from dataclasses import asdict
@@ -116,7 +151,7 @@ def list_versions(store: str = STORE, json: bool = typer.Option(False, "--json",
     from rich.table import Table
 
     if not versions:
-        typer.echo(f"no version in {_store(store).root}: the dense model drives")
+        typer.echo(f"no version in {deployment.root}: the base model is to drive")
         return
     table = Table(box=None, pad_edge=False)
     for heading, justify in VERSION_COLUMNS.items():
@@ -130,7 +165,7 @@ def list_versions(store: str = STORE, json: bool = typer.Option(False, "--json",
     console = Console(highlight=False)
     console.print(table)
     total = sum(version.bytes for version in versions)
-    console.print(f"{len(versions)} versions, {_megabytes(total)} MB in {_store(store).root}", soft_wrap=True)
+    console.print(f"{len(versions)} versions, {_megabytes(total)} MB in {deployment.root}", soft_wrap=True)
 
 
 def inspect_version(
@@ -141,7 +176,7 @@ def inspect_version(
     """Check every file of a version against its hash and show what the gate measured."""
     from owled_ros.models.manifest import verify
 
-    version = _store(store).find(artifact_id)
+    version = _deployment(store).store.find(artifact_id)
     manifest = verify(version.path)
     if json:
         import json as json_module
@@ -161,35 +196,43 @@ def promote(
     artifact_id: str = typer.Argument(..., help="Short hash, or its beginning."),
     store: str = STORE,
     force: bool = typer.Option(False, help="Also a version that the gate did not pass."),
-    driving_node: str = typer.Option("", help="Name of a running driving node that has to load it first."),
+    driving_node: str = DRIVING_NODE,
+    model: str = typer.Option("", help="Base model of an older store that names none."),
 ) -> None:
-    """Make a version current."""
-    previous = _store(store).promote(artifact_id, force, _loader(driving_node, None))
+    """Make a version current. A running node of the deployment follows within seconds; --driving-node asks it first."""
+    deployment = _deployment(store, model)
+    with _driver(driving_node, deployment) as driver:
+        previous = deployment.store.promote(artifact_id, force, driver)
     typer.echo(f"{artifact_id} is current now" + (f"; before it was {previous}" if previous else ""))
 
 
 def rollback(
     store: str = STORE,
-    driving_node: str = typer.Option("", help="Name of a running driving node that has to load it first."),
-    model: str = typer.Option("", help="Dense model that the driving node loads when nothing was promoted before."),
+    driving_node: str = DRIVING_NODE,
+    model: str = typer.Option("", help="Base model of an older store that names none."),
 ) -> None:
-    """Go back to the version that was current before, or to the dense model when there was none."""
-    from owled_ros.models.driving_model import resolve_model
-
-    dense = resolve_model(model).resolve() if driving_node else None
-    now = _store(store).rollback(_loader(driving_node, dense))
-    typer.echo(f"{now or 'the dense model'} is current again")
+    """Go back to the version that was current before, or to the base model when there was none."""
+    deployment = _deployment(store, model)
+    with _driver(driving_node, deployment) as driver:
+        now = deployment.store.rollback(driver)
+    typer.echo(f"{now or 'the base model'} is current again")
 
 
 COMMAND_NAMES = {list_versions: "list", inspect_version: "inspect", promote: "promote", rollback: "rollback"}
 
 
-def _store(path: str) -> Store:
+def _deployment(path: str, base: str = "") -> Deployment:
+    """Open the deployment that a command means; an older store may be given its base, or has none."""
     import os
 
-    from owled_ros.recalibration.store import Store
+    from owled_ros.deployment.deployment import FILE_NAME, Deployment, open_deployment
+    from owled_ros.models.driving_model import resolve_model
 
-    return Store(Path(path or os.environ.get("OWLED_STORE") or "~/.local/share/owled/store"))
+    named = path or os.environ.get("OWLED_DEPLOYMENT") or os.environ.get("OWLED_STORE") or "~/.local/share/owled/store"
+    root = Path(named).expanduser().absolute()
+    if (root / FILE_NAME).exists() and not base:
+        return open_deployment(root)
+    return Deployment(root, resolve_model(base) if base else Path())
 
 
 def _packaged_gate() -> Path:
@@ -209,17 +252,24 @@ def _budgets(entries: list[str]) -> dict[str, float]:
     return budgets_of([name for name, _ in pairs], [share for _, share in pairs])
 
 
-def _loader(driving_node: str, dense: Path | None) -> Any:
-    """Return what makes a running driving node load a directory; None without a node's name."""
+@contextlib.contextmanager
+def _driver(driving_node: str, deployment: Deployment) -> Iterator[Driver | None]:
+    """Yield the running driving node that has to agree; None without a name."""
     if not driving_node:
-        return None
+        yield None
+        return
     from owled_ros.errors import OwledError
 
+    if deployment.base == Path():
+        raise OwledError(
+            f"{deployment.root} names no base model; make it a deployment with `owled deploy {deployment.root} --model BASE`"
+        )
     try:
-        from owled_ros.nodes.load_client import ask_to_load
+        from owled_ros.nodes.driver_client import running_driver
     except ImportError as error:
         raise OwledError(f"--driving-node needs ROS 2 ({error}); source it, or start with ./owled") from error
-    return lambda directory: ask_to_load(driving_node, directory or dense)
+    with running_driver(driving_node, deployment.base, deployment.root) as driver:
+        yield driver
 
 
 def _end_in_order_on_sigterm() -> None:

@@ -37,16 +37,17 @@ from owled_ros.msg import (
 from owled_ros.nodes import conversions, parameters, topics
 from owled_ros.nodes.debug_outputs import DebugOutputs
 from owled_ros.nodes.diagnostics import Level
+from owled_ros.nodes.driven_model import DrivenModel, parameter_file_given
 from owled_ros.nodes.health import report_inference, report_output
 from owled_ros.nodes.images import make_decoder, stamp_of
 from owled_ros.nodes.inputs import SENSOR, Hearers, Inputs, judge_input
-from owled_ros.nodes.managed import FAILURE, SUCCESS, ManagedNode, transition
+from owled_ros.nodes.managed import ERROR, FAILURE, SUCCESS, ManagedNode, transition
 from owled_ros.nodes.model_services import ModelServices
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.spinning import spin_node
+from owled_ros.onboard.choice import choose_model
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_calibrated, needs_of
 from owled_ros.onboard.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
-from owled_ros.onboard.model_paths import requested_model
 from owled_ros.onboard.throttle import Throttle
 from owled_ros.onboard.worker import Worker
 
@@ -77,6 +78,7 @@ class DrivingNode(ManagedNode):
         parameters.declare(self, parameters.ENTRIES)
         self.settings = parameters.read_settings(self)
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._driven = DrivenModel(self)
         self.diagnostics.report("model", Level.WARN, "not loaded: the node is not configured")
         self._timer = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -86,15 +88,18 @@ class DrivingNode(ManagedNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model; a failure leaves the node unconfigured, says why, and can be tried again."""
         settings = self.settings
-        path = requested_model("", settings.model_path, "", settings.artifact_store)
+        configured = parameter_file_given(PARAMETER_FILE, settings.launch_params_file)
+        chosen = choose_model(settings.model_path, settings.deployment or settings.artifact_store, configured)
+        path = chosen.path
         choice = ModelChoice(path, settings.device, settings.dtype, settings.threads, settings.runtime)
         shown = path or "the bundled model"
         self.get_logger().info(f"loading {shown} on {settings.device}")
         self.diagnostics.report("model", Level.WARN, f"loading {shown}")
         job = LoadJob(lambda: load_and_warm(choice, self._load, None, None))
-        while not job.finished.wait(0.05):
-            if self._stop():
-                return FAILURE
+        self._spin_until(job.finished)
+        if self._stop():
+            job.forget()
+            return FAILURE
         if job.engine is None:
             self.diagnostics.report("model", Level.ERROR, f"cannot load {shown}: {job.problem}", path=path)
             self.get_logger().error(f"cannot load {shown}: {job.problem}")
@@ -106,8 +111,9 @@ class DrivingNode(ManagedNode):
         self._worker = Worker(ladder, self._limits, self._description, self._on_outcome, self._on_scene)
         self._worker.start()
         self._services_offered = ModelServices(
-            self, self._worker, self._load, lambda: self.settings, self._report_model, self._listen
+            self, self._worker, self._load, lambda: self.settings, self._driven, chosen, self._report_model, self._listen
         )
+        self._driven.drives(job.engine, path, chosen.source, chosen.why, chosen)
         self._report_model(Level.OK, "loaded")
         self.get_logger().info(f"loaded {job.engine.identity.model_id}; images: {decoder}")
         return SUCCESS
@@ -134,8 +140,8 @@ class DrivingNode(ManagedNode):
 
     @transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model."""
-        return SUCCESS if self._release(STOP_S * 20) else FAILURE
+        """Free the model; one that does not come back makes the transition an error, and the node unconfigured all the same."""
+        return SUCCESS if self._release(STOP_S * 20) else ERROR
 
     def start(self) -> int | None:
         """Configure and activate where autostart is set; returns an exit code only when the process shall end."""
@@ -283,6 +289,8 @@ class DrivingNode(ManagedNode):
         if self._services_offered is not None:
             self._services_offered.close()
             self._services_offered = None
+        if worker is not None:
+            self._driven.nothing("the node was cleaned up")
         if worker is None or worker.stop(timeout):
             return True
         self.get_logger().warning(f"the model is still busy after {timeout:g} s")
@@ -297,6 +305,9 @@ class DrivingNode(ManagedNode):
             self.diagnostics.report(item.part, level, words, topic=item.topic, messages=item.count)
             if level is Level.ERROR and self._throttle.due(words):
                 self.get_logger().warning(words)
+        self._driven.remind()
+        if self._services_offered is not None:
+            self._services_offered.follow()
         if self._worker is not None:
             report_inference(self.diagnostics, self._worker, self._outcome)
             if self._active:

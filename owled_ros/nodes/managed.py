@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from owled_ros.nodes.diagnostics import Diagnostics, Level
 from owled_ros.nodes.process import StopRequest
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
 AnyManaged = TypeVar("AnyManaged", bound="ManagedNode")
 
 
@@ -65,6 +67,14 @@ class ManagedNode(LifecycleNode):
             return 0
         self.get_logger().error("autostart failed; repair the cause and request the configure transition")
         return 1 if exit_on_failure else None
+
+    def _spin_until(self, done: threading.Event, period_s: float = 0.05) -> None:
+        """Wait inside a transition while timers, parameters and services go on; ends early when the process shall end."""
+        while not done.is_set() and not self._stop():
+            if self.executor is None:
+                done.wait(period_s)
+            else:
+                self.executor.spin_once(timeout_sec=period_s)
 
     def close(self) -> None:
         """Stop everything that would outlive the node."""

@@ -55,7 +55,9 @@ class DrivingSettings:
 
     autostart: bool
     exit_on_failure: bool
+    launch_params_file: str
     model_path: str
+    deployment: str
     model_root: str
     artifact_store: str
     device: str
@@ -114,12 +116,22 @@ class DrivingSettings:
         )
 
 
+def launch_entries(names: Iterable[str]) -> tuple[Entry, ...]:
+    """Declare what a launch file passes on: an argument that was not given leaves the value of the parameter file alone."""
+    words = "Argument {} of the launch file; empty: not given. Goes before {}."
+    return tuple(Entry(f"launch.{name}", "str", words.format(name, name), read_only=True) for name in names)
+
+
+LAUNCH_ARGUMENTS = ("model_path", "deployment", "image_transport", "autostart", "device")
 ENTRIES = (
     Entry("autostart", "bool", "Configure and activate at start.", read_only=True),
     Entry("exit_on_failure", "bool", "End the process with code 1 when autostart fails.", read_only=True),
-    Entry("model_path", "str", "Model directory or artifact; empty: the bundled model.", read_only=True),
+    Entry("launch.params_file", "str", "What the launch file was given as params_file; empty: not launched.", read_only=True),
+    *launch_entries(LAUNCH_ARGUMENTS),
+    Entry("model_path", "str", "Model directory or artifact; mini: the bundled demonstration model; empty: the deployment, or, where nothing was given at all, the bundled model.", read_only=True),
+    Entry("deployment", "str", "Directory of a deployment (`owled deploy`): its current version drives, or its base model; empty: none.", read_only=True),
     Entry("model_root", "str", "~/load_model accepts only directories below this one; empty: any.", read_only=True),
-    Entry("artifact_store", "str", "Artifact store: its current artifact drives instead of model_path once one is promoted.", read_only=True),
+    Entry("artifact_store", "str", "Older name of deployment; a store without deployment.json takes model_path as its base model.", read_only=True),
     Entry("device", "str", "Torch device: cpu, cuda, cuda:1.", read_only=True),
     Entry("dtype", "str", "Number type of the torch parts.", choices=("float32", "bfloat16", "float16"), read_only=True),
     Entry("runtime", "str", "How the model runs.", choices=("auto", "torch", "sparse"), read_only=True),
@@ -200,9 +212,26 @@ def read_values(node: Node, entries: Iterable[Entry]) -> dict[str, Any]:
 
 def read_settings(node: Node) -> DrivingSettings:
     """Read what driving_node needs."""
-    settings = DrivingSettings(**read_values(node, ENTRIES))
+    values = with_launch_arguments(read_values(node, ENTRIES), ENTRIES, LAUNCH_ARGUMENTS)
+    settings = DrivingSettings(**values)
     _ = settings.cameras  # raises for texts that cannot be read
     return settings
+
+
+def with_launch_arguments(values: dict[str, Any], entries: Iterable[Entry], names: Iterable[str]) -> dict[str, Any]:
+    """Put the arguments that a launch file was given in their places; raises OwledError for one that cannot stand there."""
+    given = {name: str(values.pop(f"launch_{name}")) for name in names}
+    known = {entry.name: entry for entry in entries}
+    for name, text in given.items():
+        if not text:
+            continue
+        truth = {"true": True, "false": False}
+        value = truth.get(text.lower()) if known[name].kind == "bool" else text
+        problem = problem_of(known[name], value) if value is not None else f"{text!r} is neither true nor false"
+        if problem:
+            raise OwledError(f"launch argument {name}: {problem}")
+        values[name] = value
+    return values
 
 
 def problem_of(entry: Entry, value: object) -> str:

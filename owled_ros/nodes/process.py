@@ -1,4 +1,4 @@
-"""Start and end of a node process: a signal at any moment ends it with exit code 0, without a traceback. Needs nothing at import.
+"""Start and end of a node process: a signal at any moment ends it without a traceback, with exit code 0 when in order. Needs nothing at import.
 
 ROS installs handlers that work while the executor spins, but not while a model is being imported or loaded. Here a thread
 reads the signal through a pipe, so that it is seen whatever the main thread does (see `signal.set_wakeup_fd`).
@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-GRACE_S = 1.0  # time to end in order, before the process ends by force
+GRACE_S = 3.0  # time to end in order, before the process ends by force
+FORCED = 1  # exit code where a node had to be ended by force
 CRITICAL_S = 0.4  # time that force waits for a node that is just being made or unmade
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
@@ -57,7 +58,7 @@ class StopRequest:
             helper = threading.Thread(target=self._try_last, daemon=True)
             helper.start()
             helper.join(CRITICAL_S)
-        leave(0)
+        leave(0 if self._last is None else FORCED)  # where no node was made yet, nothing was cut short
 
     def _try_last(self) -> None:
         assert self._last is not None

@@ -7,6 +7,7 @@ node; the executor's thread only stores and answers. One job at a time: a second
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import json
@@ -20,30 +21,30 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from owled_ros.action import Recalibrate
+from owled_ros.deployment.deployment import Deployment, create_deployment, open_deployment
+from owled_ros.deployment.store import Driver, Store, Version
 from owled_ros.errors import OwledError
 from owled_ros.models.driving_model import resolve_model
-from owled_ros.msg import ArtifactInfo, Float64Stamped, GateVerdict
+from owled_ros.msg import ArtifactInfo, DrivingModel, Float64Stamped, GateVerdict
 from owled_ros.nodes import parameters
-from owled_ros.nodes.background import call_and_wait, in_thread
+from owled_ros.nodes.background import in_thread
 from owled_ros.nodes.diagnostics import Level
+from owled_ros.nodes.driven_model import LATCHED
+from owled_ros.nodes.driver_client import DriverClient
 from owled_ros.nodes.managed import SUCCESS, ManagedNode, transition
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of, read_recalibration_settings
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.recalibration.gate_rules import read_rules
 from owled_ros.recalibration.job import JobCancelledError, JobProgress, Outcome, run_job
-from owled_ros.recalibration.store import Store, Version
-from owled_ros.srv import ListArtifacts, LoadModel, PromoteArtifact, RollbackArtifact
+from owled_ros.srv import ListArtifacts, PromoteArtifact, RollbackArtifact, SwitchModel
 
 PARAMETER_FILE = "recalibration_node.param.yaml"
 LATENCY_DEPTH = 10
 JOIN_S = 1.0
-VERDICT_QUALITY = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 LATENCY_QUALITY = QoSProfile(depth=LATENCY_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
 Feedback = Recalibrate.Feedback
 STAGES = {
@@ -63,7 +64,7 @@ class RecalibrationNode(ManagedNode):
 
     def __init__(self, stop: StopRequest) -> None:
         super().__init__("recalibration_node", stop)
-        self._ending = threading.Event()  # the job shall end
+        self._ending = threading.Event()  # the jobs that began since the last activation shall end
         self._job = threading.Lock()  # held from a goal to its result
         self._idle = threading.Event()  # no job's thread is running
         self._idle.set()
@@ -71,8 +72,8 @@ class RecalibrationNode(ManagedNode):
         parameters.declare(self, ENTRIES)
         self.settings = read_recalibration_settings(self)
         self.pacer = self.settings.pacer()
-        self.store = Store(Path(self.settings.store))
-        self.model = Path()
+        self.deployment = Deployment(Path(), Path())
+        self._said: DrivingModel | None = None  # what the driving node says that it drives
         self.diagnostics.report("job", Level.WARN, "the node is not configured")
         self._timer = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -81,15 +82,13 @@ class RecalibrationNode(ManagedNode):
     @transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check what every job needs: the model, the rules, the store."""
-        if not self.settings.store:
-            raise OwledError("parameter store is empty; give the directory of the artifact store")
         cores_of(self.settings.cores)
-        self.model = resolve_model(self.settings.model_path).resolve()
+        self.deployment = self._deployment()
         read_rules(self.settings.gate)
         self.store.prepare()
         current = self.store.current()
         self.get_logger().info(
-            f"store {self.store.root}, current: {current.name if current else 'none, the dense model drives'}"
+            f"deployment {self.store.root}, current: {current.name if current else 'none, its base model is to drive'}"
         )
         self.diagnostics.report("job", Level.OK, "none yet")
         return SUCCESS
@@ -97,16 +96,18 @@ class RecalibrationNode(ManagedNode):
     @transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Offer the action, the services and the verdict; listen to the driver."""
-        self._ending.clear()
+        self._ending = threading.Event()  # a job of an earlier activation keeps its own, and ends
         group = ReentrantCallbackGroup()
-        self._verdicts = self.create_publisher(GateVerdict, "~/output/verdict", VERDICT_QUALITY)
+        self._verdicts = self.create_publisher(GateVerdict, "~/output/verdict", LATCHED)
         self._made.append(functools.partial(self.destroy_publisher, self._verdicts))
         heard = self.create_subscription(
             Float64Stamped, "~/driving/processing_time_ms", self._on_latency, LATENCY_QUALITY
         )
         self._made.append(functools.partial(self.destroy_subscription, heard))
-        self._loader = self.create_client(LoadModel, "~/driving/load_model", callback_group=group)
-        self._made.append(functools.partial(self.destroy_client, self._loader))
+        told = self.create_subscription(DrivingModel, "~/driving/model", self._on_model, LATCHED)
+        self._made.append(functools.partial(self.destroy_subscription, told))
+        self._switch = self.create_client(SwitchModel, "~/driving/switch_model", callback_group=group)
+        self._made.append(functools.partial(self.destroy_client, self._switch))
         for kind, name, answer in (
             (ListArtifacts, "list_artifacts", self._on_list),
             (PromoteArtifact, "promote_artifact", self._on_promote),
@@ -154,7 +155,7 @@ class RecalibrationNode(ManagedNode):
             goal.canceled() if goal.is_cancel_requested else goal.abort()
             return Recalibrate.Result(message=str(error))
         except Exception as error:  # a bug in here must not take the node, nor stay unheard
-            words = str(error) if isinstance(error, OwledError) else f"{type(error).__name__}: {error}"
+            words = words_of(error)
             self.get_logger().error(f"recalibration failed: {words}")
             self.diagnostics.report("job", Level.ERROR, words)
             goal.abort()
@@ -168,19 +169,30 @@ class RecalibrationNode(ManagedNode):
 
     def _recalibrate(self, goal: Any) -> Outcome:
         """Run the job; called in a thread of its own, which also says that the next one may come."""
-        asked, settings = goal.request, self.settings
+        asked, settings, ending = goal.request, self.settings, self._ending
         self._idle.clear()
+
+        def cancelled() -> bool:
+            return bool(goal.is_cancel_requested) or ending.is_set()
+
         try:
             budgets = (list(asked.budget_components), [float(share) for share in asked.budget_sparsities])
             request = settings.request(
-                asked.bags, float(asked.sparsity), asked.method, asked.allocation, budgets, int(asked.seed), self.model
+                asked.bags,
+                float(asked.sparsity),
+                asked.method,
+                asked.allocation,
+                budgets,
+                int(asked.seed),
+                self.deployment.base,
             )
+            request = dataclasses.replace(request, running=self._running())
             return run_job(
                 request, self.store, settings.plan(asked.promote, float(asked.time_budget)),
                 progress=functools.partial(self._tell, goal),
-                cancelled=lambda: goal.is_cancel_requested or self._ending.is_set(),
+                cancelled=cancelled,
                 pacer=self.pacer if settings.pausing else None,
-                load=self._ask_driver,
+                driver=self._driver(cancelled),
             )  # fmt: skip
         finally:
             self._idle.set()
@@ -220,50 +232,80 @@ class RecalibrationNode(ManagedNode):
         try:
             response.artifacts = [info_of(version) for version in await in_thread(self, self.store.versions, "list")]
             response.success = True
-        except OwledError as error:
-            response.message = str(error)
+        except Exception as error:  # whatever lies in the store, the node lives and says it
+            response.message = words_of(error)
         return response
 
     async def _on_promote(
         self, request: PromoteArtifact.Request, response: PromoteArtifact.Response
     ) -> PromoteArtifact.Response:
-        work = functools.partial(self.store.promote, request.artifact_id, request.force, self._ask_driver)
+        def work() -> str:
+            return self.store.promote(request.artifact_id, request.force, self._driver(self._ending.is_set))
+
         try:
             response.previous_id = await in_thread(self, work, "promote")
             response.success, response.message = True, f"{request.artifact_id} is current now"
-        except OwledError as error:
-            response.message = str(error)
-        self.get_logger().info(f"promote {request.artifact_id}: {response.message}")
+        except Exception as error:
+            response.message = words_of(error)
+        self.get_logger().info(f"promote {request.artifact_id[:80]!r}: {response.message}")
         return response
 
     async def _on_rollback(
         self, request: RollbackArtifact.Request, response: RollbackArtifact.Response
     ) -> RollbackArtifact.Response:
+        def work() -> str:
+            return self.store.rollback(self._driver(self._ending.is_set))
+
         try:
-            response.artifact_id = await in_thread(
-                self, functools.partial(self.store.rollback, self._ask_driver), "rollback"
-            )
-            response.success, response.message = True, f"{response.artifact_id or 'the dense model'} is current again"
-        except OwledError as error:
-            response.message = str(error)
+            response.artifact_id = await in_thread(self, work, "rollback")
+            response.success, response.message = True, f"{response.artifact_id or 'the base model'} is current again"
+        except Exception as error:
+            response.message = words_of(error)
         self.get_logger().info(f"rollback: {response.message}")
         return response
 
-    def _ask_driver(self, directory: Path | None) -> None:
-        """Let the driving node load a version, None for the dense model; raises OwledError when it refuses."""
-        if not self._loader.wait_for_service(timeout_sec=0.5):
-            words = f"no driving node offers {self._loader.srv_name}"
+    def _deployment(self) -> Deployment:
+        """Open what was configured; an older store without deployment.json takes model_path as its base."""
+        settings = self.settings
+        if settings.deployment:
+            return open_deployment(settings.deployment, settings.model_path)
+        if not settings.store:
+            raise OwledError("neither deployment nor store is given; give the directory of the deployment")
+        return create_deployment(Path(settings.store), resolve_model(settings.model_path))
+
+    def _driver(self, cancelled: Callable[[], bool]) -> Driver | None:
+        """Return the driving node that has to agree to a switch; None where none is there and none is required."""
+        if not self._switch.wait_for_service(timeout_sec=0.5):
+            words = f"no driving node offers {self._switch.srv_name}"
             if self.settings.driving_node_required:
                 raise OwledError(f"{words}; start it, or set driving_node_required to false")
-            self.get_logger().warning(f"{words}: the version will drive from its next start on")
-            return
-        path = str(directory or self.model)
-        answer = call_and_wait(self._loader, LoadModel.Request(path=path), self.settings.load_timeout_s)
-        if answer is None:
-            raise OwledError(f"the driving node did not load {path} within {self.settings.load_timeout_s:g} s")
-        if not answer.success:
-            raise OwledError(f"the driving node refused {path}: {answer.message}")
-        self.get_logger().info(f"driving node: {answer.message}")
+            self.get_logger().warning(
+                f"{words}: the version will drive from the next start of a node of {self.store.root}"
+            )
+            return None
+        return DriverClient(
+            self._switch,
+            lambda: self._said,
+            self.deployment.base,
+            self.store.root,
+            self.settings.load_timeout_s,
+            cancelled,
+        )
+
+    def _running(self) -> Path | None:
+        """Return the directory that drives, as the driving node says it; None: nobody says, the store's word counts."""
+        said = self._said
+        if said is None or not said.loaded:
+            return None
+        return resolve_model(said.artifact_path).resolve()
+
+    @property
+    def store(self) -> Store:
+        """The versions of the deployment."""
+        return self.deployment.store
+
+    def _on_model(self, message: DrivingModel) -> None:
+        self._said = message
 
     # The driver's latency, and how things are
 
@@ -293,11 +335,16 @@ def info_of(version: Version) -> ArtifactInfo:
     )  # fmt: skip
 
 
+def words_of(error: BaseException) -> str:
+    """Say what went wrong: our own words, or the kind of an unexpected error with its own."""
+    return str(error) if isinstance(error, OwledError) else f"{type(error).__name__}: {error}"
+
+
 def time_of(text: str) -> Time:
     """Read an ISO 8601 time; the zero time for anything else."""
     try:
         return Time(sec=int(datetime.datetime.fromisoformat(text).timestamp()))
-    except ValueError:
+    except (ValueError, OverflowError, AssertionError):
         return Time()
 
 

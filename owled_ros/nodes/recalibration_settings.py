@@ -12,15 +12,15 @@ from pathlib import Path
 
 from rclpy.node import Node
 
+from owled_ros.deployment.store import Retention
 from owled_ros.errors import OwledError
-from owled_ros.nodes.parameters import Entry, read_values
+from owled_ros.nodes.parameters import Entry, launch_entries, read_values, with_launch_arguments
 from owled_ros.pruning.config import ALLOCATIONS, SCORES
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
 from owled_ros.recalibration.gate_rules import packaged_rules
 from owled_ros.recalibration.job import Plan
 from owled_ros.recalibration.paths import inside
 from owled_ros.recalibration.request import Request, budgets_of
-from owled_ros.recalibration.store import Retention
 
 GIGABYTE = 1 << 30
 
@@ -31,6 +31,7 @@ class RecalibrationSettings:
 
     autostart: bool
     exit_on_failure: bool
+    deployment: str
     model_path: str
     store: str
     bag_roots: str
@@ -104,11 +105,14 @@ class RecalibrationSettings:
         return request
 
 
+LAUNCH_ARGUMENTS = ("deployment", "model_path", "autostart")
 ENTRIES = (
     Entry("autostart", "bool", "Configure and activate at start.", read_only=True),
     Entry("exit_on_failure", "bool", "End the process with code 1 when autostart fails.", read_only=True),
-    Entry("model_path", "str", "Dense model that is pruned; empty: the bundled model.", read_only=True),
-    Entry("store", "str", "Directory of the artifact store.", read_only=True),
+    *launch_entries(LAUNCH_ARGUMENTS),
+    Entry("deployment", "str", "Directory of the deployment (`owled deploy`), the one that the driving node drives from; empty: store with model_path as its base.", read_only=True),
+    Entry("model_path", "str", "Dense model that is pruned, where deployment is empty; empty: the bundled model.", read_only=True),
+    Entry("store", "str", "Directory of the deployment where the parameter deployment is empty; made when it is not there.", read_only=True),
     Entry("bag_roots", "str", "Directories that goals may name bags below, separated by colons; empty: none.", read_only=True),
     Entry("gate_file", "str", "Rules of the gate; empty: config/gate.yaml.", read_only=True),
     Entry("method", "str", "Pruning score of goals that name none.", choices=SCORES, read_only=True),
@@ -137,7 +141,7 @@ ENTRIES = (
 
 def read_recalibration_settings(node: Node) -> RecalibrationSettings:
     """Read what recalibration_node needs; raises OwledError for a value that may not be used."""
-    return RecalibrationSettings(**read_values(node, ENTRIES))
+    return RecalibrationSettings(**with_launch_arguments(read_values(node, ENTRIES), ENTRIES, LAUNCH_ARGUMENTS))
 
 
 def cores_of(text: str) -> tuple[int, ...]:

@@ -83,6 +83,13 @@ ACTION = Topic(
 SCENE = Topic(
     "~/output/scene", "owled_ros/SceneDescription", "out", "reliable, depth 1", "what is to be seen, at its own rate"
 )
+MODEL = Topic(
+    "~/output/model",
+    "owled_ros/DrivingModel",
+    "out",
+    "reliable, latched, depth 1",
+    "what drives now, since when and why; the only truth about it",
+)
 DEBUG_IMAGE = Topic(
     "~/debug/image", "sensor_msgs/Image", "out", "best effort, depth 1", "overlay, drawn only when subscribed"
 )
@@ -127,6 +134,13 @@ LOAD_MODEL = Topic(
     "",
     "load a model beside the running one, switch between two frames",
 )
+SWITCH_MODEL = Topic(
+    "~/switch_model",
+    "owled_ros/SwitchModel",
+    "service",
+    "",
+    "the same in two steps, prepare and commit, for whoever changes the deployment",
+)
 ASK = Topic("~/ask", "owled_ros/AskQuestion", "service", "", "ask about the newest image; driving goes first")
 
 DRIVING_TOPICS = (
@@ -141,6 +155,7 @@ DRIVING_TOPICS = (
     SCENE,
     WITHHELD,
     WITHHELD_ACTION,
+    MODEL,
     DEBUG_IMAGE,
     DEBUG_COMPRESSED,
     DEBUG_PATH,
@@ -149,5 +164,6 @@ DRIVING_TOPICS = (
     PROCESSING_TIME,
     DIAGNOSTICS,
     LOAD_MODEL,
+    SWITCH_MODEL,
     ASK,
 )

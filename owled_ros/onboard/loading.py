@@ -58,7 +58,17 @@ class LoadJob:
         self.problem = ""
         self.finished = threading.Event()
         self._work, self._done = work, done
+        self._forgotten = False
+        self._lock = threading.Lock()
         threading.Thread(target=self._run, name="loading", daemon=True).start()
+
+    def forget(self) -> None:
+        """Free the engine, now or when it comes: nobody waits for it any more."""
+        with self._lock:
+            self._forgotten = True
+            left, self.engine = self.engine, None
+        if left is not None:
+            left.close()
 
     def _run(self) -> None:
         try:
@@ -67,6 +77,10 @@ class LoadJob:
             self.problem = str(error)
         except Exception as error:  # a damaged model can raise anything; its words are what the user needs
             self.problem = f"{type(error).__name__}: {error}"
+        with self._lock:
+            left, self.engine = (self.engine, None) if self._forgotten else (None, self.engine)
+        if left is not None:
+            left.close()
         self.finished.set()
         if self._done is not None:
             self._done(self.engine, self.problem)

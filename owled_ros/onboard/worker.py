@@ -63,7 +63,9 @@ class Worker:
         self._on_outcome, self._on_scene = on_outcome, on_scene
         self._questions: deque[Question] = deque()
         self._asking = threading.Lock()  # the executor's thread appends while the inference thread takes away
-        self._next_engine: tuple[Engine, Callable[[], None]] | None = None
+        self._next_engine: tuple[Engine, Callable[[bool], None]] | None = None
+        self._ended = False  # the thread has done its last work
+        self._handing = threading.Lock()  # an engine is handed over, or the thread ends
         self._last: Outcome | None = None  # of the image that the engine has seen last
         self._described: Outcome | None = None
         self._described_at = -1e9
@@ -111,9 +113,18 @@ class Worker:
         self.ladder.views.follow(needs_of(self.ladder.engine), needs)
         return needs
 
-    def exchange(self, engine: Engine, done: Callable[[], None]) -> None:
-        """Switch to another engine between two images; the old one is closed, then `done` is called."""
-        self._next_engine = (engine, done)
+    def exchange(self, engine: Engine, done: Callable[[bool], None]) -> None:
+        """Switch to another engine between two images; the old one is closed, then `done` hears True.
+
+        Where the thread has ended, or ends before, the engine is closed and `done` hears False.
+        """
+        with self._handing:
+            ended = self._ended
+            if not ended:
+                self._next_engine = (engine, done)
+        if ended:
+            engine.close()
+            done(False)
         self.slot.wake()
 
     def _run(self) -> None:
@@ -127,6 +138,12 @@ class Worker:
             except Exception:  # a fault of ours: say it and go on with the next image
                 logger.exception("the inference thread failed on an image")
         self.ladder.views.close()
+        with self._handing:
+            self._ended = True
+            left, self._next_engine = self._next_engine, None
+        if left is not None:
+            left[0].close()
+            left[1](False)
         for question in self._waiting():
             question.done(None, "the node stops", 0, ModelIdentity(""))
         if self.ladder.engine is not None:
@@ -137,15 +154,17 @@ class Worker:
         return bool(self._questions) or self._due_since is not None
 
     def _switch(self) -> None:
-        if self._next_engine is None:
+        with self._handing:
+            handed, self._next_engine = self._next_engine, None
+        if handed is None:
             return
-        (engine, done), self._next_engine = self._next_engine, None
+        engine, done = handed
         old, self.ladder.engine = self.ladder.engine, engine
         self.ladder.prefix = self._last = None
         self.ladder.last_error = ""
         if old is not None:
             old.close()
-        done()
+        done(True)
 
     def _act(self, arrival: Arrival) -> None:
         outcome = self.ladder.climb(arrival, self._limits())

@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from owled_ros.deployment.store import Driver, Retention, Store, SwitchCancelledError, Version
 from owled_ros.errors import OwledError
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
 from owled_ros.recalibration.request import Request
-from owled_ros.recalibration.store import Load, Retention, Store, Version
 
 POLL_S = 0.05
 REAP_S = 10.0
@@ -89,14 +89,14 @@ def run_job(
     progress: Callable[[JobProgress], None] = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
     pacer: Pacer | None = None,
-    load: Load | None = None,
+    driver: Driver | None = None,
 ) -> Outcome:
     """Recalibrate; `request.work` is replaced by a directory of the store.
 
     Args:
         cancelled: asked every POLL_S.
         pacer: stops and continues the child; None never does.
-        load: makes the driving node load a promoted version before the store switches to it.
+        driver: prepares a promoted version before the store switches to it, and commits after.
 
     Raises JobCancelledError, or OwledError with the child's own message, when no candidate came out.
     """
@@ -109,7 +109,7 @@ def run_job(
         result = _run_child(replace(request, work=work, running=running), plan, watch)
         watch.tell("promoting", 0, 1, "filing the candidate")
         version = store.add(Path(result["candidate"]))
-        promoted, message = _promote(store, version, result["verdict"], plan.promote, load)
+        promoted, message = _promote(store, version, result["verdict"], plan.promote, driver)
         for removed in store.retain(plan.retention, protect=(version.artifact_id,)):
             logger.info("version %s was deleted to keep the store within its limits", removed)
     watch.tell("promoting", 1, 1, message)
@@ -118,14 +118,18 @@ def run_job(
 
 
 def _promote(
-    store: Store, version: Version, verdict: dict[str, Any], wanted: bool, load: Load | None
+    store: Store, version: Version, verdict: dict[str, Any], wanted: bool, driver: Driver | None
 ) -> tuple[bool, str]:
     if not verdict["passed"]:
         return False, f"the gate refused candidate {version.artifact_id}: {'; '.join(verdict['reasons'])}"
     if not wanted:
         return False, f"candidate {version.artifact_id} passed the gate; promote it when you want it to drive"
     try:
-        store.promote(version.path.name, load=load)
+        store.promote(version.path.name, driver=driver)
+    except SwitchCancelledError as error:
+        raise JobCancelledError(
+            f"the recalibration was cancelled; candidate {version.artifact_id} is kept, what drives is unchanged"
+        ) from error
     except OwledError as error:
         logger.error("candidate %s passed the gate but was not promoted: %s", version.artifact_id, error)
         return False, f"candidate {version.artifact_id} passed the gate but was not promoted: {error}"

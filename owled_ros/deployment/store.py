@@ -1,28 +1,30 @@
 """Versioned artifacts and which of them is current, whole at every moment, also after a power cut. Needs POSIX.
 
     <root>/artifacts/000012-<artifact id>/   finished artifacts, numbered in the order of their arrival
-    <root>/current -> artifacts/000012-...    the one truth about what drives; absent: nothing was promoted yet
+    <root>/current -> artifacts/000012-...    what is to drive; absent: the base model, nothing was promoted yet
     <root>/history.json                       what was promoted before, for the way back
     <root>/work/                              unfinished jobs; whoever holds the job lock may empty it
 
-Everything is written aside, fsynced and renamed. Numbers order the versions, so a wrong clock does no harm.
+Everything is written aside, fsynced and renamed. Numbers order the versions, so a wrong clock does no harm. A switch is
+one rename: what must succeed before it (the driver has the model ready, the history is written) comes before, and nothing
+that follows can undo it. The history may hold more than was promoted: it counts only up to the last entry that is current.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import re
 import shutil
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from owled_ros.deployment.locks import locked
 from owled_ros.errors import OwledError
 from owled_ros.files import ASIDE, fsync_path, fsync_tree, sweep_asides, tree_bytes, write_json
 from owled_ros.models.manifest import Manifest, add_section, artifact_id, read_manifest, verify
@@ -30,12 +32,29 @@ from owled_ros.models.manifest import Manifest, add_section, artifact_id, read_m
 CURRENT, ARTIFACTS, WORK, HISTORY = "current", "artifacts", "work", "history.json"
 FORMAT_VERSION = 1
 LOCK_TIMEOUT_S = 60.0  # a promotion holds the lock while the driving node loads
-LOCK_POLL_S = 0.05
 NAME = re.compile(r"(?P<number>\d{6,})-(?P<id>[0-9a-f]{6,64})")
+MIN_HASH_DIGITS = 6  # of a hash that names a version: less is a slip of the finger
+MAX_HISTORY = 1000  # promotions that are remembered
+MAX_HISTORY_BYTES = 1 << 20
+UNREADABLE = (OwledError, OSError, ValueError, LookupError, TypeError, RecursionError, MemoryError)
 logger = logging.getLogger(__name__)
-Load = Callable[
-    [Path | None], None
-]  # makes the driving node load a directory, None: the dense model; raises OwledError
+
+
+class SwitchCancelledError(OwledError):
+    """A switch was cancelled before it was committed; nothing has changed."""
+
+
+class Driver(Protocol):
+    """Whoever drives from this store, asked in two steps; None stands for the base model."""
+
+    def prepare(self, directory: Path | None) -> None:
+        """Load a directory beside the running model and try it; raises OwledError, then nothing has changed."""
+
+    def commit(self) -> None:
+        """Drive with what was prepared; raises OwledError when the driver cannot be reached."""
+
+    def abort(self) -> None:
+        """Forget what was prepared; never raises."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,11 @@ class Store:
         directory = self.root / ARTIFACTS
         if not directory.is_dir():
             return []
-        current, previous = self._current_name(), self._previous_name()
+        try:
+            current, previous = self._current_name(), self._previous_name()
+        except OwledError as error:  # the list is what an operator needs to mend it
+            logger.warning("%s", error)
+            current = previous = None
         names = [path.name for path in directory.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
         return [self._version(name, current, previous) for name in sorted(names, key=_number, reverse=True)]
 
@@ -112,11 +135,15 @@ class Store:
         found = [
             item
             for item in known
-            if identifier and (item.artifact_id.startswith(identifier) or item.path.name == identifier)
+            if item.path.name == identifier
+            or (len(identifier) >= MIN_HASH_DIGITS and item.artifact_id.startswith(identifier))
         ]
         if len(found) != 1:
             listed = ", ".join(item.artifact_id for item in known) or "nothing"
-            raise OwledError(f"{identifier!r} names {len(found)} versions of {self.root}; it holds {listed}")
+            raise OwledError(
+                f"{identifier[:80]!r} names {len(found)} versions of {self.root}; give a full name or at least "
+                f"{MIN_HASH_DIGITS} digits of the hash; it holds {listed}"
+            )
         return found[0]
 
     @contextlib.contextmanager
@@ -126,7 +153,7 @@ class Store:
         What killed jobs left behind is swept first. Raises OwledError while another process recalibrates.
         """
         self.prepare()
-        with _locked(
+        with locked(
             self.root / ".job.lock", 0.0, f"another recalibration is using {self.root}; wait for its end or cancel it"
         ):
             for leftover in (self.root / WORK).iterdir():
@@ -158,13 +185,13 @@ class Store:
                 self._remove(old.path)
             return self.find(name)
 
-    def promote(self, identifier: str, force: bool = False, load: Load | None = None) -> str:
+    def promote(self, identifier: str, force: bool = False, driver: Driver | None = None) -> str:
         """Make a version current; returns the hash of the one before, or an empty string.
 
         Args:
             identifier: short hash or name.
             force: also a version that the gate did not pass.
-            load: called with the directory before the switch; when it raises, nothing is switched.
+            driver: prepares before the switch and commits after it; when it cannot prepare, nothing is switched.
         """
         with self._changing():
             version = self.find(identifier)
@@ -175,10 +202,10 @@ class Store:
             before = self._current_name()
             if before == version.path.name:
                 return _identity(self._previous_name())
-            self._switch(version.path.name, [*self._history(), version.path.name], load)
+            self._switch(version.path.name, [*self._history(), version.path.name][-MAX_HISTORY:], driver)
             return _identity(before)
 
-    def rollback(self, load: Load | None = None) -> str:
+    def rollback(self, driver: Driver | None = None) -> str:
         """Go back to the version that was current before; returns its hash, empty where that is the dense model.
 
         Raises OwledError when nothing was promoted or the version before is damaged; then nothing changes.
@@ -190,7 +217,8 @@ class Store:
             target = history[-2] if len(history) > 1 else None
             if target is not None:
                 verify(self.root / ARTIFACTS / target)
-            self._switch(target, history[:-1], load)
+            self._switch(target, history, driver)
+            self._shorten(history[:-1])
             return _identity(target)
 
     def retain(self, retention: Retention, protect: tuple[str, ...] = ()) -> list[str]:
@@ -214,8 +242,8 @@ class Store:
         manifest, fault = None, ""
         try:
             manifest = read_manifest(path)
-        except OwledError as error:
-            fault = str(error)
+        except UNREADABLE as error:  # whatever lies there, the others are listed
+            fault = str(error) or type(error).__name__
         verdict = (manifest.gate if manifest else None) or {}
         return Version(
             number=_number(name),
@@ -228,7 +256,7 @@ class Store:
             previous=name == previous,
             gated=bool(verdict),
             passed=bool(verdict.get("passed")),
-            fault=fault,
+            fault=fault[:500],
             packed_bytes=int((manifest.packed or {}).get("bytes", 0)) if manifest else 0,
         )
 
@@ -266,43 +294,76 @@ class Store:
         current = self._current_name()
         if current is None:
             return []
-        try:
-            content = json.loads((self.root / HISTORY).read_text())
-            names = [name for name in content["promoted"] if NAME.fullmatch(name)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s cannot be read (%s): the way back ends here", self.root / HISTORY, error)
-            return [current]
+        names = self._written_history()
         if current not in names:
             return [current]
         past = names[: len(names) - names[::-1].index(current)]
         return [name for name in past if name == current or (self.root / ARTIFACTS / name).is_dir()]
 
+    def _written_history(self) -> list[str]:
+        """Return the names in the file, more than were promoted perhaps; none where it cannot be read."""
+        path = self.root / HISTORY
+        try:
+            if path.stat().st_size > MAX_HISTORY_BYTES:
+                raise ValueError("it is too long")
+            promoted = json.loads(path.read_text())["promoted"]
+            return [name for name in promoted[-MAX_HISTORY:] if NAME.fullmatch(name)]
+        except FileNotFoundError:
+            return []
+        except UNREADABLE as error:
+            logger.warning("%s cannot be read (%s): the way back ends here", path, error or type(error).__name__)
+            return []
+
     def _previous_name(self) -> str | None:
         history = self._history()
         return history[-2] if len(history) > 1 else None
 
-    def _switch(self, name: str | None, history: list[str], load: Load | None) -> None:
-        if load is not None:
-            load(None if name is None else self.root / ARTIFACTS / name)
-        content = {"format_version": FORMAT_VERSION, "promoted": history}
+    def _switch(self, name: str | None, history: list[str], driver: Driver | None) -> None:
+        """Prepare, rename, commit; until the rename nothing has changed, and after it nothing can fail."""
+        if driver is not None:
+            driver.prepare(None if name is None else self.root / ARTIFACTS / name)
         try:
+            if history != self._written_history():
+                write_json(self.root / HISTORY, {"format_version": FORMAT_VERSION, "promoted": history})
             if name is None:
                 os.unlink(self.root / CURRENT)
-            elif len(history) > len(self._history()):  # what follows the current one in the history is not read
-                write_json(self.root / HISTORY, content)
-                self._link(name)
             else:
                 self._link(name)
-                write_json(self.root / HISTORY, content)
-            fsync_path(self.root)
         except OSError as error:
+            if driver is not None:
+                driver.abort()
             raise OwledError(f"cannot switch the store {self.root} ({error}); what was current stays so") from error
+        except BaseException:
+            if driver is not None:
+                driver.abort()
+            raise
+        self._settle(driver)
+
+    def _settle(self, driver: Driver | None) -> None:
+        """Do what follows the rename; what fails here is said and changes nothing."""
+        with contextlib.suppress(OSError):  # the name has moved; a power cut may still take it back, whole
+            fsync_path(self.root)
+        if driver is not None:
+            try:
+                driver.commit()
+            except OwledError as error:
+                logger.error("the store has switched, the driving node has not confirmed it yet: %s", error)
+
+    def _shorten(self, history: list[str]) -> None:
+        """Cut the history after a rollback; a longer one is understood too, as long as it is cut before the next."""
+        try:
+            write_json(self.root / HISTORY, {"format_version": FORMAT_VERSION, "promoted": history})
+        except OSError as error:
+            logger.warning("%s was not shortened (%s); the next change does it", self.root / HISTORY, error)
 
     def _link(self, name: str) -> None:
         aside = self.root / f".{CURRENT}{ASIDE}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         os.symlink(f"{ARTIFACTS}/{name}", aside)
-        os.replace(aside, self.root / CURRENT)
-        fsync_path(self.root)
+        try:
+            os.replace(aside, self.root / CURRENT)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
     def _remove(self, path: Path) -> None:
         """Take the name away first, so that nobody finds half a version."""
@@ -315,29 +376,10 @@ class Store:
     def _changing(self) -> Iterator[None]:
         """Hold the store for a short change; leftovers of writers that died are swept first."""
         self.prepare()
-        with _locked(self.root / ".lock", LOCK_TIMEOUT_S, f"another process is changing {self.root}; try again"):
+        with locked(self.root / ".lock", LOCK_TIMEOUT_S, f"another process is changing {self.root}; try again"):
             for directory in (self.root, self.root / ARTIFACTS, *(self.root / ARTIFACTS).glob("[0-9]*-*")):
                 sweep_asides(directory)
             yield
-
-
-@contextlib.contextmanager
-def _locked(path: Path, timeout_s: float, refusal: str) -> Iterator[None]:
-    """Hold an advisory lock; the kernel releases it when the process dies."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    raise OwledError(refusal) from error
-                time.sleep(LOCK_POLL_S)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _number(name: str) -> int:
