@@ -17,7 +17,7 @@ from packaging.version import Version
 TOP = Path(__file__).resolve().parent.parent
 PYPI_NAME = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
 COMES_WITH = {"markupsafe": "jinja2", "backports": "rosbags", "mpl_toolkits": "matplotlib"}
-UNSEEN = {"pillow": "the processors of transformers import it", "rosbags-image": "imported as a part of rosbags"}
+UNSEEN = {"rosbags-image": "imported as a part of rosbags"}
 OPTIONAL = {
     "cv_bridge",
     "ray",

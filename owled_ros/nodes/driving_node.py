@@ -111,7 +111,14 @@ class DrivingNode(ManagedNode):
         self._worker = Worker(ladder, self._limits, self._description, self._on_outcome, self._on_scene)
         self._worker.start()
         self._services_offered = ModelServices(
-            self, self._worker, self._load, lambda: self.settings, self._driven, chosen, self._report_model, self._listen
+            self,
+            self._worker,
+            self._load,
+            lambda: self.settings,
+            self._driven,
+            chosen,
+            self._report_model,
+            self._listen,
         )
         self._driven.drives(job.engine, path, chosen.source, chosen.why, chosen)
         self._report_model(Level.OK, "loaded")

@@ -59,7 +59,7 @@ class ModelServices:
         self._node, self._worker, self._load, self._settings, self._report = node, worker, load, settings, report
         self._driven, self._choice, self._path, self._source = driven, choice, choice.path, choice.source
         self._listen = listen
-        self._listens_for = (needs_of(worker.ladder.engine),)
+        self._listens_for: tuple[InputNeeds, ...] = (needs_of(worker.ladder.engine),)
         self._tried: tuple[str, float] = ("", 0.0)  # what the deployment named and could not be loaded, when
         self.switching = Switching(self._load_beside, worker.exchange, self._switched)
         group = ReentrantCallbackGroup()
@@ -174,10 +174,15 @@ class ModelServices:
         engine = load_and_warm(choice, self._load, self._worker.ladder.frame, settings.memory_reserve_mb)
         before, needs = needs_of(self._worker.ladder.engine), self._worker.expect(engine)
         if needs != before:  # it needs other inputs: they get the time to come
-            self._node.executor.create_task(self._hear, before, needs)
+            self._soon(before, needs)
             time.sleep(min(needs.image_past_s + FIRST_IMAGES_S, MAX_FILLING_S))
         self._report(Level.OK, "another model is ready")
         return engine
+
+    def _soon(self, *needs: InputNeeds) -> None:
+        """Let the executor's thread listen: subscriptions are made where they are served."""
+        if self._node.executor is not None:
+            self._node.executor.create_task(self._hear, *needs)
 
     def _hear(self, *needs: InputNeeds) -> None:
         if needs != self._listens_for:
@@ -196,7 +201,7 @@ class ModelServices:
         else:
             self._source = Source.DEPLOYMENT if named else Source.REQUEST
         self._path = path
-        self._node.executor.create_task(self._hear, needs_of(engine))
+        self._soon(needs_of(engine))
         why = f"asked for by name, request {request_id}" if not path else f"request {request_id}"
         self._driven.drives(engine, path, self._source, why, self._choice)
         self._node.get_logger().info(f"{engine.identity.model_id} drives now ({why})")
