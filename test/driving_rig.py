@@ -29,7 +29,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from owled_ros.msg import Float64Stamped, PredictedAction, SceneDescription
+from owled_ros.msg import Float64Stamped, PredictedAction, PredictedTrajectory, SceneDescription
 from owled_ros.nodes.conversions import stamp_to_time
 
 TEST = Path(__file__).resolve().parent
@@ -117,6 +117,9 @@ class Bench:
         self.executor.add_node(self.node)
         self.actions: list[PredictedAction] = []
         self.scenes: list[SceneDescription] = []
+        self.trajectories: list[PredictedTrajectory] = []
+        self.withheld: list[PredictedTrajectory] = []
+        self.withheld_actions: list[PredictedAction] = []
         self.answers: list[dict[str, Any]] = []
         self.statuses: dict[str, DiagnosticStatus] = {}
         self.images: dict[str, Any] = {}
@@ -124,6 +127,11 @@ class Bench:
         self.odometry = self.node.create_publisher(Odometry, f"{NODE}/input/odometry", BEST_EFFORT)
         self.node.create_subscription(PredictedAction, f"{NODE}/output/action", self.actions.append, 50)
         self.node.create_subscription(SceneDescription, f"{NODE}/output/scene", self.scenes.append, 50)
+        self.node.create_subscription(PredictedTrajectory, f"{NODE}/output/trajectory", self.trajectories.append, 50)
+        self.node.create_subscription(PredictedTrajectory, f"{NODE}/output/withheld", self.withheld.append, 50)
+        self.node.create_subscription(
+            PredictedAction, f"{NODE}/output/withheld_action", self.withheld_actions.append, 50
+        )
         self.latencies: list[Float64Stamped] = []  # [ms]
         self.node.create_subscription(String, f"{NODE}/debug/answer", self._on_answer, 50)
         self.node.create_subscription(Float64Stamped, f"{NODE}/debug/processing_time_ms", self.latencies.append, 50)
@@ -161,13 +169,25 @@ class Bench:
     def now(self) -> int:
         return self.node.get_clock().now().nanoseconds
 
-    def send_ego(self, stamp: int | None = None, speed: float = 8.0, yaw_rate: float = 0.0) -> None:
+    def send_ego(
+        self, stamp: int | None = None, speed: float = 8.0, yaw_rate: float = 0.0, x: float | None = None
+    ) -> None:
+        """Publish odometry; with `x` [m] it has a pose."""
         message = Odometry()
         message.header.stamp = stamp_to_time(self.now() if stamp is None else stamp)
+        message.pose.pose.orientation.w = 0.0 if x is None else 1.0
+        message.pose.pose.position.x = 0.0 if x is None else x
         message.twist.twist.linear.x, message.twist.twist.angular.z = speed, yaw_rate
         self.odometry.publish(message)
 
-    def send_image(self, stamp: int | None = None, size: tuple[int, int] = (64, 48), **fields: Any) -> int:
+    def send_image(
+        self,
+        stamp: int | None = None,
+        size: tuple[int, int] = (64, 48),
+        publisher: Any = None,
+        frame_id: str = "camera",
+        **fields: Any,
+    ) -> int:
         """Publish a grey image; fields override the message's. Returns the stamp."""
         stamp = self.now() if stamp is None else stamp
         width, height = size
@@ -175,8 +195,8 @@ class Bench:
         data = values.pop("data", None)
         message = Image(**values)
         message.data = array.array("B", np.full(3 * width * height, 90, np.uint8).tobytes() if data is None else data)
-        message.header.stamp, message.header.frame_id = stamp_to_time(stamp), "camera"
-        self.image.publish(message)
+        message.header.stamp, message.header.frame_id = stamp_to_time(stamp), frame_id
+        (publisher or self.image).publish(message)
         return stamp
 
     def drive(self, ego: Callable[[], None] | None = None, image: Callable[[], int] | None = None) -> dict[str, Any]:

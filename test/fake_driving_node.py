@@ -6,12 +6,18 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.engine import never
 from owled_ros.driving.frame import Frame
+from owled_ros.driving.needs import CameraNeed, InputNeeds
 from owled_ros.driving.prediction import ActionAnswer, Generation, ModelIdentity, SceneAnswer, judge_action, judge_scene
+from owled_ros.driving.rollout import roll_out
+from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 
 CONTROL = "control.json"
@@ -34,6 +40,9 @@ class FakeEngine:
         self.directory = directory
         self.seen = 0
         self.identity = ModelIdentity(f"{directory.name}@fake")
+        needs = self.control().get("needs")
+        if needs is not None:  # a model with a driving profile
+            self.profile = SimpleNamespace(needs=input_needs(**needs), confidence=Calibration())
 
     def control(self) -> dict[str, Any]:
         return json.loads((self.directory / CONTROL).read_text())
@@ -50,9 +59,17 @@ class FakeEngine:
 
     def act(self, prefix: Frame) -> ActionAnswer:
         control = self.control()
-        return judge_action(
-            Generation(control.get("text", GOOD), control.get("complete", True), control.get("confidence", 0.9), 8, 0.0)
+        text, complete, confidence = (
+            control.get("text", GOOD),
+            control.get("complete", True),
+            control.get("confidence", 0.9),
         )
+        shown = [f"{view.camera} {round((prefix.stamp - view.stamp) / 1e9, 1)}" for view in prefix.views]
+        reasoning = "; ".join([*shown, *(f"{state.pose.x:.1f}" for state in prefix.past if state.pose is not None)])
+        answer = judge_action(Generation(text, complete, confidence, 8, 0.0, reasoning=reasoning))
+        if answer.action is None:
+            return answer
+        return replace(answer, trajectory=roll_out(answer.action, prefix.ego.speed, VehicleParameters()))
 
     def describe(self, prefix: Frame, cancelled: Callable[[], bool] = never) -> SceneAnswer | None:
         if not self._wait(self.control().get("scene_delay_s", 0.0), cancelled):
@@ -75,6 +92,12 @@ class FakeEngine:
                 return False
             time.sleep(0.005)
         return not cancelled()
+
+
+def input_needs(cameras: list[str], images: list[float], ego: list[float] | None = None, **flags: bool) -> InputNeeds:
+    """Make needs of what a control file holds."""
+    budgets = tuple(CameraNeed(name, 2_000, 500) for name in cameras)
+    return InputNeeds(budgets, tuple(images), tuple(ego or ()), **flags)
 
 
 def load_fake(path: str, *, device: str, dtype: str, threads: int, runtime: str) -> FakeEngine:

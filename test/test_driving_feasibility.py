@@ -157,4 +157,4 @@ def test_places_lie_where_speed_and_heading_lead():
     values = from_waypoints(STRAIGHT, 0.5, 10.0).values.copy()
     values[4:, 2] += 3.0  # a jump to the left that no heading tells of
     words = problem_of(Trajectory(values), EgoState(0, 10.0), VEHICLE)
-    assert words == "distance from where speed and heading lead is 3 m at 2 s; the limit is 1.25 m"
+    assert words == "distance from where speed and heading lead is 3 m at 2 s; the limit is 0.65 m"

@@ -101,3 +101,10 @@ def test_steps_are_put_end_to_end():
 def test_steps_come_back(steps):
     driven = from_steps(np.array(steps), 0.5, 8.0)
     assert steps_of(driven, 0.5, len(steps)) == pytest.approx(np.array(steps), abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)), min_size=1, max_size=10), st.floats(0.0, 40.0))
+def test_any_places_give_finite_numbers(points, speed):
+    driven = from_waypoints(np.array(points), 0.5, speed)
+    assert np.isfinite(driven.values).all()
+    assert driven.values[:, :3].tolist()[0] == [0.0, 0.0, 0.0]

@@ -104,6 +104,22 @@ def test_a_candidate_that_is_worse_is_kept_but_never_promoted(bench: Bench) -> N
     bench.assert_sound("old")
 
 
+def test_a_candidate_that_was_compared_with_a_former_version_is_not_promoted(bench: Bench) -> None:
+    promote_something(bench)
+    with bench.store.job() as work:
+        other = bench.store.add(make_artifact(work / "candidate", "other"))
+
+    def promote_other(progress: JobProgress) -> None:
+        if progress.stage == "gating" and bench.store.current() != other.path:
+            bench.store.promote(other.artifact_id)
+
+    outcome = run_job(bench.request(), bench.store, bench.plan(), promote_other)
+    assert outcome.verdict["passed"]
+    assert not outcome.promoted
+    assert "not current any more" in outcome.message
+    assert bench.store.current() == other.path
+
+
 def test_a_candidate_that_the_driving_node_cannot_load_is_not_promoted(bench: Bench) -> None:
     promote_something(bench)
     outcome = bench.run(driver=FakeCar(refuses="not enough memory for two models"))

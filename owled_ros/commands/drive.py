@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from owled_ros.scenes.player import Driver
 
 LAST_SEED = 1_000_000  # larger seeds belong to training
+EXIT_INTERRUPTED = 130
 COLUMNS = {
     "finished": "finished",
     "collision": "crashed",
@@ -41,52 +42,70 @@ def drive(
         -1.0, help="Withhold actions of lower confidence; negative: what the model recommends."
     ),
     alone: bool = typer.Option(False, help="Do not drive the routes with the expert and at constant speed too."),
-    json_file: str = typer.Option("", "--json", help="Write every route and the table to this file."),
+    json_file: str = typer.Option(
+        "", "--json", help="Keep every route and the table in this file; a stopped run goes on there."
+    ),
 ) -> None:
     """Drive in closed loop and count what happens: routes finished, collisions, red lights run, road left.
 
     The world waits for the driver, so this measures what a driver knows and not how fast it answers. An action that is
     withheld is replaced by comfortable braking (-2.5 m/s2) with the last tire angle; a route that never ends times out.
+    Every route is told when it ends. With --json it is kept at once: the same command goes on where it was stopped or killed.
     """
     from owled_ros.errors import OwledError
     from owled_ros.progress import track
     from owled_ros.scenes.camera import Camera
-    from owled_ros.scenes.closed_loop import drive_route, standing_of
+    from owled_ros.scenes.closed_loop import drive_route
+    from owled_ros.scenes.drive_log import DriveLog
 
     if seed + routes > LAST_SEED:
         raise OwledError(
             f"worlds {seed} to {seed + routes - 1} reach into the training seeds; expected all below {LAST_SEED}"
         )
     camera = Camera().resized(width, height)
-    table: dict[str, tuple[Standing, list[Route]]] = {}
-    for name, driver in _drivers(policy, floor, alone).items():
-        driven = [
-            drive_route(number, driver, camera, 1.0 / rate_hz)
-            for number in track(range(seed, seed + routes), f"driving: {name}")
-        ]
-        table[name] = (standing_of(driven), driven)
-    _show(table)
-    if json_file:
-        _write(
-            Path(json_file),
-            table,
-            {"seed": seed, "routes": routes, "rate_hz": rate_hz, "width": width, "height": height},
-        )
+    drivers, identity = _drivers(policy, floor, alone)
+    log = DriveLog(
+        Path(json_file) if json_file else None,
+        {"policy": policy, "model": identity, "seed": seed, "routes": routes, "rate_hz": rate_hz, "width": width,
+         "height": height, "floor": floor, "alone": alone},
+    )  # fmt: skip
+    if log.routes:
+        typer.echo(f"{json_file}: going on after {log.count} routes")
+    stopped = False
+    try:
+        for name, driver in drivers.items():
+            for number in track(range(seed, seed + routes), f"driving: {name}"):
+                if log.known(name, number) is None:
+                    route = drive_route(number, driver, camera, 1.0 / rate_hz)
+                    log.add(name, route)
+                    _say(name, route)
+        log.finish()
+    except KeyboardInterrupt:
+        stopped = True
+    if log.routes:
+        _show(log.table())
+    if stopped:
+        kept = f"; the same command goes on after {log.count} routes" if json_file else "; --json FILE would keep them"
+        typer.echo(f"stopped after {log.count} of {routes * len(drivers)} routes{kept}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _drivers(policy: str, floor: float, alone: bool) -> dict[str, Driver]:
+def _drivers(policy: str, floor: float, alone: bool) -> tuple[dict[str, Driver], str]:
+    """Return the drivers by name, and which weights drive; empty without a model."""
     from owled_ros.scenes.player import constant_driver, driver_of, expert_driver
 
     known: dict[str, Driver] = {"expert": expert_driver, "constant": constant_driver}
+    identity = ""
     if policy in known:
         chosen: dict[str, Driver] = {policy: known[policy]}
     else:
-        chosen = {policy: driver_of(_model_policy(policy, floor))}
-    return chosen if alone else {**chosen, **known}
+        answer, identity = _model_policy(policy, floor)
+        chosen = {policy: driver_of(answer)}
+    return (chosen if alone else {**chosen, **known}), identity
 
 
-def _model_policy(policy: str, floor: float) -> Any:
-    """Load a model and return what it does with an image and the ego state."""
+def _model_policy(policy: str, floor: float) -> tuple[Any, str]:
+    """Load a model and return what it does with an image and the ego state, and its identity."""
     import numpy as np
 
     from owled_ros.driving.answer import Action
@@ -102,7 +121,14 @@ def _model_policy(policy: str, floor: float) -> Any:
     def answer(image: np.ndarray, ego: EgoState) -> Action | None:
         return withhold_below(engine.act(engine.see(Frame(image, ego.stamp, ego))), least).action
 
-    return answer
+    return answer, f"{engine.identity.model_id} {engine.identity.artifact_id}".strip()
+
+
+def _say(name: str, route: Route) -> None:
+    """Tell how a route ended, at once: a killed run has said what it did."""
+    typer.echo(
+        f"{name}, world {route.seed}: {route.outcome.value} at {route.progress:.0%} after {route.seconds:.0f} s {route.detail}"
+    )
 
 
 def _show(table: dict[str, tuple[Standing, list[Route]]]) -> None:
@@ -111,31 +137,10 @@ def _show(table: dict[str, tuple[Standing, list[Route]]]) -> None:
 
     console = Console(highlight=False)
     view = Table(box=None, pad_edge=False)
-    view.add_column("driver")
+    view.add_column("driver", overflow="fold")
     for heading in (*COLUMNS.values(), "speed"):
-        view.add_column(heading, justify="right", no_wrap=True)
+        view.add_column(heading, justify="right")
     for name, (standing, _) in table.items():
         shares = [f"{getattr(standing, column):.0%}" for column in COLUMNS]
         view.add_row(name, *shares, f"{standing.mean_speed:.1f} m/s")
     console.print(view)
-    first = next(iter(table))
-    for route in table[first][1]:
-        if route.outcome.value != "finished":
-            console.print(
-                f"[dim]{first}, world {route.seed}: {route.outcome.value} at {route.progress:.0%} {route.detail}[/]"
-            )
-
-
-def _write(path: Path, table: dict[str, tuple[Standing, list[Route]]], settings: dict[str, Any]) -> None:
-    from dataclasses import asdict
-
-    from owled_ros.files import write_json
-
-    drivers = {
-        name: {
-            "standing": asdict(standing),
-            "routes": [{**asdict(route), "outcome": route.outcome.value} for route in driven],
-        }
-        for name, (standing, driven) in table.items()
-    }
-    write_json(path, {"settings": settings, "drivers": drivers})

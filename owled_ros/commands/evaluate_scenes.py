@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+EXIT_INTERRUPTED = 130
+PART_SUFFIX = ".part.jsonl"  # beside --out, while it is not finished
 ROWS = (  # metric, unit, digits
     ("E_car", "cars", 3),
     ("E_ped", "people", 3),
@@ -32,24 +34,46 @@ def evaluate_scenes(
     ),
     scenes: int = typer.Option(500, min=1, help="How many scenes."),
     first_seed: int = typer.Option(0, min=0, help="Seed of the first scene; training seeds are refused."),
-    out: Path | None = typer.Option(None, help="Write all metrics to this JSON file."),
+    out: Path | None = typer.Option(
+        None, help="Write all metrics to this JSON file; answers are kept beside it, and a stopped run goes on there."
+    ),
 ) -> None:
     """Score a model of the bundled architecture on unseen rendered scenes.
 
     Beside it stand the best constant answer, a blank image and the image of another scene: a model that does not
-    look at the camera shows here.
+    look at the camera shows here. What was answered is told after every batch; with --out it is kept at once.
     """
     from rich.console import Console
 
-    from owled_ros.evaluation.rendered import summarise_conditions
+    from owled_ros.evaluation.rendered import Kept, summarise_conditions, summarise_kept
     from owled_ros.files import write_json
-    from owled_ros.models.driving_model import resolve_model
+    from owled_ros.models.driving_model import identify, resolve_model
     from owled_ros.models.load import load_model
 
     directory = resolve_model(model)
-    results = summarise_conditions(load_model(directory), directory, scenes, first_seed)
-    if out is not None:
+    part = None if out is None else out.with_name(f"{out.name}{PART_SUFFIX}")
+    so_far: Kept = {}
+
+    def told(done: int, kept: Kept) -> None:
+        so_far.update(kept)
+        means = summarise_kept({"camera": kept["camera"]})["camera"]["means"]
+        shown = ", ".join(f"{name} {_shown(means[name], digits)}" for name, _, digits in ROWS[:6])
+        typer.echo(f"{done} of {scenes} scenes: {shown}")
+
+    try:
+        results = summarise_conditions(
+            load_model(directory), directory, scenes, first_seed, part, identify(directory).model_id, told
+        )
+    except KeyboardInterrupt:
+        done = len(so_far.get("camera", {}))
+        if done:
+            Console().print(scene_table(summarise_kept(so_far), done))
+        kept = "the same command goes on there" if part else "--out FILE would keep them"
+        typer.echo(f"stopped after {done} of {scenes} scenes; {kept}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if out is not None and part is not None:
         write_json(out, json.loads(json.dumps(results)))
+        part.unlink(missing_ok=True)
     Console().print(scene_table(results, scenes))
 
 

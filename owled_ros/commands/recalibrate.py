@@ -344,6 +344,8 @@ def _show_rules(verdict: dict[str, Any]) -> None:
         table.add_column(heading, overflow="fold")
     for rule in verdict["rules"]:
         word = "[dim]no data[/]" if rule["skipped"] else "[green]holds[/]" if rule["passed"] else "[bold red]fails[/]"
+        if rule.get("clips_needed"):
+            word = "[yellow]too short[/]"  # not enough was recorded to tell
         against = f"{rule['against']} {_number(rule['other'])}" if rule["against"] else ""
         limit = f"{rule['kind'].replace('_', ' ')} {_number(rule['limit'])}"
         table.add_row(rule["name"].replace("_", " "), _number(rule["candidate"]), against, limit, rule["unit"], word)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from owled_ros.driving.conversation import IMAGE, AnswerLimits, Conversation, Turn
-from owled_ros.driving.ego import NANOSECONDS
+from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose
 from owled_ros.driving.ego_words import history_text, motion_values, written
 from owled_ros.driving.frame import Frame, View
 from owled_ros.driving.image_budget import prepared
@@ -21,6 +21,7 @@ from owled_ros.driving.profile_parts import Call, Camera, Command, Number
 from owled_ros.driving.templates import Part, Value, fill, fill_parts
 from owled_ros.errors import OwledError
 
+MADE_UP_SHAPE, MADE_UP_GREY = (192, 256, 3), 127
 MAX_FOREIGN = 2000  # characters of a command's own text
 Clean = Callable[[str], str]  # makes special tokens harmless in a text that is not the profile's own
 
@@ -67,6 +68,40 @@ def images(profile: DrivingProfile, frame: Frame) -> tuple[np.ndarray, ...]:
 def main_image(profile: DrivingProfile, frame: Frame) -> np.ndarray:
     """Prepare the newest image of the main camera: what familiarity looks at."""
     return prepared(frame.image, profile.main)
+
+
+def made_up_frame(
+    profile: DrivingProfile,
+    shown: Sequence[np.ndarray] = (),
+    ego: EgoState | None = None,
+    command: NavigationCommand | None = None,
+) -> Frame:
+    """Make a frame that has all that a profile asks for: straight on until now; for warm-ups and for trying a profile.
+
+    Args:
+        shown: one image for everything, or one per image of the prompt, in its order; none: grey.
+    """
+    count, needs = profile.images.count, profile.needs
+    total = len(profile.cameras) * count
+    given = list(shown) or [np.full(MADE_UP_SHAPE, MADE_UP_GREY, np.uint8)]
+    if len(given) not in (1, total):
+        raise OwledError(f"{len(given)} images for a profile that shows {total}; give one, or {total} in prompt order")
+    given = given * total if len(given) == 1 else given
+    ego = ego or EgoState(0, 5.0, 0.0, 0.0)
+    views = []
+    for place, camera in enumerate(profile.cameras):
+        for step, age in enumerate(needs.image_offsets_s):
+            by_time = profile.images.order == "by_time"
+            number = step * len(profile.cameras) + place if by_time else place * count + step
+            views.append(View(camera.name, given[number], ego.stamp - round(age * NANOSECONDS)))
+    main = next(view.image for view in reversed(views) if view.camera == profile.main.name)
+    past = tuple(
+        EgoState(ego.stamp - round(age * NANOSECONDS), ego.speed, 0.0, 0.0, Pose(-ego.speed * age, 0.0, 0.0))
+        for age in needs.ego_offsets_s
+    )
+    if command is None and profile.command is not None:
+        command = NavigationCommand(CommandKind[next(iter(profile.command.words)).upper()])
+    return Frame(main, ego.stamp, ego, views=tuple(views), past=past, command=command)
 
 
 def prepared_views(profile: DrivingProfile, camera: Camera, frame: Frame) -> tuple[np.ndarray, ...]:

@@ -26,8 +26,8 @@ BACKWARDS = 0.3  # [m/s] backwards that standing with rounded places can look li
 SPEED_SLACK = 2.0 * ROUNDING_M / MIN_TIME_S  # [m/s]
 ACCELERATION_SLACK = 2.5 * ROUNDING_M / MIN_TIME_S**2  # [m/s2], 4 half widths over the square of the step, and curves
 JERK_SLACK = 4.5 * ROUNDING_M / MIN_TIME_S**3  # [m/s3], 8 half widths over its cube, and curves
-STEP_M = 0.5  # [m] that a place may lie off where speed and heading lead, added to STEP_SHARE
-STEP_SHARE = 0.15  # of the step
+STEP_M = 0.35  # [m] that a place may lie off where speed and heading lead, added to STEP_SHARE
+STEP_SHARE = 0.06  # of the step
 SLOW = 1.0  # [m/s], below it a stop may be as hard as it likes and the wheels may turn freely
 DIGITS = 3
 

@@ -1,7 +1,7 @@
 """Draw a prediction on the camera image: texts, action bars, the predicted path, confidence. Needs numpy and cv2.
 
-The path is the kinematic bicycle (driving.vehicle) rolled out with the predicted action and projected through a pinhole
-camera: camera frame z forward, x right, y down; base_link x forward, y left, z up, on the ground below the rear axle.
+The path is the predicted trajectory, projected through a pinhole camera: camera frame z forward, x right, y down; base_link x
+forward, y left, z up, on the ground below the rear axle.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from owled_ros.driving.answer import Action
 from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import ActionAnswer, SceneAnswer
 from owled_ros.driving.rollout import roll_out
+from owled_ros.driving.trajectory import Trajectory
 from owled_ros.driving.vehicle import VehicleParameters, controls_of
 
+PATH_STEP_S = 0.1  # between two points of the drawn path
 PATH_HALF_WIDTH = 0.9  # [m]
+MAX_CHARACTERS = 240  # of an answer
 MIN_DEPTH = 1.0  # [m], points nearer to the camera are not drawn
 MIN_IMAGE_WIDTH = 320  # [px], smaller images are enlarged before drawing
 DESIGN_HEIGHT = 720  # [px], sizes below are for this height
@@ -65,8 +68,10 @@ def draw_overlay(
     vehicle = vehicle or VehicleParameters()
     answer = overlay.answer
     action = answer.action if answer is not None and answer.valid else None
-    if action is not None and overlay.ego is not None and view is not None:
-        _draw_path(canvas, path_pixels(action, overlay.ego, view, vehicle, canvas.shape[1], canvas.shape[0]), action)
+    path = None if answer is None else path_of(answer, overlay.ego, vehicle)
+    if path is not None and view is not None:
+        edges = path_pixels(path, view, canvas.shape[1], canvas.shape[0])
+        _draw_path(canvas, edges, float(path.acceleration[0]))
     _draw_texts(canvas, overlay, scale)
     if action is not None and answer is not None:
         _draw_bars(canvas, action, answer.generation.confidence, vehicle, scale)
@@ -75,12 +80,20 @@ def draw_overlay(
     return canvas
 
 
-def path_pixels(
-    action: Action, ego: EgoState, view: PinholeView, vehicle: VehicleParameters, width: int, height: int
-) -> np.ndarray:
-    """Project the left and right edge of the predicted path; (2, N, 2) float pixels, left first, nearest first."""
+def path_of(answer: ActionAnswer, ego: EgoState | None, vehicle: VehicleParameters) -> Trajectory | None:
+    """Return what the vehicle would drive: the predicted trajectory; its action rolled out where there is nothing but that."""
+    if not answer.valid:
+        return None
+    if answer.trajectory is not None:
+        return answer.trajectory
+    return None if answer.action is None or ego is None else roll_out(answer.action, max(ego.speed, 0.0), vehicle)
+
+
+def path_pixels(trajectory: Trajectory, view: PinholeView, width: int, height: int) -> np.ndarray:
+    """Project the left and right edge of a predicted path; (2, N, 2) float pixels, left first, nearest first."""
     edges: list[tuple[tuple[float, float], tuple[float, float]]] = []
-    for _, x, y, heading, *_ in roll_out(action, max(ego.speed, 0.0), vehicle).values.tolist():
+    times = np.linspace(0.0, trajectory.duration, round(trajectory.duration / PATH_STEP_S) + 1)
+    for _, x, y, heading, *_ in trajectory.sample(times).values.tolist():
         sides = tuple(
             project(
                 x - side * PATH_HALF_WIDTH * math.sin(heading),
@@ -116,12 +129,12 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
 
 
-def _draw_path(canvas: np.ndarray, edges: np.ndarray, action: Action) -> None:
+def _draw_path(canvas: np.ndarray, edges: np.ndarray, acceleration: float) -> None:
     if edges.shape[1] < 2:
         return
     outline = np.concatenate([edges[0], edges[1][::-1]])
     outline = np.clip(outline, -4 * canvas.shape[1], 4 * canvas.shape[1])
-    colour = RED if action.acceleration < -1.5 else AMBER if action.acceleration < -0.5 else GREEN
+    colour = RED if acceleration < -1.5 else AMBER if acceleration < -0.5 else GREEN
     corners = np.round(outline).astype(np.int32)
     x, y, w, h = cv2.boundingRect(corners)
     left, top = max(x, 0), max(y, 0)
@@ -144,7 +157,9 @@ def _draw_texts(canvas: np.ndarray, overlay: Overlay, scale: float) -> None:
     if overlay.ego is not None:
         lines.append((f"speed {overlay.ego.speed:4.1f} m/s   yaw rate {overlay.ego.yaw_rate:+.2f} rad/s", GREY))
     if overlay.answer is not None and overlay.answer.valid:
-        lines.append((overlay.answer.generation.text, WHITE))
+        if overlay.answer.generation.reasoning:
+            lines.append((_cut(overlay.answer.generation.reasoning), GREY))
+        lines.append((_cut(overlay.answer.generation.text), WHITE))
     if overlay.scene is not None:
         colour = WHITE if overlay.scene.valid else AMBER
         lines.extend((part.strip(), colour) for part in overlay.scene.generation.text.split(";") if part.strip())
@@ -159,6 +174,12 @@ def _draw_texts(canvas: np.ndarray, overlay: Overlay, scale: float) -> None:
         _text(
             canvas, text, (round(14 * scale), round(6 * scale) + step * (index + 1) - round(6 * scale)), scale, colour
         )
+
+
+def _cut(text: str) -> str:
+    """Shorten a text that would hide the image, in the middle: how it begins and how it ends says most."""
+    half = MAX_CHARACTERS // 2
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
 
 def _draw_bars(canvas: np.ndarray, action: Action, confidence: float, vehicle: VehicleParameters, scale: float) -> None:

@@ -87,7 +87,7 @@ class DrivingProfile(Part):
     cutting: Cutting = Field(default=Cutting(), description="how the answer is cut out of the text around it")
     scene: Call | None = Field(default=None, description="what is to be seen; null: not asked")
     question: Call = Field(
-        default=Call(name="question", user="{images}{ego} {question}", max_tokens=128), description="a free question"
+        default=Call(name="question", user="{images}{question}", max_tokens=128), description="a free question"
     )
     max_seconds: Seconds | None = Field(default=None, description="for all calls together; later is no answer")
     confidence: Calibration = Calibration()
@@ -262,9 +262,9 @@ class _Version(BaseModel):
 def _need(camera: Camera) -> CameraNeed:
     if camera.size is not None:
         return CameraNeed(camera.name, None, None)
-    return CameraNeed(
-        camera.name, _before_crop(camera.max_pixels, camera), _before_crop(camera.past_max_pixels, camera)
-    )
+    limits = [limit for limit in (camera.max_pixels, camera.past_max_pixels) if limit is not None]
+    past = min(limits, default=None)
+    return CameraNeed(camera.name, _before_crop(camera.max_pixels, camera), _before_crop(past, camera))
 
 
 def _before_crop(pixels: int | None, camera: Camera) -> int | None:

@@ -34,11 +34,13 @@ def from_waypoints(points: np.ndarray, step_s: float, speed: float) -> Trajector
     else:
         heading = _headings(place, lengths, chords)
     progress = _progress(place, heading)
-    driven = np.concatenate([[0.0], np.cumsum(np.abs(progress))])
     speeds, accelerations = _paces(time, progress, speed)
     accelerations[0] = _first_acceleration(time, np.cumsum(progress), speed)
-    curvatures = _curvatures(driven, heading, chords)
-    curvatures[0] = _first_curvature(time, place, driven)
+    curvatures = np.zeros(len(time))
+    if lengths.sum() >= STANDING_M:
+        driven = np.concatenate([[0.0], np.cumsum(np.abs(progress))])
+        curvatures = _curvatures(driven, heading, chords)
+        curvatures[0] = _first_curvature(time, place, driven)
     return Trajectory(np.column_stack([time, place, heading, speeds, accelerations, curvatures]))
 
 
@@ -112,8 +114,6 @@ def _paces(time: np.ndarray, progress: np.ndarray, speed: float) -> tuple[np.nda
 
 
 def _curvatures(driven: np.ndarray, heading: np.ndarray, chords: list[int]) -> np.ndarray:
-    if driven[-1] < STANDING_M:
-        return np.zeros(len(driven))
     ends = np.array(chords)
     knots = np.concatenate([[0.0], 0.5 * (driven[ends[:-1]] + driven[ends[1:]])])
     return _slopes(driven, knots, np.interp(knots, driven, heading))
@@ -129,13 +129,11 @@ def _first_acceleration(time: np.ndarray, way: np.ndarray, speed: float) -> floa
 
 def _first_curvature(time: np.ndarray, place: np.ndarray, driven: np.ndarray) -> float:
     """Fit circles through the vehicle, tangent to its heading, to the first second: curvature 2 y / r^2 (pure pursuit)."""
-    if driven[-1] < STANDING_M:
-        return 0.0
     enough = int(np.searchsorted(driven, min(MIN_CHORD_M, driven[-1]) - TINY))
     near = max(enough, int(np.searchsorted(time, FIRST_S + TINY)) - 1)
     x, y = place[1 : near + 1].T
     squares = x**2 + y**2
-    return float(2.0 * (y * squares).sum() / (squares**2).sum())
+    return float(2.0 * (y * squares).sum() / max((squares**2).sum(), TINY))
 
 
 def _through(at: np.ndarray, knots: np.ndarray, values: np.ndarray) -> np.ndarray:

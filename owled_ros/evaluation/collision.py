@@ -55,14 +55,13 @@ def _collision(record: Record, scenes: tuple[np.ndarray, list[Scene]], vehicle: 
     judged = offsets.until(JUDGED_S) if offsets else None
     if judged is None:
         return math.nan
-    known = True
+    hit = False
     for time, ahead, left in zip(judged.time, judged.longitudinal, judged.lateral, strict=True):
         scene = _scene_at(scenes, record.stamp + round(float(time) * NANOSECONDS))
-        if scene is None:
-            known = False
-        elif abs(left) <= LANE_HALF_WIDTH and any(_hits(ahead, distance) for distance in _in_lane(scene)):
-            return 1.0
-    return 0.0 if known else math.nan
+        if scene is None:  # also after a hit: else only the frames that collide early would be counted
+            return math.nan
+        hit = hit or (abs(left) <= LANE_HALF_WIDTH and any(_hits(ahead, distance) for distance in _in_lane(scene)))
+    return float(hit)
 
 
 def _scene_at(scenes: tuple[np.ndarray, list[Scene]], stamp: int) -> Scene | None:

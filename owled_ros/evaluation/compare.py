@@ -20,7 +20,7 @@ def paired_difference(
     vehicle: VehicleParameters | None = None,
     tolerance: Tolerance | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Compare b with a on the frames that both saw: metric -> a, b, difference b - a, interval_95, frames, verdict.
+    """Compare b with a on the frames that both saw: metric -> a, b, difference b - a, interval_95, frames, clips, verdict.
 
     Only frames where a metric applies to both count for it. The verdict is "better", "worse" (of b; the interval leaves
     out zero), "same" or "unknown" (too few clips). Raises OwledError when no frame was seen by both.
@@ -64,7 +64,8 @@ def action_agreement(
 def _compare(name: str, a: np.ndarray, b: np.ndarray, clips: np.ndarray) -> dict[str, Any]:
     both = np.isfinite(a) & np.isfinite(b)
     if not both.any():
-        return {"a": None, "b": None, "difference": None, "interval_95": None, "frames": 0, "verdict": "unknown"}
+        return {"a": None, "b": None, "difference": None, "interval_95": None, "frames": 0, "clips": 0,
+                "verdict": "unknown"}  # fmt: skip
     difference = np.where(both, b - a, np.nan)
     interval = interval_of_mean(difference, clips)
     return {
@@ -73,6 +74,7 @@ def _compare(name: str, a: np.ndarray, b: np.ndarray, clips: np.ndarray) -> dict
         "difference": float(difference[both].mean()),
         "interval_95": interval,
         "frames": int(both.sum()),
+        "clips": len(np.unique(clips[both])),
         "verdict": _verdict(name, interval),
     }
 

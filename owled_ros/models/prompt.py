@@ -94,6 +94,10 @@ class Prompter:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
+    def image_tokens(self, prompt: Prompt) -> int:
+        """Count the tokens at which image features are put in."""
+        return sum(index in self._image_ids for index in prompt.ids)
+
     def decode(self, ids: Sequence[int], keep_special: bool) -> str:
         """Write tokens as text."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=not keep_special))

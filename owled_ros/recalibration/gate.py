@@ -1,7 +1,8 @@
 """The gate: candidate, running and dense model on the same held-out frames, and the verdict. Needs models and evaluation.
 
 All models answer frame by frame in turn and the order rotates, so that a pause of the machine hits all alike. Answers below
-a model's own confidence floor count as withheld, as they do on the road.
+a model's own confidence floor count as withheld, as they do on the road. Judged are displacement and withheld answers, against what
+drives now and against the dense base; nothing here looks at perplexity, which a pruned model can keep while its paths are lost.
 """
 
 from __future__ import annotations
@@ -9,27 +10,35 @@ from __future__ import annotations
 import datetime
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from owled_ros.bags.frames import Sample, fingerprint
-from owled_ros.driving.prediction import withhold_below
+from owled_ros.driving.prediction import ModelIdentity, withhold_below
 from owled_ros.driving.profile import read_profile
 from owled_ros.errors import OwledError
+from owled_ros.evaluation.bootstrap import CLIP_S, clip_numbers
 from owled_ros.evaluation.compare import action_agreement, paired_difference
 from owled_ros.evaluation.metrics import summarise
 from owled_ros.evaluation.offline import timed_prediction
 from owled_ros.evaluation.record import Record, Truth, make_record
-from owled_ros.models.driving_model import load_engine
+from owled_ros.models.driving_model import SHORT_HASH, load_engine
 from owled_ros.models.weights import weight_files
-from owled_ros.recalibration.gate_rules import GateRules, apply_rules, as_json
+from owled_ros.recalibration.gate_rules import Finding, GateRules, apply_rules, as_json
+from owled_ros.recalibration.noninferiority import Supply
 
-VERDICT_VERSION = 1
+VERDICT_VERSION = 2
 ROLES = ("candidate", "running", "dense")
 LOADS = "candidate_loads"  # the rule that stands before all others
-KEPT_NUMBERS = ("frames", "means", "intervals_95", "answers", "timing", "brake_onset", "comfort", "confidence")
+EVIDENCE = "evidence"  # stands for all rules that lack evidence, in the reasons
+KEPT_NUMBERS = (
+    "frames", "means", "counted_frames", "intervals_95", "answers", "timing", "brake_onset", "comfort", "confidence", "path",
+    "longitudinal_bias_m", "lateral_bias_m", "by_command", "by_speed_mps", "distance_by_time",
+)  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -50,6 +59,9 @@ def judge_candidate(
     device: str = "cpu",
     threads: int = 1,
     step: Callable[[int], None] = lambda done: None,
+    drives: str = "",
+    held_out_s: float = 0.0,
+    held_out_share: float = 1.0,
 ) -> dict[str, Any]:
     """Measure and judge; the verdict is plain JSON without NaN.
 
@@ -57,13 +69,18 @@ def judge_candidate(
         directories: of the roles in ROLES; the same directory is loaded once.
         facts: put into the verdict as they are (drives, gate file).
         step: told the frames done.
+        drives: short hash of what drives the vehicle, as the driving node says it; empty: nobody said.
+        held_out_s: driving time [s] that the held-out drives hold; 0: no more than was judged.
+        held_out_share: of what is recorded that is held out.
 
-    Raises OwledError when the running or the dense model cannot be loaded; a candidate that cannot is refused.
+    Raises OwledError when the running or the dense model cannot be loaded, or is not what drives; a candidate that cannot
+    be loaded is refused.
     """
     engines: dict[Path, Any] = {}
     for role in ("dense", "running"):
         path = directories[role]
         engines[path] = engines.get(path) or load_engine(path, device=device, threads=threads)
+    _check_running(engines[directories["running"]].identity, drives)
     candidate = directories["candidate"]
     try:
         engines[candidate] = load_engine(candidate, device=device, threads=threads)
@@ -87,18 +104,32 @@ def judge_candidate(
     }
     findings = apply_rules(rules, models, comparisons)
     failed = [finding for finding in findings if not finding.passed]
+    clips = len(np.unique(clip_numbers(records[candidate])))
+    supply = Supply(clips, max(clips, int(held_out_s / CLIP_S)), held_out_share, len(records[candidate]))
     return plain_json({
         "format_version": VERDICT_VERSION,
         "judged": _now(),
         "passed": not failed,
         "failed_rules": [finding.name for finding in failed],
-        "reasons": [finding.sentence() for finding in failed],
+        "reasons": reasons_of(failed, supply),
+        "evidence": asdict(supply) | {"minutes_to_record": _minutes(failed, supply)},
         "frames": len(records[candidate]),
         "rules": as_json(findings),
         "models": models,
         "comparisons": comparisons,
         **facts,
     })  # fmt: skip
+
+
+def reasons_of(failed: Sequence[Finding], supply: Supply) -> list[str]:
+    """Say why a candidate is refused: what it did, then what could not be told and what would tell it."""
+    reasons = [finding.sentence() for finding in failed if not finding.inconclusive]
+    unsure = [finding for finding in failed if finding.inconclusive]
+    if unsure:
+        names = ", ".join(finding.name for finding in unsure)
+        advice = supply.advice(max(_clips_for(finding, supply) for finding in unsure))
+        reasons.append(f"{EVIDENCE}: too little to tell for {names}; {advice}")
+    return reasons
 
 
 def refusal(reason: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +146,24 @@ def refusal(reason: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         "comparisons": {},
         **facts,
     })  # fmt: skip
+
+
+def _clips_for(finding: Finding, supply: Supply) -> float:
+    """Return the clips needed in all, where a metric applies to a part of them only."""
+    return finding.clips_needed * supply.clips / finding.clips if finding.clips else finding.clips_needed
+
+
+def _minutes(failed: Sequence[Finding], supply: Supply) -> int:
+    return max((supply.minutes(_clips_for(finding, supply)) for finding in failed if finding.inconclusive), default=0)
+
+
+def _check_running(identity: ModelIdentity, drives: str) -> None:
+    known = {identity.model_id, identity.model_id.rpartition("@")[2], identity.artifact_id} - {""}
+    if drives and not any(name == drives or (len(drives) >= SHORT_HASH and name.startswith(drives)) for name in known):
+        raise OwledError(
+            f"the vehicle is driven by {drives}, but the gate was given {identity.artifact_id or identity.model_id} to compare "
+            "with; give what drives, or let it drive what the store calls current"
+        )
 
 
 def _answers(

@@ -109,7 +109,8 @@ def run_job(
         result = _run_child(replace(request, work=work, running=running), plan, watch)
         watch.tell("promoting", 0, 1, "filing the candidate")
         version = store.add(Path(result["candidate"]))
-        promoted, message = _promote(store, version, result["verdict"], plan.promote, driver)
+        changed = request.running is None and store.current() != running
+        promoted, message = _promote(store, version, result["verdict"], plan.promote, driver, changed)
         for removed in store.retain(plan.retention, protect=(version.artifact_id,)):
             logger.info("version %s was deleted to keep the store within its limits", removed)
     watch.tell("promoting", 1, 1, message)
@@ -118,12 +119,17 @@ def run_job(
 
 
 def _promote(
-    store: Store, version: Version, verdict: dict[str, Any], wanted: bool, driver: Driver | None
+    store: Store, version: Version, verdict: dict[str, Any], wanted: bool, driver: Driver | None, changed: bool
 ) -> tuple[bool, str]:
     if not verdict["passed"]:
         return False, f"the gate refused candidate {version.artifact_id}: {'; '.join(verdict['reasons'])}"
     if not wanted:
         return False, f"candidate {version.artifact_id} passed the gate; promote it when you want it to drive"
+    if changed:
+        return False, (
+            f"candidate {version.artifact_id} passed the gate against a version that is not current any more; judge it again, "
+            "or promote it by hand"
+        )
     try:
         store.promote(version.path.name, driver=driver)
     except SwitchCancelledError as error:

@@ -16,6 +16,7 @@ import numpy as np
 from owled_ros.bags.frames import ReadOptions, Sample
 from owled_ros.bags.selection import read_selected, select_frames, split_by_drive
 from owled_ros.bags.summary import BagSummary, summarise_bag
+from owled_ros.driving.frame import NANOSECONDS
 from owled_ros.errors import OwledError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,18 @@ class Material:
     calibration: tuple[np.ndarray, ...]
     gate: tuple[np.ndarray, ...]
     shared_drive: bool  # the only drive was cut in two
+
+    @property
+    def held_out_s(self) -> float:
+        """Driving time of the drives that judge [s]; of the judging part, where the only drive was cut."""
+        total = 0.0
+        for bag, indices in zip(self.bags, self.gate, strict=True):
+            stamps = bag.frames.stamps[np.isin(bag.frames.index, indices)]
+            numbers = set(bag.frames.drive[np.isin(bag.frames.index, indices)].tolist())
+            whole = sum((drive.end - drive.start) / NANOSECONDS for drive in bag.drives if drive.number in numbers)
+            cut = float(np.ptp(stamps)) / NANOSECONDS if len(stamps) else 0.0
+            total += min(whole, cut) if self.shared_drive else whole
+        return total
 
     def drives(self, chosen: Sequence[np.ndarray]) -> list[str]:
         """Return the digests of the drives that chosen images come from."""

@@ -29,6 +29,7 @@ class Request:
     work: Path  # empty directory on the store's file system
     gate: Path  # rules
     running: Path | None = None  # what drives now; None: the dense model
+    drives: str = ""  # its short hash as the driving node says it; the gate refuses to compare with anything else
     sparsity: float = 0.5
     score: str = "sparsegpt"
     allocation: str = "block0"

@@ -84,6 +84,7 @@ def recalibrate(request: Request, tell: Tell) -> tuple[Path, dict[str, Any]]:
     verdict = judge_candidate(
         {"candidate": candidate, "running": running, "dense": model}, _held_out(material, options), rules, facts,
         request.device, request.threads, lambda done: tell("gating", done, frames, "held-out frames"),
+        request.drives, material.held_out_s, request.gate_share,
     )  # fmt: skip
     add_section(candidate, "gate", verdict)
     return candidate, verdict

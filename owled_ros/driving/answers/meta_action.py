@@ -92,7 +92,7 @@ class MetaActionKind:
 
     def parse(self, raw: RawAnswer, ego: EgoState, vehicle: VehicleParameters) -> Plan | None:
         """Look the two words up and drive what they mean."""
-        match = self._form().fullmatch(_unbracketed(plain(raw.text)))
+        match = self._form().fullmatch(_unbracketed(plain(raw.text).casefold()))
         if not match:
             raise AnswerError(f"answer {shown(raw.text)} is no meta action; expected {self.describe()}")
         speed = _found(self.spec.speed, match["speed"])
@@ -127,7 +127,7 @@ class MetaActionKind:
             rf"(?:{name}(?: plan| action)?\s*[:=]\s*)?(?P<{name}>{'|'.join(_pattern(word) for word in names[name])})"
             for name in (first, second)
         ]
-        return re.compile(r"\s*[,;|\n]\s*".join(clauses) + r"\.?", re.IGNORECASE)
+        return re.compile(r"\s*[,;|\n]\s*".join(clauses) + r"\.?")
 
     def _pairs(self, ego: EgoState, vehicle: VehicleParameters) -> Iterator[tuple[str, str, Plan]]:
         for speed_name, speed in self.spec.speed.items():
@@ -171,7 +171,7 @@ def _unbracketed(line: str) -> str:
 
 
 def _spelt(word: str) -> str:
-    return re.sub(r"[\s_-]+", " ", word.strip().casefold())
+    return re.sub(r"[\s_-]+", " ", word.casefold()).strip()
 
 
 def _pattern(word: str) -> str:

@@ -67,7 +67,7 @@ class PedalsKind:
         controls = controls_of(action.acceleration, action.steering_tire_angle, vehicle)
         places = self.spec.decimals
         return (
-            f"Accelerator pedal {100.0 * controls.throttle:.{places}f}%, brake pedal {100.0 * controls.brake:.{places}f}%, "
+            f"Accelerator pedal {100.0 * controls.throttle + 0.0:.{places}f}%, brake pedal {100.0 * controls.brake + 0.0:.{places}f}%, "
             f"steer {100.0 * abs(controls.steering):.{places}f}% to the {'left' if controls.steering > 0.0 else 'right'}"
         )
 
