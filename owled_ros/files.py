@@ -123,6 +123,22 @@ def replace_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """Put every file below `source` into `target` too, without copying bytes where the file system can; no links are kept.
+
+    A file that is then replaced with write_atomic in one of the two stays as it is in the other.
+    """
+    for root, _, names in os.walk(source):
+        below = target / Path(root).relative_to(source)
+        below.mkdir(exist_ok=True)
+        for name in names:
+            found = (Path(root) / name).resolve(strict=True)
+            try:
+                os.link(found, below / name)
+            except OSError:  # another file system, or one without hard links
+                shutil.copy2(found, below / name)
+
+
 def sweep_asides(directory: Path) -> list[Path]:
     """Remove what killed writers left behind in a directory; returns what was removed."""
     leftovers = [path for path in directory.iterdir() if ASIDE in path.name]

@@ -31,6 +31,7 @@ class Calibration:
     steering_tolerance: Annotated[float, Field(gt=0, le=10)] = 0.03  # [rad]
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0  # recommended confidence floor of this model
     calibrated: bool = False  # fitted on drives; otherwise the score is what the tokens say, and no probability
+    source: Annotated[str, Field(max_length=500)] = ""  # on what it was fitted, for the reader
     displacement_tolerance: Annotated[float, Field(gt=0, le=1000)] = 1.0  # [m], mean over the first 2 s of a trajectory
 
     def apply(self, raw: float) -> float:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,11 @@ import cv2
 import numpy as np
 
 from owled_ros.errors import OwledError
-from owled_ros.files import write_atomic
+from owled_ros.files import read_small_file, write_atomic
 
 FILE_NAME = "familiarity.json"
 FORMAT_VERSION = 1
+MAX_BYTES = 1 << 20
 LUMA_LEVELS, CHROMA_LEVELS, THIRDS = 5, 3, 3
 DIMENSIONS = LUMA_LEVELS * THIRDS * 3 + 2 * CHROMA_LEVELS * 2
 QUIET = 0.05  # grey levels; keeps the logarithm of an empty band finite
@@ -67,11 +69,16 @@ def image_statistics(image: np.ndarray) -> np.ndarray:
     return np.array(values)
 
 
-def fit_familiarity(images: list[np.ndarray]) -> Familiarity:
+def fit_familiarity(images: Iterable[np.ndarray]) -> Familiarity:
     """Fit on images of one size; raises OwledError when there are too few to know the spread."""
-    if len(images) < MIN_IMAGES:
-        raise OwledError(f"{len(images)} images are too few to fit the familiarity; expected at least {MIN_IMAGES}")
-    rows = np.stack([image_statistics(image) for image in images])  # (N, D)
+    return fit_statistics([image_statistics(image) for image in images])
+
+
+def fit_statistics(statistics: Sequence[np.ndarray]) -> Familiarity:
+    """Fit on the statistics of images of one size, N times (D,); raises OwledError when there are too few."""
+    if len(statistics) < MIN_IMAGES:
+        raise OwledError(f"{len(statistics)} images are too few to fit the familiarity; expected at least {MIN_IMAGES}")
+    rows = np.stack(list(statistics))  # (N, D)
     mean = rows.mean(0)
     covariance = np.cov(rows.T)
     covariance += RIDGE * np.trace(covariance) / DIMENSIONS * np.eye(DIMENSIONS)
@@ -98,20 +105,22 @@ def write_familiarity(directory: Path, familiarity: Familiarity) -> None:
 def read_familiarity(directory: Path) -> Familiarity | None:
     """Read `familiarity.json`; None where a model has none."""
     path = directory / FILE_NAME
-    if not path.exists():
+    data = read_small_file(path, MAX_BYTES)
+    if data is None:
         return None
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(data)
         whitening = np.zeros((DIMENSIONS, DIMENSIONS))
         whitening[np.tril_indices(DIMENSIONS)] = values["whitening_lower_triangle"]
         mean = np.array(values["mean"], dtype=np.float64)
         limit, softness = float(values["limit"]), float(values["softness"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise OwledError(
             f"{path} cannot be read ({error}); restore it, or delete it to trust the tokens alone"
         ) from error
     sound = mean.shape == (DIMENSIONS,) and np.isfinite(mean).all() and np.isfinite(whitening).all()
-    if values.get("format_version") != FORMAT_VERSION or not sound or not (limit > 0 and softness > 0):
+    scaled = 0.0 < limit < math.inf and 0.0 < softness < math.inf
+    if values.get("format_version") != FORMAT_VERSION or not sound or not scaled:
         raise OwledError(f"{path} is not of format {FORMAT_VERSION} or holds unusable numbers; restore it")
     return Familiarity(mean, whitening, limit, softness)
 

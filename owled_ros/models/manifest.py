@@ -19,7 +19,8 @@ MANIFEST_NAME = "owled.json"
 FORMAT_VERSION = 1
 ID_LENGTH = 12
 REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".ckpt", ".h5", ".msgpack"}
-LATER_SECTIONS = ("packed", "gate")  # added after pruning; no part of the artifact's identity
+LATER_SECTIONS = ("packed", "gate", "confidence")  # added after pruning; no part of the artifact's identity
+FITTED_FILES = ("driving.json", "familiarity.json")  # that calibration may write anew
 UNIDENTIFIED = ("self_sha256", "timings", "quality", "created", "versions", *LATER_SECTIONS)
 
 
@@ -87,6 +88,7 @@ class Manifest(_Section):
     files: dict[str, FileEntry]
     packed: dict[str, Any] | None = None
     gate: dict[str, Any] | None = None
+    confidence: dict[str, Any] | None = None  # of `owled calibrate`; its `files` replace those of the same name
     self_sha256: str = ""
 
 
@@ -133,7 +135,7 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
 
 
 def add_section(path: Path, name: str, content: dict[str, Any]) -> Manifest:
-    """Add or replace a later section ("packed" or "gate") of a finished artifact's manifest, in one step."""
+    """Add or replace a later section ("packed", "gate" or "confidence") of a finished artifact's manifest, in one step."""
     if name not in LATER_SECTIONS:
         raise OwledError(f"section {name!r} cannot be added to a manifest; known: {', '.join(LATER_SECTIONS)}")
     return write_manifest(path, read_manifest(path).model_copy(update={name: content}))
@@ -184,6 +186,12 @@ def _all_files(manifest: Manifest) -> dict[str, FileEntry]:
             raise OwledError(
                 "the manifest's packed section lacks file, sha256 or bytes: pack the artifact again"
             ) from err
+    if manifest.confidence is not None:
+        try:
+            fitted = dict(manifest.confidence["files"])
+            files |= {name: FileEntry.model_validate(fitted[name]) for name in FITTED_FILES if name in fitted}
+        except (KeyError, TypeError, ValueError) as err:
+            raise OwledError("the manifest's confidence section lacks its files: calibrate the artifact again") from err
     return files
 
 
