@@ -37,6 +37,12 @@ class TextRunner(Protocol):
     def can_keep(self, length: int) -> bool:
         """Tell whether the first `length` tokens of the cache can be kept."""
 
+    def keep_hidden(self) -> None:
+        """Keep the last hidden states from now on; raises OwledError where the runner has none."""
+
+    def hidden(self) -> np.ndarray:
+        """Give the last hidden states (T, C) float32 of all that is in the cache."""
+
     def close(self) -> None:
         """Free everything."""
 

@@ -65,6 +65,7 @@ def load_engine(
     _check_arguments(dtype, threads, runtime)
     import torch
 
+    from owled_ros.driving.asking import made_up_frame
     from owled_ros.driving.confidence import number_neighbours
     from owled_ros.models.chat import Chat
     from owled_ros.models.decoding import Decoding
@@ -91,12 +92,16 @@ def load_engine(
         )
     family, prompter = model.config.model_type, Prompter(processor, model.config)
     decoding = Decoding(model.config, model.generation_config, processor.tokenizer)
+    kind = profile.kind(directory)
     runner, facts = _make_runner(directory, model, device, dtype, threads, runtime)
+    if kind.needs_hidden:
+        runner.keep_hidden()
     chat = Chat(runner, prompter, decoding, number_neighbours(processor.tokenizer.get_vocab()))
-    engine = VlmEngine(chat, profile, identify(directory), facts, read_familiarity(directory))
+    engine = VlmEngine(chat, profile, kind, identify(directory), facts, read_familiarity(directory))
     try:
-        try_out(chat, *engine.usual_conversations(), family, dtype if facts["runtime"] == "torch" else "packed")
-    except OwledError:
+        asked = engine.first_conversation(made_up_frame(profile))
+        try_out(chat, asked, family, dtype if facts["runtime"] == "torch" else "packed")
+    except BaseException:
         engine.close()
         raise
     logger.info("loaded %s: %s", directory, facts)

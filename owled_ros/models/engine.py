@@ -1,6 +1,7 @@
-"""The driving engine: one prefix per frame, the action decoded first, everything else continued from the same prefix.
+"""The driving engine: a frame is read with its first question, its plan decoded first, everything else from the same prefix.
 
-Needs numpy; prompts, cache and decoding are models.chat.
+Needs numpy. What is asked is driving.asking, how an answer becomes a trajectory driving.judging; prompts, cache and decoding are
+models.chat.
 """
 
 from __future__ import annotations
@@ -8,36 +9,38 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
-import numpy as np
-
+from owled_ros.driving import asking
+from owled_ros.driving.answers.kind import AnswerKind
 from owled_ros.driving.conversation import AnswerLimits, Conversation
 from owled_ros.driving.engine import never
 from owled_ros.driving.familiarity import Familiarity
-from owled_ros.driving.frame import MIN_IMAGE_SIDE, EgoState, Frame
+from owled_ros.driving.frame import Frame
+from owled_ros.driving.judging import judge_answer, reads_text
 from owled_ros.driving.prediction import (
     ActionAnswer,
     Generation,
     ModelIdentity,
+    Reason,
     SceneAnswer,
-    judge_action,
     judge_scene,
 )
 from owled_ros.driving.profile import DrivingProfile
+from owled_ros.driving.vehicle import VehicleParameters
+from owled_ros.models.calls import Answered, answer_calls
 from owled_ros.models.chat import Chat, Reply, images_of
-from owled_ros.models.prompt import Prompt, user_turn
+
+NOT_ASKED = "the model's profile has no question about the scene"
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Prefix:
     """A frame that the model has read; valid until the next one."""
 
     frame: Frame
     images: tuple[Any, ...]  # as the processor gets them, in prompt order
-    action: Prompt  # read with the frame
     started: float  # [s], monotonic
     familiarity: float = 1.0  # [0, 1] of the image, see driving.familiarity
 
@@ -49,67 +52,83 @@ class VlmEngine:
         self,
         chat: Chat,
         profile: DrivingProfile,
+        kind: AnswerKind,
         identity: ModelIdentity,
         facts: Mapping[str, Any],
         familiarity: Familiarity | None = None,
     ) -> None:
         self.identity, self.facts, self.profile, self.chat = identity, facts, profile, chat
-        self._familiarity = familiarity
+        self.vehicle = VehicleParameters()  # what trajectories are held against
+        self._kind, self._familiarity = kind, familiarity
+        self._cutting = profile.cutting if reads_text(profile.answer) else None
 
     def see(self, frame: Frame) -> Prefix:
-        """Read the images, the ego sentence and, in the same pass, the action question."""
-        started = time.monotonic()
-        arrays = [self._shrink(image) for image in frame.images]
-        familiarity = 1.0 if self._familiarity is None else self._familiarity.of(self._shrink(frame.image))
-        images = images_of(arrays)
-        prompt = self.chat.prompt(self._conversation(frame, self.profile.action_question), images)
-        self.chat.read(prompt, self.profile.max_action_tokens)
-        return Prefix(frame, images, prompt, started, familiarity)
+        """Read the images and, in the same pass, all of the first call."""
+        started, familiarity = time.monotonic(), 1.0
+        if self._familiarity is not None:
+            familiarity = self._familiarity.of(asking.main_image(self.profile, frame))
+        images = images_of(asking.images(self.profile, frame))
+        call = self.profile.calls[0]
+        self.chat.read(self.chat.prompt(self.first_conversation(frame), images), call.max_tokens)
+        return Prefix(frame, images, started, familiarity)
 
     def act(self, prefix: Prefix) -> ActionAnswer:
-        """Decode the action."""
-        reply = self.chat.reply(prefix.action, AnswerLimits(self.profile.max_action_tokens))
-        assert reply is not None
-        return judge_action(self._generation(prefix, reply))
+        """Ask every call and read the trajectory from the last answer."""
+        answered = answer_calls(self.chat, self.profile, prefix.frame, prefix.images, started=prefix.started)
+        generation = self._last(prefix, answered)
+        if len(answered) < len(self.profile.calls) or not answered[-1].usable:
+            name = self.profile.calls[max(len(answered), 1) - 1].name
+            detail = f"token limit reached before the end of the answer to call {name}"
+            if not answered or answered[-1].usable:
+                name = self.profile.calls[len(answered)].name
+                detail = f"call {name} had no end after {self.profile.max_seconds} s, the limit of the profile"
+            return ActionAnswer(replace(generation, complete=False, confidence=0.0), None, Reason.INCOMPLETE, detail)
+        hidden = self.chat.runner.hidden() if self._kind.needs_hidden else None
+        return judge_answer(generation, self._kind, self._cutting, prefix.frame.ego, self.vehicle, hidden)
 
     def describe(self, prefix: Prefix, cancelled: Callable[[], bool] = never) -> SceneAnswer | None:
         """Decode the scene description."""
-        generation = self._answer(prefix, self.profile.scene_question, self.profile.max_scene_tokens, cancelled)
+        conversation = asking.scene_conversation(self.profile, prefix.frame, self.chat.prompter.harmless)
+        if conversation is None or self.profile.scene is None:
+            return SceneAnswer(Generation("", True, 0.0, 0, 0.0), None, Reason.DECLINED, NOT_ASKED)
+        generation = self._answer(prefix, conversation, asking.limits(self.profile.scene), cancelled)
         return None if generation is None else judge_scene(generation)
 
     def ask(self, prefix: Prefix, question: str, cancelled: Callable[[], bool] = never) -> Generation | None:
         """Decode a free answer."""
-        return self._answer(prefix, self.chat.prompter.harmless(question), self.profile.max_answer_tokens, cancelled)
+        conversation = asking.free_conversation(self.profile, prefix.frame, question, self.chat.prompter.harmless)
+        return self._answer(prefix, conversation, asking.limits(self.profile.question), cancelled)
 
-    def usual_conversations(self) -> tuple[Conversation, Conversation]:
-        """Give the two that are asked about every frame, with a made-up ego state."""
-        frame = Frame(np.full((MIN_IMAGE_SIDE, MIN_IMAGE_SIDE, 3), 127, np.uint8), 0, EgoState(0, 5.0))
-        action, scene = self.profile.action_question, self.profile.scene_question
-        return self._conversation(frame, action), self._conversation(frame, scene)
+    def first_conversation(self, frame: Frame) -> Conversation:
+        """Make the conversation of the first call."""
+        return asking.conversation(self.profile, self.profile.calls[0], frame, None, self.chat.prompter.harmless)
 
     def close(self) -> None:
         """Free the model."""
         self.chat.close()
 
-    def _answer(self, prefix: Prefix, question: str, limit: int, cancelled: Callable[[], bool]) -> Generation | None:
+    def _answer(
+        self, prefix: Prefix, conversation: Conversation, limits: AnswerLimits, cancelled: Callable[[], bool]
+    ) -> Generation | None:
         if cancelled():
             return None
-        prompt = self.chat.prompt(self._conversation(prefix.frame, question), prefix.images)
-        reply = self.chat.reply(prompt, AnswerLimits(limit), cancelled)
+        prompt = self.chat.prompt(conversation, prefix.images if conversation.images else ())
+        reply = self.chat.reply(prompt, limits, cancelled)
         return None if reply is None else self._generation(prefix, reply)
 
-    def _conversation(self, frame: Frame, question: str) -> Conversation:
-        text = f"{self.profile.ego_sentence(frame.ego)}{question}"
-        return Conversation((user_turn(len(frame.images), text),))
+    def _last(self, prefix: Prefix, answered: list[Answered]) -> Generation:
+        """Give the last answer with what was said before it, and what all calls took."""
+        if not answered:
+            return Generation("", False, 0.0, 0, time.monotonic() - prefix.started)
+        replies = [item.reply for item in answered]
+        return replace(
+            self._generation(prefix, replies[-1]),
+            tokens=sum(len(reply.ids) for reply in replies),
+            seconds=sum(reply.seconds for reply in replies),
+            reasoning="\n".join(reply.text.strip() for reply in replies[:-1]),
+        )
 
     def _generation(self, prefix: Prefix, reply: Reply) -> Generation:
         """Confidence = calibrated product of the tokens' probabilities times the image's familiarity."""
         confidence = self.profile.confidence.apply(math.exp(reply.score)) * prefix.familiarity
         return Generation(reply.text.strip(), reply.complete, confidence, len(reply.ids), reply.seconds, reply.ids)
-
-    def _shrink(self, image: np.ndarray) -> np.ndarray:
-        size = self.profile.image_size
-        if size is None or image.shape[1::-1] == size:
-            return image
-        shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

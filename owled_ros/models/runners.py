@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from owled_ros.errors import OwledError
+
 
 class TorchRunner:
     """The stock transformers model with its dynamic cache."""
@@ -29,6 +31,7 @@ class TorchRunner:
         self._ids = torch.empty(1, 0, dtype=torch.long)
         self._state: dict[str, Any] = {}  # what `generate` calls model_kwargs
         self._output: Any = None
+        self._hidden: list[torch.Tensor] | None = None  # (t, C) of the tokens read at one go; None: not kept
 
     def can_keep(self, length: int) -> bool:
         """Tell whether the cache can be cut back to its first tokens."""
@@ -47,6 +50,8 @@ class TorchRunner:
         elif keep < self._length:
             self._cache.crop(keep - self._length)  # a negative count: so many tokens less
             self._floor = 0 if self._all_kept() else keep
+        if self._hidden is not None:
+            self._hidden = [torch.cat(self._hidden)[:keep]] if keep else []
         with torch.inference_mode():
             if self._takes_positions and state.get("position_ids") is None:
                 state["position_ids"] = self._model._prepare_position_ids_for_generation(
@@ -69,9 +74,24 @@ class TorchRunner:
         self._length += 1
         return logits
 
+    def keep_hidden(self) -> None:
+        """Keep the last hidden states of every token that is read."""
+        self._hidden = []
+        self._model.get_decoder().register_forward_hook(self._take_hidden)
+
+    def hidden(self) -> np.ndarray:
+        """Give the last hidden states (T, C) float32 of all that is in the cache."""
+        if self._hidden is None:
+            raise OwledError("hidden states were not kept; call keep_hidden when the model is loaded")
+        return np.asarray(torch.cat(self._hidden).float().cpu().numpy())
+
+    def _take_hidden(self, module: Any, given: Any, output: Any) -> None:
+        assert self._hidden is not None
+        self._hidden.append(output[0][0])  # (t, C), of the tokens read now
+
     def close(self) -> None:
         """Free model and cache."""
-        self._cache = self._output = None
+        self._cache = self._output = self._hidden = None
         self._state = {}
         self._model = torch.nn.Identity()
         if self._device.type == "cuda":

@@ -89,6 +89,14 @@ class SparseRunner:
         assert self._cache is not None
         return self._decoder.step(self._cache, token)
 
+    def keep_hidden(self) -> None:
+        """Refuse: the decoder gives logits only."""
+        raise OwledError("the packed decoder keeps no hidden states, which a trajectory head needs; use runtime torch")
+
+    def hidden(self) -> np.ndarray:
+        """Refuse, as keep_hidden does."""
+        raise OwledError("the packed decoder keeps no hidden states; use runtime torch")
+
     def _emptied(self, tokens: int) -> Cache:
         """Give an empty cache with room for so many tokens, and no more than a step beyond."""
         if self._cache is None or tokens > self._cache.max_tokens:

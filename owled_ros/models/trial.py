@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from owled_ros.driving.conversation import Conversation
+from owled_ros.driving.conversation import IMAGE, Conversation
 from owled_ros.errors import OwledError
 from owled_ros.models.chat import Chat, images_of
 from owled_ros.models.prompt import Prompt
 
 IMAGE_SHAPE = (192, 256, 3)
 TOKENS = 2  # decoded
+WORD = "Well. "
 OWN_GENERATE = ("janus",)  # overrides `generate`, but for text only to ask whether text is wanted
 NEARNESS = {"float32": 1e-3}  # largest difference of logits, in spans of the logits
 COARSE_NEARNESS = 5e-2  # at lower precision
@@ -35,8 +37,8 @@ def refuse_family(model: Any) -> None:
         raise OwledError(f"{family} models cannot be driven: {reason}; choose one that continues a prompt with images")
 
 
-def try_out(chat: Chat, first: Conversation, second: Conversation, family: str, dtype: str) -> None:
-    """Ask two questions about noise; sets `chat.reuses`.
+def try_out(chat: Chat, first: Conversation, family: str, dtype: str) -> None:
+    """Ask what is asked first, and the same with a word before it, about noise; sets `chat.reuses`.
 
     Raises:
         OwledError: The family cannot be driven.
@@ -44,7 +46,7 @@ def try_out(chat: Chat, first: Conversation, second: Conversation, family: str, 
     noise = np.random.default_rng(0).integers(0, 255, IMAGE_SHAPE, np.uint8)
     images = images_of([noise] * first.images)
     try:
-        one, other = chat.prompt(first, images), chat.prompt(second, images)
+        one, other = chat.prompt(first, images), chat.prompt(_varied(first), images)
         logits = chat.read(one, TOKENS)
         for _ in range(TOKENS):
             logits = chat.runner.extend(int(np.argmax(logits)))
@@ -58,6 +60,16 @@ def try_out(chat: Chat, first: Conversation, second: Conversation, family: str, 
     chat.reuses = _reads_alike(chat, one, other, whole, NEARNESS.get(dtype, COARSE_NEARNESS))
     if not chat.reuses:
         logger.info("%s models read the whole prompt again for every question", family)
+
+
+def _varied(conversation: Conversation) -> Conversation:
+    """Say something more behind the last image, or where there is none first of all."""
+    places = [(t, p) for t, turn in enumerate(conversation.turns) for p, part in enumerate(turn.parts) if part is IMAGE]
+    turn, place = places[-1] if places else (len(conversation.turns) - 1, -1)
+    turns = list(conversation.turns)
+    parts = turns[turn].parts
+    turns[turn] = replace(turns[turn], parts=(*parts[: place + 1], WORD, *parts[place + 1 :]))
+    return replace(conversation, turns=tuple(turns))
 
 
 def _reads_alike(chat: Chat, first: Prompt, second: Prompt, whole: np.ndarray, nearness: float) -> bool:
