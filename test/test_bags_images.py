@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rosbags.image import message_to_cvimage
 
-from owled_ros.bags.images import BYTE_ENCODINGS, decode_image
+from owled_ros.bags.image_header import image_size
+from owled_ros.bags.images import BYTE_ENCODINGS, ENCODINGS, decode_image
 from owled_ros.errors import OwledError
 
 GENERATOR = np.random.default_rng(0)
@@ -67,9 +72,98 @@ def test_compressed_images_come_as_rgb(suffix):
     assert np.abs(decode_image(SimpleNamespace(format="x", data=data)).astype(int) - (50, 100, 200)).max() <= 3
 
 
+SUFFIXES = [".png", ".jpg", ".webp", ".bmp", ".tiff"]
+
+
+def encoded(suffix: str, width: int = 53, height: int = 37) -> np.ndarray:
+    image = GENERATOR.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return cv2.imencode(suffix, image)[1].reshape(-1)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_size_is_known_before_anything_is_decoded(suffix, monkeypatch):
+    data = encoded(suffix)
+    assert image_size(data.tobytes()) == (53, 37)
+    assert decode_image(SimpleNamespace(format="x", data=data)).shape == (37, 53, 3)
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(OwledError, match="53x37, 1961 pixels; at most 1960 are decoded"):
+        decode_image(SimpleNamespace(format="x", data=data), 1960)
+
+
+def test_a_png_of_a_few_bytes_that_asks_for_gigabytes_is_refused():
+    data = bytearray(encoded(".png").tobytes())
+    struct.pack_into(">II", data, 16, 1 << 30, 1 << 30)
+    with pytest.raises(OwledError, match="1073741824x1073741824"):
+        decode_image(SimpleNamespace(format="png", data=bytes(data)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_cut_off_image_is_refused_although_the_decoder_would_fill_it_up(suffix, share):
+    data = encoded(suffix)
+    with pytest.raises(OwledError):
+        decode_image(SimpleNamespace(format="x", data=data[: int(share * data.size)]))
+
+
+def test_a_jpeg_may_carry_something_behind_its_end():
+    data = np.concatenate([encoded(".jpg"), np.zeros(100, np.uint8)])
+    assert decode_image(SimpleNamespace(format="jpeg", data=data)).shape == (37, 53, 3)
+
+
+@given(
+    st.sampled_from(SUFFIXES),
+    st.lists(st.tuples(st.integers(0, 4_000), st.integers(0, 255)), max_size=8),
+    st.integers(0, 5_000),
+)
+@settings(max_examples=200, deadline=None)
+def test_damaged_images_are_images_or_are_refused_with_words(suffix, changes, length):
+    data = bytearray(cv2.imencode(suffix, np.full((37, 53, 3), 90, np.uint8))[1].tobytes()[:length])
+    for place, value in changes:
+        if place < len(data):
+            data[place] = value
+    try:
+        image = decode_image(SimpleNamespace(format="x", data=bytes(data)), 100_000)
+    except OwledError:
+        return
+    assert image.shape[0] * image.shape[1] <= 100_000
+
+
+def test_a_row_step_of_gigabytes_costs_no_memory():
+    few = np.arange(6, dtype=np.uint8)
+    tracemalloc.start()
+    try:
+        image = decode_image(raw("rgb8", np.tile(few, 3), 2, 2, 12))
+        with pytest.raises(OwledError, match="with step 4026531840 holds 6 bytes"):
+            decode_image(raw("rgb8", few, 2, 2, 0xF0000000))
+        with pytest.raises(OwledError, match="at least 2x2"):
+            decode_image(raw("rgb8", few, 2, 1, 0xF0000000))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert image.tolist() == [[[0, 1, 2], [3, 4, 5]]] * 2
+
+
+@given(st.sampled_from(ENCODINGS), st.integers(0, 9), st.integers(0, 9), st.integers(0, 40), st.integers(0, 400))
+@settings(max_examples=400, deadline=None)
+def test_raw_images_of_every_size_are_images_or_are_refused_with_words(encoding, width, height, step, size):
+    """Odd sides of nv12, uyvy and yuyv among them: OpenCV raises for these."""
+    try:
+        image = decode_image(raw(encoding, np.zeros(size, np.uint8), width, height, step))
+    except OwledError:
+        return
+    assert image.shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "uyvy", "yuyv"])
+def test_odd_sides_of_shared_colours_are_named(encoding):
+    with pytest.raises(OwledError, match="expected even numbers"):
+        decode_image(raw(encoding, np.zeros(200, np.uint8), 5, 4))
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
+        (raw("rgb8", np.zeros(12, np.uint8), 4_000_000_000, 4_000_000_000, 4_000_000_000), "expected at least"),
         (raw("rgb8", np.zeros(5, np.uint8), 2, 2, 6), "holds 5 bytes"),
         (raw("rgb8", np.zeros(12, np.uint8), 2, 2, 5), "expected at least"),
         (raw("rgb8", np.zeros(0, np.uint8), 0, 0, 0), "0x0"),

@@ -28,6 +28,7 @@ from owled_ros.driving.prediction import (
     judge_action,
     judge_scene,
 )
+from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, is_out_of_memory
 from owled_ros.onboard.loading import ModelChoice, blank_frame, check_memory, fits, load_and_warm, weight_bytes
@@ -47,6 +48,7 @@ class Engine:
     identity = ModelIdentity("m")
 
     profile: Any = None
+    vehicle: Any
 
     def __init__(self, text: str = GOOD, confidence: float = 0.8) -> None:
         self.facts: dict[str, Any] = {}
@@ -391,3 +393,12 @@ def test_a_model_that_answers_nonsense_is_closed_and_refused() -> None:
         load_and_warm(choice, lambda *_, **__: engine, frame, None)
     assert engine.closed
     assert load_and_warm(choice, lambda *_, **__: engine, None, None) is engine, "a grey image proves nothing"
+
+
+def test_an_engine_that_judges_by_the_vehicle_is_told_the_nodes() -> None:
+    engine = Engine()
+    engine.vehicle = VehicleParameters()
+    climbed = ladder(engine)
+    slow = VehicleParameters(max_speed=5.0)
+    assert climbed.climb(arrival(), replace(LIMITS, vehicle=slow)).valid
+    assert engine.vehicle == slow

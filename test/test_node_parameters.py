@@ -79,7 +79,7 @@ def test_schema_takes_the_file_and_refuses_unknown_names_and_ranges(name: str) -
 
 
 def test_units_stand_in_the_names_of_numbers() -> None:
-    units = ("_s", "_hz", "_mb", "_px", "_m", "_rad", "_mps2", "_mps")
+    units = ("_s", "_hz", "_mb", "_px", "_m", "_rad", "_mps2", "_mps", "_mps3", "_radps")
     without = {
         "threads",
         "max_pixels",

@@ -342,6 +342,7 @@ class DrivingNode(ManagedNode):
             settings.view_tolerance_s,
             settings.view_wait_s,
             settings.command_timeout_s,
+            settings.vehicle,
         )
 
     def _description(self) -> tuple[float, float]:

@@ -88,6 +88,10 @@ class DrivingSettings:
     vehicle_max_steering_tire_angle_rad: float
     vehicle_max_acceleration_mps2: float
     vehicle_max_deceleration_mps2: float
+    vehicle_max_speed_mps: float
+    vehicle_max_lateral_acceleration_mps2: float
+    vehicle_max_steering_rate_radps: float
+    vehicle_max_jerk_mps3: float
     camera_horizontal_fov_rad: float
     camera_height_m: float
     camera_pitch_rad: float
@@ -106,6 +110,10 @@ class DrivingSettings:
             self.vehicle_max_steering_tire_angle_rad,
             self.vehicle_max_acceleration_mps2,
             self.vehicle_max_deceleration_mps2,
+            self.vehicle_max_speed_mps,
+            self.vehicle_max_lateral_acceleration_mps2,
+            self.vehicle_max_steering_rate_radps,
+            self.vehicle_max_jerk_mps3,
         )
 
     @property
@@ -160,6 +168,10 @@ ENTRIES = (
     Entry("vehicle.max_steering_tire_angle_rad", "float", "Tire angle of full steering [rad].", 0.01, 1.57),
     Entry("vehicle.max_acceleration_mps2", "float", "Acceleration of full throttle [m/s2].", 0.1, 20.0),
     Entry("vehicle.max_deceleration_mps2", "float", "Deceleration of full brake [m/s2], positive.", 0.1, 20.0),
+    Entry("vehicle.max_speed_mps", "float", "Trajectories that go faster than this [m/s] are withheld.", 0.5, 100.0),
+    Entry("vehicle.max_lateral_acceleration_mps2", "float", "Trajectories with a higher lateral acceleration [m/s2] are withheld.", 0.1, 30.0),
+    Entry("vehicle.max_steering_rate_radps", "float", "Trajectories that turn the wheels faster than this [rad/s] are withheld.", 0.01, 10.0),
+    Entry("vehicle.max_jerk_mps3", "float", "Trajectories with a higher jerk along the path [m/s3] are withheld.", 0.1, 100.0),
     Entry("camera.horizontal_fov_rad", "float", "Horizontal field of view [rad], for the overlay only.", 0.1, 3.0),
     Entry("camera.height_m", "float", "Height of the camera above the ground [m], for the overlay only.", 0.1, 10.0),
     Entry("camera.pitch_rad", "float", "Pitch of the camera [rad], downward positive, for the overlay only.", -0.7, 0.7),

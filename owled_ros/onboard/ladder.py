@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from owled_ros.driving.frame import Frame
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import ActionAnswer, ModelIdentity, Reason, withhold_below
+from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.onboard.motion import EgoMotion
 from owled_ros.onboard.route import Route
 from owled_ros.onboard.views import Arrival, ImageViews
@@ -41,6 +42,7 @@ class Limits:
     view_tolerance_s: float = 0.1  # between the stamp that a view should have and the one it has
     view_wait_s: float = 0.0  # for other cameras whose image is about to come
     command_timeout_s: float = 10.0
+    vehicle: VehicleParameters = field(default_factory=VehicleParameters)  # what trajectories are held against
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,8 @@ class Ladder:
     def _take_model(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
         if self.engine is None:
             raise WithheldError(Reason.MODEL_NOT_READY, "no model is loaded")
+        if getattr(self.engine, "vehicle", limits.vehicle) != limits.vehicle:  # an engine that judges by the vehicle
+            self.engine.vehicle = limits.vehicle  # type: ignore[attr-defined]
         return replace(outcome, identity=self.engine.identity, calibrated=is_calibrated(self.engine))
 
     def _infer(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
