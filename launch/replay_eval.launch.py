@@ -45,6 +45,29 @@ def generate_launch_description():
             default_value="realtime",
             description="realtime: as recorded, late frames are missed; lockstep: every frame waits for its answer",
         ),
+        DeclareLaunchArgument(
+            "messages",
+            default_value="decoded",
+            description="decoded: images and ego states as they are read; recorded: the messages as they were",
+        ),
+        DeclareLaunchArgument(
+            "image_transport",
+            default_value="",
+            description="compressed: with recorded CompressedImage messages; empty: as params_file says, else raw",
+        ),
+        DeclareLaunchArgument(
+            "image_topic",
+            default_value="",
+            description="Camera of the bag; empty: the only one; for several NAME=TOPIC,NAME=TOPIC",
+        ),
+        DeclareLaunchArgument(
+            "ego_topic", default_value="", description="Ego motion of the bag; empty: chosen by type"
+        ),
+        DeclareLaunchArgument(
+            "ego_from",
+            default_value="",
+            description="twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type",
+        ),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
         DeclareLaunchArgument(
             "params_file", default_value=config("driving_node.param.yaml"), description="Parameters of the driving node"
@@ -61,7 +84,12 @@ def generate_launch_description():
     environment = {
         name: EnvironmentVariable(name, default_value=value) for name, value in {**MALLOC, **profiles}.items()
     }  # in the nodes only, and what was exported wins
-    inputs = [("~/input/image", "/camera/image"), ("~/input/odometry", "/ego/odometry")]
+    inputs = [
+        ("~/input/image", "/camera/image"),
+        ("~/input/image/compressed", "/camera/image/compressed"),
+        ("~/input/odometry", "/ego/odometry"),
+    ]
+    topics = {name: text(name) for name in ("image_topic", "ego_topic", "ego_from")}
     level = ["--log-level", LaunchConfiguration("log_level")]
     driver = Node(
         package="owled_ros",
@@ -74,6 +102,7 @@ def generate_launch_description():
             {"use_sim_time": True},
             LaunchConfiguration("params_file"),
             {"launch.params_file": text("params_file"), "launch.model_path": text("model_path")},
+            {"launch.image_transport": text("image_transport")},
         ],
         remappings=inputs,
     )
@@ -86,7 +115,13 @@ def generate_launch_description():
         ros_arguments=level,
         parameters=[
             config("evaluation_node.param.yaml"),
-            {"use_sim_time": True, "bag": text("bag"), "result": text("result"), "scenario": text("scenario")},
+            {
+                "use_sim_time": True,
+                "bag": text("bag"),
+                "result": text("result"),
+                "scenario": text("scenario"),
+                **topics,
+            },
         ],
     )
     player = Node(
@@ -96,7 +131,10 @@ def generate_launch_description():
         output="log",
         additional_env=environment,
         ros_arguments=level,
-        parameters=[config("source_node.param.yaml"), {"source": "bag", "path": text("bag"), "pace": text("pace")}],
+        parameters=[
+            config("source_node.param.yaml"),
+            {"source": "bag", "path": text("bag"), "pace": text("pace"), "messages": text("messages"), **topics},
+        ],
     )
     done = EmitEvent(event=Shutdown(reason="the evaluator has ended; its verdict is the last line of result.jsonl"))
     end = RegisterEventHandler(OnProcessExit(target_action=evaluator, on_exit=[done]))

@@ -62,6 +62,11 @@ def camera_map(text: str, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def named_cameras(text: str) -> tuple[str, ...]:
+    """Return the cameras that "NAME=TOPIC,NAME=TOPIC" names, in order; none for a topic alone."""
+    return tuple(part.partition("=")[0].strip() for part in text.split(",") if "=" in part)
+
+
 def find_cameras(bag: Bag, topics: Sequence[TopicSummary]) -> list[TopicSummary]:
     """List the colour cameras of a bag, each once; raises OwledError that names what is there when there is none."""
     images = [topic for topic in topics if topic.msgtype in IMAGE_TYPES and topic.count]

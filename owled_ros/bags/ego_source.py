@@ -74,6 +74,10 @@ class EgoSource:
             self._yaw_rates.append((stamp, float(message.angular_velocity.z)))
         return []
 
+    def state_of(self, message: Any, stamp: int) -> EgoState:
+        """Convert a twist as it is, unchecked."""
+        return EGO_CONVERTERS[self._topics.ego_type](message, stamp)
+
     def hurry(self) -> list[EgoState]:
         """Return the states that still wait, by what is known so far."""
         waiting = list(self._motion.finish())

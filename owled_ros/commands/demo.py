@@ -27,6 +27,14 @@ def demo(
         None, help="Record camera, odometry, actions and truth into this new rosbag2 directory (mcap)."
     ),
     bag: Path | None = typer.Option(None, help="Take camera and ego motion from this bag instead of the world."),
+    image_topic: str = typer.Option(
+        "", help="Camera of the bag, where it has several; for several NAME=TOPIC,NAME=TOPIC, by the profile's names."
+    ),
+    ego_topic: str = typer.Option("", help="Ego motion of the bag, where it has several."),
+    ego_from: str = typer.Option("", help="twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type."),
+    as_recorded: bool = typer.Option(
+        False, "--as-recorded", help="Play the bag's messages as they were recorded, instead of decoded images."
+    ),
     video: Path | None = typer.Option(None, help="Take the camera from this clip instead of the world."),
     fast: bool = typer.Option(False, "--fast", help="Lockstep: the next image follows the answer, in simulated time."),
     out: Path | None = typer.Option(
@@ -55,12 +63,14 @@ def demo(
     from owled_ros.demo.run import DemoOptions, run_demo
     from owled_ros.errors import OwledError
 
+    if bag is None and (image_topic or ego_topic or ego_from or as_recorded):
+        raise OwledError("--image-topic, --ego-topic, --ego-from and --as-recorded belong to --bag; name one")
     if bag is not None and video is not None:
         raise OwledError("--bag and --video exclude each other; choose one source")
     source, path = ("bag", str(bag)) if bag else ("video", str(video)) if video else ("world", "")
     directory = out or Path("demo_output") / datetime.now().strftime("%Y%m%d-%H%M%S")
     options = DemoOptions(
-        out=directory, source=source, path=path, model=model, routes=routes, seconds=seconds, seed=seed, rate_hz=rate,
+        out=directory, source=source, path=path, image_topic=image_topic, ego_topic=ego_topic, ego_from=ego_from, recorded=as_recorded, model=model, routes=routes, seconds=seconds, seed=seed, rate_hz=rate,
         width=width, height=height, lockstep=fast, record=record, film=film, device=device, threads=threads, domain=domain,
         load_timeout_s=load_timeout, parameters=tuple(set_parameter),
     )  # fmt: skip

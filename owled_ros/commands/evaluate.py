@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from owled_ros.evaluation.beside import Beside
     from owled_ros.evaluation.result import ResultFile
     from owled_ros.evaluation.run import EngineSpec
-    from owled_ros.evaluation.scenario import Scenario
 
 JUDGED = "judged"  # evaluation.beside; not imported here, so that `owled --help` is fast
 SHOWN = (  # metric, heading
@@ -52,8 +51,13 @@ def evaluate(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Bags evaluated at the same time, one process each.")] = 1,
     every: Annotated[int, typer.Option(min=1, help="Take every n-th image; 1 sees all of them.")] = 1,
-    image_topic: Annotated[str, typer.Option(help="Camera, where the bag has several.")] = "",
+    image_topic: Annotated[
+        str, typer.Option(help="Camera, where the bag has several; for several NAME=TOPIC,NAME=TOPIC.")
+    ] = "",
     ego_topic: Annotated[str, typer.Option(help="Ego motion, where the bag has several.")] = "",
+    ego_from: Annotated[
+        str, typer.Option(help="twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type (docs/bags.md).")
+    ] = "",
     device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per process.")] = 1,
@@ -89,7 +93,7 @@ def evaluate(
     from owled_ros.evaluation.evaluate import evaluate as run
     from owled_ros.evaluation.scenario import read_scenario
 
-    wanted = _with_topics(read_scenario(scenario), image_topic, ego_topic)
+    wanted = read_scenario(scenario).reading_from(image_topic, ego_topic, ego_from)
     specs = _specs(model, device, dtype, threads, runtime)
     beside: dict[str, dict[str, object]] = {}
     if not alone:
@@ -251,11 +255,6 @@ def _with_references(
             known = find_beside(path, dense, uniform, [made])
         found.append(known)
     return with_references(specs, found)
-
-
-def _with_topics(scenario: Scenario, image_topic: str, ego_topic: str) -> Scenario:
-    changes = {key: value for key, value in (("image_topic", image_topic), ("ego_topic", ego_topic)) if value}
-    return scenario.model_copy(update={"reading": scenario.reading.model_copy(update=changes)})
 
 
 def _show(results: list[ResultFile]) -> None:

@@ -56,6 +56,7 @@ class Sources:
     device: str = "cpu"
     image_topic: str = ""
     ego_topic: str = ""
+    ego_from: str = ""
 
     def asked(self) -> dict[str, Any]:
         """Return what makes the same set again, without where the files lie on this machine."""
@@ -110,6 +111,7 @@ def prune(
     device: Annotated[str, typer.Option(help="cpu, or a CUDA device.")] = "cpu",
     image_topic: Annotated[str, typer.Option(help="Camera, where a bag has several.")] = "",
     ego_topic: Annotated[str, typer.Option(help="Ego motion, where a bag has several.")] = "",
+    ego_from: Annotated[str, typer.Option(help="What tells the ego motion (docs/bags.md).")] = "",
 ) -> None:
     """Prune a model with OWLed and write a hashed, reproducible artifact.
 
@@ -139,6 +141,7 @@ def prune(
         device,
         image_topic,
         ego_topic,
+        ego_from,
     )
     configs = [config]  # both see the very same calibration
     if with_uniform and allocation != UNIFORM:
@@ -303,8 +306,8 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame
     from owled_ros.models.driving_model import load_engine
     from owled_ros.pruning.calibration import AnsweredFrame
 
-    options = ReadOptions(image_topic=sources.image_topic, ego_topic=sources.ego_topic)
     engine, profile = load_engine(model, device=sources.device), read_profile(model)
+    options = ReadOptions(sources.image_topic, sources.ego_topic, sources.ego_from, needs=profile.needs)
     for number, path in enumerate(sources.bags):
         summary = summarise_bag(path, options)
         digests = {drive.number: drive.digest for drive in summary.drives}

@@ -80,8 +80,13 @@ def recalibrate(
         False, "--cut-single-drive", help="Cut a lone drive in two, with a guard between, instead of refusing it."
     ),
     gate: str = typer.Option("", help="Rules of the gate; empty: config/gate.yaml."),
-    image_topic: str = typer.Option("", help="Camera in the bags; empty: the only one."),
+    image_topic: str = typer.Option(
+        "", help="Camera in the bags; empty: the only one; for several NAME=TOPIC,NAME=TOPIC."
+    ),
     ego_topic: str = typer.Option("", help="Ego motion in the bags; empty: chosen by type."),
+    ego_from: str = typer.Option(
+        "", help="twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type (docs/bags.md)."
+    ),
     seed: int = typer.Option(0, min=0, help="Same seed and bags: same masks."),
     promote: bool = typer.Option(True, help="Make the candidate current when the gate passes it."),
     pack: bool = typer.Option(True, help="Also write the weights that the sparse runtime drives on."),
@@ -116,7 +121,7 @@ def recalibrate(
         running=resolve_model(running).resolve() if running else None, sparsity=sparsity, score=score, allocation=allocation,
         budgets=_budgets(budget), recovery_steps=recovery_steps, seed=seed, calibration_frames=calibration_frames,
         gate_frames=gate_frames, gate_share=gate_share, cut_single_drive=cut_single_drive, image_topic=image_topic,
-        ego_topic=ego_topic, pack=pack, device=device, threads=threads,
+        ego_topic=ego_topic, ego_from=ego_from, pack=pack, device=device, threads=threads,
     )  # fmt: skip
     courtesy = Courtesy(idle=idle, cores=tuple(int(core) for core in cores.split(",") if core), threads=threads)
     plan = Plan(courtesy=courtesy, retention=Retention(keep), promote=promote, time_limit_s=time_limit_s)

@@ -28,7 +28,11 @@ DRIVER_LOG, SOURCE_LOG = "driving_node.log", "source_node.log"
 SOURCE = ("-m", "owled_ros.nodes", "source_node")
 READY_WORDS = "image <- "  # in the driver's log when the model is loaded and the camera is listened to
 DISCOVERY_S = 30.0  # after which two nodes that start on this machine should have found each other
-REMAPS = ("~/input/image:=/camera/image", "~/input/odometry:=/ego/odometry")
+REMAPS = (
+    "~/input/image:=/camera/image",
+    "~/input/image/compressed:=/camera/image/compressed",
+    "~/input/odometry:=/ego/odometry",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class DemoOptions:
     out: Path
     source: str = "world"  # world, bag or video
     path: str = ""
+    image_topic: str = ""  # of the bag; ReadOptions
+    ego_topic: str = ""
+    ego_from: str = ""
+    recorded: bool = False  # the bag's messages as they were recorded
     model: str = ""
     routes: int = 3
     seconds: float = 0.0  # [s], 0: no limit
@@ -101,6 +109,32 @@ def _check(options: DemoOptions, environment: dict[str, str]) -> None:
         raise OwledError(f"{options.record} exists already; name a new directory for the recording")
     if options.path and not Path(options.path).exists():
         raise OwledError(f"{options.path} does not exist; name a bag or a video clip")
+    if options.source == "bag":
+        _choose(options)  # refuses now what source_node would refuse when everything has started
+
+
+def _choose(options: DemoOptions) -> str:
+    """Return the transport of the bag's first camera; raises OwledError for a bag that cannot be played."""
+    from owled_ros.bags.camera_topics import named_cameras
+    from owled_ros.bags.reading import ReadOptions
+    from owled_ros.bags.recorded import open_recording
+    from owled_ros.bags.storage import find_bag
+    from owled_ros.bags.topics import choose_topics
+    from owled_ros.driving.needs import CameraNeed, InputNeeds
+
+    names = named_cameras(options.image_topic)
+    needs = InputNeeds(tuple(CameraNeed(name) for name in names)) if names else InputNeeds()
+    reading = ReadOptions(options.image_topic, options.ego_topic, options.ego_from, needs=needs)
+    if not options.recorded:
+        choose_topics(find_bag(Path(options.path)), reading)
+        return "raw"
+    recording = open_recording(Path(options.path), reading)
+    packed = {camera: kind.endswith("/CompressedImage") for camera, kind in recording.types.items()}
+    if len(set(packed.values())) > 1:
+        raise OwledError(
+            "some cameras of the bag are compressed and some are raw; replay it decoded, without --as-recorded"
+        )
+    return "compressed" if packed[recording.cameras[0]] else "raw"
 
 
 def _driver_arguments(options: DemoOptions) -> list[str]:
@@ -111,6 +145,7 @@ def _driver_arguments(options: DemoOptions) -> list[str]:
         "threads": options.threads,
         "use_sim_time": str(simulated).lower(),
         "exit_on_failure": "true",
+        "image_transport": _choose(options) if options.recorded else "",
     }
     arguments = [part for remap in REMAPS for part in ("-r", remap)]
     for name, value in values.items():
@@ -122,6 +157,10 @@ def _source_arguments(options: DemoOptions) -> list[str]:
     values: dict[str, Any] = {
         "source": options.source,
         "path": options.path,
+        "messages": "recorded" if options.recorded else "",
+        "image_topic": options.image_topic,
+        "ego_topic": options.ego_topic,
+        "ego_from": options.ego_from,
         "pace": "lockstep" if options.lockstep else "realtime",
         "seed": options.seed,
         "routes": options.routes,

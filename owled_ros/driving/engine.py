@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from owled_ros.driving.frame import Frame
+from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import ActionAnswer, Generation, ModelIdentity, Prediction, SceneAnswer
+
+
+def needs_of(engine: object) -> InputNeeds:
+    """Return what a model must be shown; without a profile one image of one camera and the ego state."""
+    needs: InputNeeds | None = getattr(getattr(engine, "profile", None), "needs", None)
+    return needs or InputNeeds()
 
 
 def never() -> bool:

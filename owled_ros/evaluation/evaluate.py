@@ -19,6 +19,18 @@ from owled_ros.evaluation.scenario import Scenario
 from owled_ros.evaluation.verdict import judge, judgements_as_json, verdict_line
 from owled_ros.models.manifest import is_artifact, read_manifest
 
+COUNTED = {  # line of a part: entry of the coverage
+    "WithoutEgo": "without_ego",
+    "WithoutView": "without_view",
+    "WithoutHistory": "without_history",
+    "PoseJumps": "pose_jumps",
+    "WithoutCommand": "without_command",
+    "Undecodable": "undecodable",
+    "Disordered": "disordered",
+    "RepairedStamps": "repaired_stamps",
+    "BadEgo": "bad_ego",
+    "ContradictedEgo": "contradicted_ego",
+}
 FINGERPRINTS, DRIVES = "frame_fingerprints", "drive_digests"  # keys of the manifest's calibration entries
 
 
@@ -142,19 +154,14 @@ def calibration_overlap(
 
 
 def _coverage(parts: Sequence[Part], failures: dict[Path, str]) -> dict[str, Any]:
-    names = ("Images", "Evaluated", "WithoutEgo", "Undecodable", "Disordered", "RepairedStamps", "BadEgo", "Drives")
-    sums = {name: sum(part.end[name] for part in parts) for name in names}
+    sums = {name: sum(part.end.get(name, 0) for part in parts) for name in ("Images", "Evaluated", "Drives", *COUNTED)}
     stride = parts[0].head["Options"]["stride"] if parts else 1
     wanted = sum(-(-part.end["Images"] // stride) for part in parts)
     return {
         "images": sums["Images"],
         "evaluated": sums["Evaluated"],
         "evaluated_share": sums["Evaluated"] / wanted if wanted else None,
-        "without_ego": sums["WithoutEgo"],
-        "undecodable": sums["Undecodable"],
-        "disordered": sums["Disordered"],
-        "repaired_stamps": sums["RepairedStamps"],
-        "bad_ego": sums["BadEgo"],
+        **{key: sums[name] for name, key in COUNTED.items()},
         "drives": sums["Drives"],
         "duration_s": sum(part.end["DurationS"] for part in parts),
         "failed_bags": len(failures),

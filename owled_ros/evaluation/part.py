@@ -15,13 +15,13 @@ import resource
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from owled_ros.bags.frames import ReadOptions, ReadStatistics, read_samples
 from owled_ros.bags.summary import BagSummary, summarise_bag
-from owled_ros.driving.engine import Engine
+from owled_ros.driving.engine import Engine, needs_of
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.offline import camera_test, recommended_floor, stream_records, truth_from
@@ -60,6 +60,7 @@ class Part:
 
 def evaluate_part(engine: Engine, bag: Path, name: str, file: Path, options: PartOptions) -> Iterator[None]:
     """Evaluate what is missing of one bag; yields once per frame, also for those of an earlier run."""
+    options = replace(options, read=replace(options.read, needs=needs_of(engine)))
     summary = summarise_bag(bag, options.read)
     head = _head(engine, summary, name, options)
     done = _resume(file, head)
@@ -71,7 +72,7 @@ def evaluate_part(engine: Engine, bag: Path, name: str, file: Path, options: Par
         logger.info("%s: going on after %d frames", name, len(done))
     truth = truth_from(summary.tracks, options.vehicle)
     floor = recommended_floor(engine) if options.confidence_floor is None else options.confidence_floor
-    statistics = ReadStatistics()
+    statistics = ReadStatistics(frames=len(done))
     indices = sorted(done)
     samples = read_samples(bag, options.read, statistics, _Missing(done, options.stride))
     with _Appender(file) as appender:
@@ -122,6 +123,11 @@ def _end(
         "Disordered": statistics.disordered,
         "RepairedStamps": statistics.repaired_stamps,
         "BadEgo": statistics.bad_ego,
+        "ContradictedEgo": statistics.contradicted_ego,
+        "WithoutView": statistics.without_view,
+        "WithoutHistory": statistics.without_history,
+        "PoseJumps": statistics.pose_jumps,
+        "WithoutCommand": statistics.without_command,
         "Drives": len(summary.drives),
         "DurationS": summary.duration_s,
         "Notes": statistics.notes,

@@ -32,9 +32,12 @@ class Reading(_Strict):
 
     image_topic: str = ""
     ego_topic: str = ""
+    ego_from: str = ""
     max_ego_gap_s: Positive = 0.5
     lookahead_s: Positive = 0.5
     drive_gap_s: Positive = 5.0
+    view_tolerance_s: Positive = 0.1
+    max_command_age_s: Positive = 10.0
 
 
 class Vehicle(_Strict):
@@ -107,6 +110,12 @@ class Scenario(_Strict):
     def read_options(self) -> ReadOptions:
         """Return how to read the bags."""
         return ReadOptions(**self.reading.model_dump())
+
+    def reading_from(self, image_topic: str, ego_topic: str, ego_from: str) -> Scenario:
+        """Return the scenario with other topics; empty ones stay as they are."""
+        given = {"image_topic": image_topic, "ego_topic": ego_topic, "ego_from": ego_from}
+        changes = {key: value for key, value in given.items() if value}
+        return self.model_copy(update={"reading": self.reading.model_copy(update=changes)})
 
     def vehicle_parameters(self) -> VehicleParameters:
         """Return the vehicle."""

@@ -10,26 +10,33 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from geometry_msgs.msg import AccelWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from owled_ros.driving.answer import Action, Scene, format_action, format_scene
-from owled_ros.driving.frame import EgoState
+from owled_ros.driving.frame import EgoState, View
+from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.overlay import Overlay
 from owled_ros.driving.prediction import ActionAnswer, Generation, Reason, SceneAnswer, judge_action, judge_scene
+from owled_ros.msg import NavigationCommand as NavigationCommandMessage
 from owled_ros.msg import PredictedAction
-from owled_ros.nodes.conversions import ego_to_odometry, rgb_to_image, stamp_to_time
+from owled_ros.nodes.conversions import command_to_message, ego_to_odometry, rgb_to_image, stamp_to_time
 from owled_ros.nodes.images import stamp_of
+
+if TYPE_CHECKING:
+    from owled_ros.bags.recorded import Recorded, Recording
 
 IMAGE_TOPIC, ODOMETRY_TOPIC, CLOCK_TOPIC = "/camera/image", "/ego/odometry", "/clock"
 CAMERA_FRAME, BASE_FRAME, ODOM_FRAME = "camera", "base_link", "odom"
@@ -70,7 +77,11 @@ class CameraOutput:
         self._arrived: dict[int, float] = {}
         self._lock = threading.Lock()
         sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._node, self._inputs = node, f"{driver}/input"
         self._image = node.create_publisher(Image, IMAGE_TOPIC, sensor)
+        self._views: dict[str, Publisher] = {}  # of further cameras
+        self._raw: dict[str, Publisher] = {}  # of messages as they were recorded: by camera, or "/" and what they are
+        self._leader = ""  # the first camera of a recording
         self._odometry = node.create_publisher(Odometry, ODOMETRY_TOPIC, 50)
         self._clock = node.create_publisher(Clock, CLOCK_TOPIC, sensor) if simulated else None
         node.create_subscription(PredictedAction, f"{driver}/output/action", self._on_action, 10)
@@ -78,8 +89,9 @@ class CameraOutput:
 
     @property
     def heard(self) -> bool:
-        """True when somebody listens to the camera."""
-        return bool(self._image.get_subscription_count() > 0)
+        """True when somebody listens to the camera, and to the recorded odometry where that is played."""
+        first = [publisher for key, publisher in self._raw.items() if key in (self._leader, "/ego")] or [self._image]
+        return all(publisher.get_subscription_count() > 0 for publisher in first)
 
     def tick(self, stamp: int) -> None:
         """Publish the clock [ns], in simulated time."""
@@ -90,15 +102,57 @@ class CameraOutput:
         """Publish the ego state."""
         self._odometry.publish(ego_to_odometry(ego, pose, ODOM_FRAME, BASE_FRAME))
 
-    def show(self, shown: Shown) -> None:
-        """Publish an image."""
+    def show(self, shown: Shown, views: Sequence[View] = ()) -> None:
+        """Publish an image, before it those of further cameras at the same moment."""
+        for view in views:
+            publisher = self._views.get(view.camera) or self._view(view.camera)
+            publisher.publish(rgb_to_image(view.image, view.stamp, view.frame_id or view.camera))
+        self.expect(shown)
+        self._image.publish(rgb_to_image(shown.image, shown.stamp, CAMERA_FRAME))
+
+    def expect(self, shown: Shown) -> None:
+        """Remember an image that is about to be published, for its answer."""
         self.answered.clear()
         self.sent += 1
         with self._lock:
             self._shown[shown.stamp] = shown
             while len(self._shown) > REMEMBERED:
                 self._shown.popitem(last=False)
-        self._image.publish(rgb_to_image(shown.image, shown.stamp, CAMERA_FRAME))
+
+    def command(self, command: NavigationCommand) -> None:
+        """Publish what the route asks for."""
+        if "/command" not in self._raw:
+            self._open("/command", NavigationCommandMessage, f"{self._inputs}/command", latched=True)
+        self._raw["/command"].publish(command_to_message(command))
+
+    def open_recorded(self, recording: Recording) -> None:
+        """Open the topics that the recorded messages go to."""
+        self._leader = recording.cameras[0]
+        for camera, msgtype in recording.types.items():
+            packed = msgtype.endswith("/CompressedImage")
+            base = IMAGE_TOPIC if camera == self._leader else f"{self._inputs}/{camera}/image"
+            self._open(camera, CompressedImage if packed else Image, f"{base}/compressed" if packed else base)
+        self._open("/ego", Odometry, ODOMETRY_TOPIC)
+        if recording.acceleration:
+            self._open("/acceleration", AccelWithCovarianceStamped, f"{self._inputs}/acceleration")
+        if recording.topics.command:
+            self._open("/command", NavigationCommandMessage, f"{self._inputs}/command", latched=True)
+
+    def send(self, message: Recorded) -> None:
+        """Publish the bytes of a recorded message."""
+        publisher = self._raw.get(message.camera or f"/{message.part}")
+        if publisher is not None:
+            publisher.publish(message.data)
+
+    def _open(self, key: str, kind: Any, topic: str, latched: bool = False) -> None:
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        self._raw[key] = self._node.create_publisher(kind, topic, QoSProfile(depth=50, durability=durability))
+
+    def _view(self, camera: str) -> Publisher:
+        sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        found = self._node.create_publisher(Image, f"{self._inputs}/{camera}/image", sensor)
+        self._views[camera] = found
+        return found
 
     def fresh_action(self, timeout_s: float) -> Action | None:
         """Return the newest action unless it is older than `timeout_s` [s]."""

@@ -36,6 +36,9 @@ ENTRIES = (
     Entry("bag", "str", "The bag that is replayed; truth is read from it.", read_only=True),
     Entry("result", "str", "Directory for result.jsonl and report.html.", read_only=True),
     Entry("scenario", "str", "Conditions as yaml; empty: the default ones.", read_only=True),
+    Entry("image_topic", "str", "Camera of the bag; empty: as the scenario says.", read_only=True),
+    Entry("ego_topic", "str", "Ego motion of the bag; empty: as the scenario says.", read_only=True),
+    Entry("ego_from", "str", "What tells the ego motion; empty: as the scenario says.", read_only=True),
     Entry("driver", "str", "Full name of the node that drives.", read_only=True),
     Entry("settle_s", "float", "Wait this long [s] for the last answers after the end.", 0.0, 60.0, read_only=True),
     Entry("start_timeout_s", "float", "Give up when nothing was answered for this long [s].", 1.0, 3600.0, read_only=True),
@@ -50,6 +53,9 @@ class EvaluationOptions:
     bag: str
     result: str
     scenario: str
+    image_topic: str
+    ego_topic: str
+    ego_from: str
     driver: str
     settle_s: float
     start_timeout_s: float
@@ -82,7 +88,9 @@ class EvaluationNode(Node):
     def prepare(self) -> int | None:
         """Read scenario and bag before anything is replayed; an exit code when that fails."""
         try:
-            self.scenario = read_scenario(Path(self.options.scenario) if self.options.scenario else None)
+            scenario = read_scenario(Path(self.options.scenario) if self.options.scenario else None)
+            options = self.options
+            self.scenario = scenario.reading_from(options.image_topic, options.ego_topic, options.ego_from)
             summary = summarise_bag(Path(self.options.bag), self.scenario.read_options())
             self._last_image = int(summary.frames.stamps[-1])
         except (OwledError, IndexError) as error:

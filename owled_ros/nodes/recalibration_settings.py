@@ -45,6 +45,7 @@ class RecalibrationSettings:
     cut_single_drive: bool
     image_topic: str
     ego_topic: str
+    ego_from: str
     pack: bool
     device: str
     threads: int
@@ -97,6 +98,7 @@ class RecalibrationSettings:
             cut_single_drive=self.cut_single_drive,
             image_topic=self.image_topic,
             ego_topic=self.ego_topic,
+            ego_from=self.ego_from,
             pack=self.pack,
             device=self.device,
             threads=self.threads,
@@ -124,6 +126,7 @@ ENTRIES = (
     Entry("cut_single_drive", "bool", "Cut a lone drive in two, with a guard between, instead of refusing it.", read_only=True),
     Entry("image_topic", "str", "Camera in the bags; empty: the only one.", read_only=True),
     Entry("ego_topic", "str", "Ego motion in the bags; empty: chosen by type.", read_only=True),
+    Entry("ego_from", "str", "twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type.", read_only=True),
     Entry("pack", "bool", "Also write the weights that the sparse runtime drives on.", read_only=True),
     Entry("device", "str", "Torch device of the job: cpu, cuda, cuda:1.", read_only=True),
     Entry("threads", "int", "CPU threads of the job.", 1, 256, read_only=True),

@@ -2,37 +2,103 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 
 from owled_ros.driving.frame import NANOSECONDS, EgoState, Frame
+from owled_ros.driving.needs import CameraNeed, InputNeeds
 from owled_ros.errors import OwledError
 from owled_ros.nodes.camera_output import Shown
 from owled_ros.nodes.source_options import SourceOptions
 from owled_ros.nodes.world_drive import FIRST_STAMP, await_answer
 
 if TYPE_CHECKING:
+    from owled_ros.bags.messages import MessageDecoder
+    from owled_ros.bags.reading import ReadOptions
+    from owled_ros.bags.recorded import Recorded, Recording
     from owled_ros.nodes.source_node import SourceNode
 
 CLOCK_PERIOD_S = 0.02
+BLANK_SIZE = (90, 160)  # [px], height and width of what the film shows of a damaged image
+
+
+def replay_recorded(node: SourceNode, recording: Recording) -> None:
+    """Publish the recorded messages as they were, in simulated time."""
+    from owled_ros.bags.ego_source import EgoSource
+    from owled_ros.bags.messages import MessageDecoder
+    from owled_ros.bags.recorded import EGO
+
+    decode, source = MessageDecoder(), EgoSource(recording.topics)
+    pacing, ego, number = _Pacing(node), EgoState(0, 0.0), 0
+    for message in recording.messages():
+        if not pacing.goes_on(message.clock):
+            return
+        node.output.tick(message.clock)
+        if message.part == EGO:
+            with contextlib.suppress(OwledError, ValueError):  # the driving node will say what it thinks of it
+                ego = source.state_of(decode(message.connection, message.data), message.stamp)
+                node.keep_ego(ego, (0.0, 0.0, 0.0))
+        if message.camera == recording.cameras[0]:
+            shown = _recorded_image(decode, message, ego, pacing.played_s, number)
+            number += 1
+            node.output.expect(shown)
+            node.output.send(message)
+            if node.options.pace == "lockstep":
+                await_answer(node)
+            node.keep(shown)
+        else:
+            node.output.send(message)
+
+
+def _recorded_image(decode: MessageDecoder, message: Recorded, ego: EgoState, played_s: float, number: int) -> Shown:
+    from owled_ros.bags.recorded import image_of
+
+    try:
+        image = image_of(decode, message)
+    except OwledError:
+        image = np.zeros((*BLANK_SIZE, 3), np.uint8)
+    facts = {"time": round(played_s, 2), "number": number}
+    return Shown(message.stamp, image, ego, time.monotonic(), 0.0, 0, None, None, facts)
+
+
+class _Pacing:
+    """Lets simulated time run as the wall clock does, or as fast as answers come."""
+
+    def __init__(self, node: SourceNode) -> None:
+        self._node = node
+        self._first: int | None = None
+        self._started = time.monotonic()
+        self.played_s = 0.0
+
+    def goes_on(self, stamp: int) -> bool:
+        """Wait until a stamp [ns] is due; False at the end of what is to be played."""
+        node = self._node
+        if self._first is None:
+            self._first, self._started = stamp, time.monotonic()
+        self.played_s = (stamp - self._first) / NANOSECONDS
+        if node.stop() or (node.options.seconds and self.played_s > node.options.seconds):
+            return False
+        if node.options.pace == "realtime":
+            _wait_and_tick(node, stamp, self._started + self.played_s)
+        return True
 
 
 def replay(node: SourceNode, frames: Iterator[Frame]) -> None:
     """Play recorded images with their ego states, in simulated time."""
-    first: int | None = None
-    started = 0.0
+    pacing, command = _Pacing(node), None
     for number, frame in enumerate(frames):
-        first = frame.stamp if first is None else first
-        played_s = (frame.stamp - first) / NANOSECONDS
-        if node.stop() or (node.options.seconds and played_s > node.options.seconds):
+        if not pacing.goes_on(frame.stamp):
             return
-        if node.options.pace == "realtime":
-            started = started or time.monotonic() - played_s
-            _wait_and_tick(node, frame.stamp, started + played_s)
+        played_s = pacing.played_s
+        if frame.command is not None and frame.command != command:
+            command = frame.command
+            node.output.command(command)
         shown = Shown(
             frame.stamp,
             frame.image,
@@ -46,14 +112,18 @@ def replay(node: SourceNode, frames: Iterator[Frame]) -> None:
         )
         for again in range(50 if number == 0 else 1):  # the first image may meet a node whose clock has not started
             node.output.tick(frame.stamp)
-            node.output.move(frame.ego)
-            node.output.show(shown)
+            node.output.move(frame.ego, _pose_of(frame.ego))
+            node.output.show(shown, frame.views[1:])
             if number == 0 or node.options.pace == "lockstep":
                 _await_first(node, again) if number == 0 else await_answer(node)
             if node.output.answered.is_set() or node.stop():
                 break
-        node.keep_ego(frame.ego, (0.0, 0.0, 0.0))
+        node.keep_ego(frame.ego, _pose_of(frame.ego))
         node.keep(shown)
+
+
+def _pose_of(ego: EgoState) -> tuple[float, float, float]:
+    return (0.0, 0.0, 0.0) if ego.pose is None else (ego.pose.x, ego.pose.y, ego.pose.heading)
 
 
 def _await_first(node: SourceNode, again: int) -> None:
@@ -73,9 +143,26 @@ def _wait_and_tick(node: SourceNode, stamp: int, due: float) -> None:
 
 
 def bag_frames(options: SourceOptions) -> Iterator[Frame]:
+    """Read a bag: the images of every camera that is named, and the ego states."""
     from owled_ros.bags.frames import read_frames
 
-    return read_frames(Path(options.path))
+    return read_frames(Path(options.path), _reading(options))
+
+
+def open_bag(options: SourceOptions) -> Recording:
+    """Open a bag whose messages are played as they were; raises OwledError when driving_node cannot hear them."""
+    from owled_ros.bags.recorded import open_recording
+
+    return open_recording(Path(options.path), _reading(options))
+
+
+def _reading(options: SourceOptions) -> ReadOptions:
+    from owled_ros.bags.camera_topics import named_cameras
+    from owled_ros.bags.reading import ReadOptions
+
+    names = named_cameras(options.image_topic)
+    needs = InputNeeds(tuple(CameraNeed(name) for name in names)) if names else InputNeeds()
+    return ReadOptions(options.image_topic, options.ego_topic, options.ego_from, needs=needs)
 
 
 def video_frames(options: SourceOptions) -> Iterator[Frame]:

@@ -22,7 +22,7 @@ from owled_ros.driving.overlay import Overlay, PinholeView
 from owled_ros.errors import OwledError
 from owled_ros.nodes.camera_output import CameraOutput, Shown
 from owled_ros.nodes.process import StopRequest
-from owled_ros.nodes.replay import bag_frames, replay, video_frames
+from owled_ros.nodes.replay import bag_frames, open_bag, replay, replay_recorded, video_frames
 from owled_ros.nodes.source_options import read_options
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.nodes.world_drive import drive_routes
@@ -67,6 +67,11 @@ class SourceNode(Node):
 
     def play(self) -> None:
         """Wait for the driver, play everything, say how it went."""
+        recording = (
+            open_bag(self.options) if self.options.messages == "recorded" and self.options.source == "bag" else None
+        )
+        if recording is not None:
+            self.output.open_recorded(recording)
         self.say({"event": "waiting", "driver": self.options.driver})
         while not self.output.heard:
             if self.stop.event.wait(0.02):
@@ -74,6 +79,8 @@ class SourceNode(Node):
         self.say({"event": "started", "source": self.options.source, "simulated": self.simulated})
         if self.options.source == "world":
             drive_routes(self)
+        elif recording is not None:
+            replay_recorded(self, recording)
         else:
             replay(self, bag_frames(self.options) if self.options.source == "bag" else video_frames(self.options))
         self.stop.event.wait(0.2)  # for the last answer

@@ -15,6 +15,10 @@ class SourceOptions:
 
     source: str
     path: str
+    messages: str
+    image_topic: str
+    ego_topic: str
+    ego_from: str
     pace: str
     seed: int
     routes: int
@@ -35,6 +39,10 @@ class SourceOptions:
 ENTRIES = (
     Entry("source", "str", "What is played.", choices=("world", "bag", "video"), read_only=True),
     Entry("path", "str", "The bag or the clip.", read_only=True),
+    Entry("messages", "str", "Bag: images and ego states as they are read, or the recorded messages as they were.", choices=("decoded", "recorded"), read_only=True),
+    Entry("image_topic", "str", "Camera of the bag; empty: the only one; for several NAME=TOPIC,NAME=TOPIC.", read_only=True),
+    Entry("ego_topic", "str", "Ego motion of the bag; empty: chosen by type.", read_only=True),
+    Entry("ego_from", "str", "twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type.", read_only=True),
     Entry("pace", "str", "By the wall clock, or the next image when the last one is answered.", choices=("realtime", "lockstep"), read_only=True),
     Entry("seed", "int", "Seed of the first route.", 0, 2**31 - 1, read_only=True),
     Entry("routes", "int", "Routes to drive, one after the other.", 1, 100_000, read_only=True),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from owled_ros.driving.ego import NANOSECONDS, EgoState
-from owled_ros.driving.engine import Engine
+from owled_ros.driving.engine import Engine, needs_of
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.needs import InputNeeds
@@ -225,12 +225,6 @@ class Ladder:
             frame_age_s=(self._now() - arrival.stamp) / NANOSECONDS,
             latency_ms=(time.monotonic() - arrival.arrived) * 1e3,
         )
-
-
-def needs_of(engine: Engine | None) -> InputNeeds:
-    """Return what a model must be shown; without a profile one image of one camera and the ego state."""
-    needs: InputNeeds | None = getattr(getattr(engine, "profile", None), "needs", None)
-    return needs or InputNeeds()
 
 
 def withhold_unsure(answer: ActionAnswer, engine: Engine, floor: float) -> ActionAnswer:

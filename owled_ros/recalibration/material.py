@@ -88,6 +88,7 @@ def choose_material(
         if sum(map(len, indices)) < 2:
             raise OwledError(
                 f"the bags leave {sum(map(len, indices))} images for {name}; record longer drives, at least two of them"
+                + "".join(f"; {bag.path.name}: {note}" for bag in bags for note in bag.notes)
             )
     return Material(tuple(bags), _names(bags), tuple(chosen), tuple(judged), split.shared_drive)
 

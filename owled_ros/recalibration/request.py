@@ -42,6 +42,7 @@ class Request:
     cut_single_drive: bool = False  # True: a lone drive is cut in two, with a guard between, instead of refused
     image_topic: str = ""
     ego_topic: str = ""
+    ego_from: str = ""  # bags.reading.ReadOptions
     pack: bool = True
     device: str = "cpu"
     threads: int = 1

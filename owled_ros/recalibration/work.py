@@ -58,7 +58,12 @@ def recalibrate(request: Request, tell: Tell) -> tuple[Path, dict[str, Any]]:
     rules = read_rules(request.gate)
     model = resolve_model(request.model)
     _check_memory(model)
-    options = ReadOptions(image_topic=request.image_topic, ego_topic=request.ego_topic)
+    options = ReadOptions(
+        image_topic=request.image_topic,
+        ego_topic=request.ego_topic,
+        ego_from=request.ego_from,
+        needs=read_profile(model).needs,
+    )
     material = choose_material(
         request.bags, options, request.calibration_frames, request.gate_frames, request.gate_share, request.seed,
         request.cut_single_drive, lambda done: tell("reading", done, len(request.bags), "bags read"),
