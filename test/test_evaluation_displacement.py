@@ -237,7 +237,7 @@ def test_the_camera_test_exchanges_every_image(monkeypatch: pytest.MonkeyPatch) 
 
 def test_offsets_take_what_lies_between_the_points() -> None:
     fine = tuple((t / 10, 0.4 * t, 0.0, 0.0, 4.0, 0.0, 0.0) for t in range(31))
-    coarse = ((0.0,) * 7, (3.0, 12.0, 0.0, 0.0, 4.0, 0.0, 0.0))
+    coarse = ((0.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0), (3.0, 12.0, 0.0, 0.0, 4.0, 0.0, 0.0))
     for trajectory in (fine, coarse):
         offsets = offsets_of(record(trajectory=trajectory, truth=Truth(path=path(5.0))), VEHICLE)
         assert offsets is not None

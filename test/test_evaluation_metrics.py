@@ -179,6 +179,35 @@ def test_truth_of_braking_and_of_an_ending_drive():
     assert truth_of_motion(motion, -SECOND, VEHICLE) == Truth()
 
 
+def posed(seconds: np.ndarray, speed: float, x: np.ndarray, y: np.ndarray, heading: np.ndarray) -> EgoTrack:
+    motion = track(seconds, np.full(len(seconds), speed), np.zeros(len(seconds)))
+    return replace(motion, x=x, y=y, heading=heading)
+
+
+def test_the_path_is_that_of_the_poses():
+    # a circle of 50 m to the left at 10 m/s, seen from a pose far away that looks to the west; the yaw rates say nothing
+    seconds = np.arange(0, 6, 0.02)
+    turn = math.pi + 0.2 * seconds
+    x, y = 100 - 50 * np.sin(0.2 * seconds), 30 - 50 * (1 - np.cos(0.2 * seconds))
+    heading = np.angle(np.exp(1j * turn))  # wraps at pi
+    path = truth_of_motion(posed(seconds, 10.0, x, y, heading), SECOND, VEHICLE).path
+    assert path[5] == pytest.approx((3.0, 50 * math.sin(0.6), 50 * (1 - math.cos(0.6)), 0.6, 10.0), abs=1e-3)
+
+
+@pytest.mark.parametrize("fault", ["jump", "still", "missing"])
+def test_poses_that_cannot_be_are_not_taken(fault):
+    seconds = np.arange(0, 6, 0.02)
+    x = 10.0 * seconds
+    if fault == "jump":
+        x = x + np.where(seconds > 2.5, 5.0, 0.0)  # a relocalisation
+    elif fault == "still":
+        x = np.zeros(300)  # an odometry that fills in no pose
+    else:
+        x[200] = np.nan
+    path = truth_of_motion(posed(seconds, 10.0, x, np.zeros(300), np.zeros(300)), SECOND, VEHICLE).path
+    assert [point[1] for point in path] == pytest.approx([10.0 * point[0] for point in path])
+
+
 def test_a_hole_in_the_motion_ends_what_is_known():
     seconds = np.concatenate([np.arange(0, 1, 0.02), np.arange(2, 6, 0.02)])
     motion = track(seconds, np.full(len(seconds), 5.0), np.zeros(len(seconds)))

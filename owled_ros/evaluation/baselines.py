@@ -19,8 +19,9 @@ import numpy as np
 
 from owled_ros.driving.answer import Light, ObjectKind, Scene, SceneObject
 from owled_ros.driving.prediction import Reason
+from owled_ros.driving.rollout import HORIZON_S
 from owled_ros.driving.vehicle import VehicleParameters, steering_of_yaw_rate
-from owled_ros.evaluation.displacement import LONGEST_S, ROLL_OUT_S, rolled_out
+from owled_ros.evaluation.displacement import LONGEST_S, rolled_out
 from owled_ros.evaluation.record import DIGITS, Record, Timing
 
 NAMES = ("constant", "hold", "constant_velocity", "previous")
@@ -93,7 +94,7 @@ def previous(records: Sequence[Record]) -> list[Record]:
 
 def _horizon(records: Sequence[Record]) -> float:
     """Return how far the longest path of a model reaches [s]."""
-    return max((record.trajectory[-1][0] for record in records if record.trajectory), default=ROLL_OUT_S)
+    return max((record.trajectory[-1][0] for record in records if record.trajectory), default=HORIZON_S)
 
 
 def _answer(

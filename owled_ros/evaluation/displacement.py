@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from owled_ros.driving.answer import Action
-from owled_ros.driving.rollout import roll_out
+from owled_ros.driving.rollout import HORIZON_S, roll_out
+from owled_ros.driving.trajectory import Trajectory
 from owled_ros.driving.vehicle import VehicleParameters, steering_of_yaw_rate
-from owled_ros.evaluation.record import Record, Row
+from owled_ros.evaluation.record import Record, Row, rounded_rows
 
 STEP_S = 0.5  # [s] between the points of true paths and of comparisons
 LONGEST_S = 8.0  # [s], beyond it nothing is compared
 SECONDS = (1, 2, 3)
 JUDGED_S = 3.0  # lateral, longitudinal, misses, collisions: over this horizon
-ROLL_OUT_S = 3.0  # of a record without a trajectory
 MISS_M = 2.0  # [m], a path that ends farther off after JUDGED_S has missed
 PATH_METRICS = (
     *(f"path_ade_{second}s_m" for second in SECONDS),
@@ -95,11 +95,10 @@ def offsets_of(record: Record, vehicle: VehicleParameters) -> Offsets | None:
 
 
 def rolled_out(
-    speed: float, acceleration: float, steering: float, vehicle: VehicleParameters, horizon_s: float = ROLL_OUT_S
+    speed: float, acceleration: float, steering: float, vehicle: VehicleParameters, horizon_s: float = HORIZON_S
 ) -> tuple[Row, ...]:
-    """Drive the kinematic bicycle with a constant action; rows (time, x, y, …) of a trajectory."""
-    driven = roll_out(Action(acceleration, steering), max(speed, 0.0), vehicle, horizon_s)
-    return tuple(tuple(row) for row in driven.values.tolist())
+    """Drive the kinematic bicycle with a constant action; rows of a trajectory (driving.trajectory.COLUMNS)."""
+    return rounded_rows(roll_out(Action(acceleration, steering), max(speed, 0.0), vehicle, horizon_s).values.tolist())
 
 
 def biases(records: Iterable[Record], vehicle: VehicleParameters) -> dict[str, float | None]:
@@ -149,8 +148,8 @@ def _held_offsets(record: Record, vehicle: VehicleParameters) -> Offsets | None:
 
 
 def _offsets(trajectory: tuple[Row, ...], path: tuple[Row, ...]) -> Offsets | None:
-    said, true = np.array(trajectory), np.array(path)
-    horizon = float(said[-1, 0])
+    said, true = Trajectory(np.array(trajectory, np.float64)), np.array(path)
+    horizon = said.duration
     count = math.floor(min(horizon, float(true[-1, 0])) / STEP_S + 1e-6)
     if not count:
         return None
@@ -159,7 +158,7 @@ def _offsets(trajectory: tuple[Row, ...], path: tuple[Row, ...]) -> Offsets | No
     east, north, heading = (
         np.interp(time, true_times, np.concatenate([[0.0], column])) for column in (true[:, 1], true[:, 2], true[:, 3])
     )
-    dx = np.interp(time, said[:, 0], said[:, 1]) - east
-    dy = np.interp(time, said[:, 0], said[:, 2]) - north
+    there = said.sample(time)
+    dx, dy = there.x - east, there.y - north
     cos, sin = np.cos(heading), np.sin(heading)
     return Offsets(time, cos * dx + sin * dy, cos * dy - sin * dx, horizon)

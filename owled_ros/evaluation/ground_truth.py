@@ -2,8 +2,9 @@
 
 Acceleration: slope of a straight line through the speeds of the next HORIZON_S (least squares). Steering: the mean
 measured tire angle, or atan(L * yaw rate / speed) of the kinematic bicycle (Rajamani, Vehicle Dynamics and Control,
-eq. 2.1 ff.) from the mean motion; unknown at standstill. Path: the motion integrated by trapezoids, in base_link of the
-image, as far into the future as the motion is known without a hole.
+eq. 2.1 ff.) from the mean motion; unknown at standstill. Path: the poses of the bag in base_link of the image, as far into the
+future as the motion is known without a hole; where it has none, or where they jump (a relocalisation), speeds and yaw rates
+integrated by trapezoids.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import numpy as np
 
 from owled_ros.bags.ego_track import EgoTrack
-from owled_ros.driving.frame import NANOSECONDS
+from owled_ros.driving.ego import JUMP_M, JUMP_SHARE, NANOSECONDS
 from owled_ros.driving.vehicle import MIN_SPEED_FOR_STEERING, VehicleParameters, steering_of_yaw_rate
 from owled_ros.evaluation.displacement import LONGEST_S, STEP_S
 from owled_ros.evaluation.record import DIGITS, Row, Truth, rounded_rows
@@ -21,6 +22,7 @@ from owled_ros.evaluation.record import DIGITS, Row, Truth, rounded_rows
 HORIZON_S = 0.5  # the action's effect is read from this much of the future
 MAX_GAP_S = 0.5  # a hole in the ego motion ends what can be known
 MIN_SAMPLES = 3  # ego states within the horizon
+Places = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, y [m], heading [rad]
 
 
 def truth_of_motion(track: EgoTrack, stamp: int, vehicle: VehicleParameters) -> Truth:
@@ -48,7 +50,33 @@ def _path(track: EgoTrack, stamp: int) -> tuple[Row, ...] | None:
     if future is None:
         return None
     times = STEP_S * np.arange(1, steps + 1)  # (P,)
-    return rounded_rows(np.stack([times, *_integrate(*future, times)], axis=1).tolist())
+    speed = np.interp(times, future[0], future[1])
+    places = _poses(track, stamp, times)
+    if places is None:
+        places = _integrate(*future, times)
+    return rounded_rows(np.stack([times, *places, speed], axis=1).tolist())
+
+
+def _poses(track: EgoTrack, stamp: int, times: np.ndarray) -> Places | None:
+    """Return x, y and heading at `times` in base_link of `stamp`; None where poses are missing or do not fit the speeds."""
+    first = int(np.searchsorted(track.stamps, stamp, side="right")) - 1
+    last = int(np.searchsorted(track.stamps, stamp + round(times[-1] * NANOSECONDS), side="left"))
+    here = slice(first, last + 1)
+    x, y, heading = track.x[here], track.y[here], np.unwrap(track.heading[here])
+    if not np.isfinite(x + y + heading).all():
+        return None
+    seconds = (track.stamps[here] - stamp) / NANOSECONDS
+    driven = 0.5 * np.abs(track.speed[here][1:] + track.speed[here][:-1]) * np.diff(seconds)
+    moved = np.hypot(np.diff(x), np.diff(y))
+    if (np.abs(moved - driven) > JUMP_M + JUMP_SHARE * driven).any() or abs(moved.sum() - driven.sum()) > (
+        JUMP_M + JUMP_SHARE * driven.sum()
+    ):
+        return None  # a jump, or poses that stand still while the vehicle drives
+    at = np.concatenate([[0.0], times])
+    x, y, heading = (np.interp(at, seconds, column) for column in (x, y, heading))
+    cos, sin = math.cos(heading[0]), math.sin(heading[0])
+    dx, dy = x[1:] - x[0], y[1:] - y[0]
+    return cos * dx + sin * dy, cos * dy - sin * dx, heading[1:] - heading[0]
 
 
 def _known_s(track: EgoTrack, stamp: int) -> float:
@@ -88,14 +116,11 @@ def _steering(track: EgoTrack, stamp: int, speed: float, yaw_rate: float, vehicl
     return steering_of_yaw_rate(yaw_rate, speed, vehicle.wheel_base)
 
 
-def _integrate(
-    seconds: np.ndarray, speed: np.ndarray, yaw_rate: np.ndarray, times: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y, heading and speed at `times` by trapezoids."""
+def _integrate(seconds: np.ndarray, speed: np.ndarray, yaw_rate: np.ndarray, times: np.ndarray) -> Places:
+    """Return x, y and heading at `times` by trapezoids."""
     steps = np.diff(seconds)
     yaw = np.concatenate([[0.0], np.cumsum(steps * 0.5 * (yaw_rate[1:] + yaw_rate[:-1]))])
     heading, pace = 0.5 * (yaw[1:] + yaw[:-1]), 0.5 * (speed[1:] + speed[:-1])
     x = np.concatenate([[0.0], np.cumsum(pace * np.cos(heading) * steps)])
     y = np.concatenate([[0.0], np.cumsum(pace * np.sin(heading) * steps)])
-    found = [np.interp(times, seconds, column) for column in (x, y, yaw, speed)]
-    return found[0], found[1], found[2], found[3]
+    return np.interp(times, seconds, x), np.interp(times, seconds, y), np.interp(times, seconds, yaw)
