@@ -81,6 +81,16 @@ def test_a_name_alone_is_not_the_model(tmp_path: Path) -> None:
         find_beside(artifact, dense=tmp_path / "base")
 
 
+def test_a_model_that_is_judged_too_is_recognised_whatever_it_is_called(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "elsewhere" / "base")
+    artifact = pruned(tmp_path / "half", base)
+    renamed = (tmp_path / "elsewhere" / "base").rename(tmp_path / "elsewhere" / "my-model")
+    even = pruned(tmp_path / "far/even", renamed, "uniform")
+    stranger = make_model(tmp_path / "other", b"other")
+    found = find_beside(artifact, given=[stranger, renamed, even])
+    assert (found.dense, found.uniform, found.notes) == (renamed, even, ())
+
+
 def test_a_given_uniform_model_must_be_one_and_differences_are_told(tmp_path: Path) -> None:
     base = make_model(tmp_path / "base")
     artifact = pruned(tmp_path / "half", base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,10 @@ from fake_driver import spec
 from recorded_drives import make_bag
 
 from owled_ros.errors import OwledError
+from owled_ros.evaluation.birds_eye import Line, birds_eye
 from owled_ros.evaluation.evaluate import Request, evaluate
 from owled_ros.evaluation.frame_values import Tolerance
+from owled_ros.evaluation.headline import segments_of, title_of, why_of
 from owled_ros.evaluation.images import random_records, worst_records
 from owled_ros.evaluation.report import write_html
 from owled_ros.evaluation.result import ResultFile, read_result
@@ -95,6 +98,89 @@ def test_worst_frames_are_apart_and_random_ones_repeat(results):
     assert min(b - a for a, b in pairwise(indices)) >= 5
     assert worst[0].acceleration == -1.0  # the expert does +1.0
     assert random_records(records) == random_records(list(reversed(records)))
+
+
+def test_the_title_names_models_and_bags(results):
+    assert title_of(results) == "seeing, mute on bag"
+    bags = [{"Name": f"drive{n}"} for n in range(5)]
+    many = replace(results[0], condition={**results[0].condition, "Bags": bags})
+    assert title_of([many]) == "seeing on drive0, drive1, drive2 and 2 more"
+    beside = replace(many, condition={**many.condition, "Model": {"name": "base", "role": "dense"}})
+    assert title_of([many, beside]).startswith("seeing on")
+
+
+def test_the_bar_of_reasons_adds_up(results):
+    names = ["VALID"] * 5 + ["LOW_CONFIDENCE"] * 3 + ["UNPARSED"] * 2
+    mixed = [replace(record, reason=name) for record, name in zip(results[0].records[:10], names, strict=True)]
+    segments = segments_of(replace(results[0], records=mixed))
+    assert [(s.reason, s.frames, s.share, s.kind) for s in segments] == [
+        ("VALID", 5, 0.5, "acted"), ("LOW_CONFIDENCE", 3, 0.3, "withheld"), ("UNPARSED", 2, 0.2, "invalid"),
+    ]  # fmt: skip
+
+
+def judged(result: ResultFile, success: bool, conditions: list[dict], **metrics) -> ResultFile:
+    return replace(result, success=success, metrics={**result.metrics, "conditions": conditions, **metrics})
+
+
+def test_one_sentence_says_why(results):
+    seeing, mute = results
+    limit = {"condition": "max_path_ade_3s_m", "limit": 1.0, "value": 2.544, "passed": False}
+    others = [{**limit, "condition": "max_miss_share"}, {**limit, "passed": True}]
+    failed = why_of(judged(seeing, False, [limit, *others]))
+    assert failed.startswith(
+        "It failed because path ade 3s is 2.54 m, wanted at most 1 m (and 1 more condition); it acted on 100% of 120 frames"
+    )
+    assert why_of(judged(seeing, True, [])).startswith("It passed: it acted on 100% of 120 frames, its path is off by")
+    assert why_of(mute) == "It never acted: on 100% of 120 frames because the answer could not be read."
+    assert why_of(replace(seeing, records=[])) == "No frame was evaluated, so nothing is known about it."
+    broken = why_of(judged(seeing, False, [limit], bag_failures={"two": "holds no camera"}))
+    assert broken.startswith("It failed because two could not be evaluated (holds no camera); elsewhere it acted")
+    beside = replace(seeing, condition={**seeing.condition, "Model": {"name": "base", "role": "dense"}})
+    assert why_of(beside).startswith("Shown beside: it acted")
+
+
+def test_nothing_holds_and_nothing_is_better_where_nothing_acted(results, tmp_path):
+    html = write_html([results[1]], tmp_path / "report.html").read_text()
+    assert ">holds<" not in html
+    assert "met, but nothing acted" in html
+    conditions = {item["condition"]: item for item in results[1].metrics["conditions"]}
+    assert (conditions["acted_frames"]["value"], conditions["acted_frames"]["passed"]) == (0, False)
+    assert conditions["must_beat hold"]["note"] == "nothing acted"
+    together = write_html(results, tmp_path / "both.html").read_text()
+    table = together[together.index("mute against seeing") : together.index('id="plots"')]
+    assert "mute never acted" in table
+    assert "Usable answers" in table
+    assert "withheld as" not in table  # keeping on is not what it answered
+
+
+def test_a_page_does_not_miss_the_model_that_it_shows(results, tmp_path):
+    note = "the dense model mute does not stand beside it, as it was not found; give it with --dense"
+    missing = replace(results[0], metrics={**results[0].metrics, "beside": {"notes": [note, "no uniform model"]}})
+    alone = page_of(write_html([missing], tmp_path / "alone.html")).text
+    assert note in alone
+    both = page_of(write_html([missing, results[1]], tmp_path / "both.html")).text
+    assert note not in both
+    assert "no uniform model" in both
+
+
+def test_paths_are_drawn_from_above(results, tmp_path):
+    html = write_html(results, tmp_path / "report.html").read_text()
+    shown = html.count('<svg class="above"')
+    assert shown == 2 * 20  # beside every image
+    for heading in ("Paths from above, three seconds", "Where paths end after three seconds", "Path error by speed"):
+        assert heading in html
+    assert "Path error by command" not in html  # no command in this bag
+
+
+def test_a_path_from_above_has_one_scale():
+    # 20 m ahead and 2 m to the left: forward is up, left is left, ten times as far up
+    line = Line(((0.0, 0.0, 0.0), (1.0, 20.0, 2.0)), "#123456")
+    found = re.search(r'<polyline points="([\d.]+),([\d.]+) ([\d.]+),([\d.]+)"', birds_eye([line]))
+    assert found
+    x0, y0, x1, y1 = map(float, found.groups())
+    assert x1 < x0
+    assert (y0 - y1) / (x0 - x1) == pytest.approx(10.0, abs=0.1)
+    assert "NaN" not in birds_eye([line])
 
 
 @pytest.mark.slow

@@ -247,12 +247,13 @@ def _with_references(
             found.append(None)
             continue
         made = out / "beside" / f"{spec.name}{UNIFORM_SUFFIX}"
-        known = find_beside(path, dense, uniform, [made])
+        others = [Path(other.path) for other in specs if other is not spec]
+        known = find_beside(path, dense, uniform, [made], others)
         if make and known.wants_uniform:
             from owled_ros.commands.counterpart import make_uniform
 
             make_uniform(path, known.dense, made, calibration)
-            known = find_beside(path, dense, uniform, [made])
+            known = find_beside(path, dense, uniform, [made], others)
         found.append(known)
     return with_references(specs, found)
 

@@ -43,22 +43,26 @@ class Beside:
 
 
 def find_beside(
-    artifact: Path, dense: Path | None = None, uniform: Path | None = None, places: Sequence[Path] = ()
+    artifact: Path,
+    dense: Path | None = None,
+    uniform: Path | None = None,
+    places: Sequence[Path] = (),
+    given: Sequence[Path] = (),
 ) -> Beside:
-    """Look for both beside an artifact, among the models given, the bundled one, its neighbours and `places`.
+    """Look for both beside an artifact: among the models that are judged too (`given`), the bundled one, neighbours, `places`.
 
     Raises OwledError when a given model is not the base, or a given artifact is of another base or not uniform.
     """
     manifest = read_manifest(artifact)
     notes: list[str] = []
-    found_dense = _find_dense(artifact, manifest, dense)
+    found_dense = _find_dense(artifact, manifest, dense, given)
     if found_dense is None:
         notes.append(
             f"the dense model {manifest.base.name} does not stand beside it, as it was not found; give it with --dense"
         )
     if manifest.method.allocation == UNIFORM:
         return Beside(found_dense, None, tuple(notes))
-    found_uniform = _find_uniform(artifact, manifest, uniform, places, notes)
+    found_uniform = _find_uniform(artifact, manifest, uniform, [*given, *places], notes)
     if found_uniform is None:
         notes.append(
             "no uniformly pruned model stands beside it: add --make-uniform here or --with-uniform to `owled prune`, "
@@ -109,7 +113,7 @@ def _runtime(judged: EngineSpec) -> str:
     return "torch" if judged.runtime == "torch" or (judged.runtime == "auto" and not packed) else "auto"
 
 
-def _find_dense(artifact: Path, manifest: Manifest, given: Path | None) -> Path | None:
+def _find_dense(artifact: Path, manifest: Manifest, given: Path | None, judged: Sequence[Path]) -> Path | None:
     if given is not None:
         if not is_base(resolve_model(given), manifest):
             raise OwledError(
@@ -117,6 +121,9 @@ def _find_dense(artifact: Path, manifest: Manifest, given: Path | None) -> Path 
                 f"{manifest.base.sha256[:12]}; leave --dense out, or give that model"
             )
         return resolve_model(given)
+    for place in judged:  # whatever they are called
+        if place.is_dir() and not is_artifact(place) and is_base(place, manifest):
+            return place
     name = manifest.base.name
     for place in (bundled_model(), artifact.resolve().parent / name, Path(name)):
         if place.name == name and place.is_dir() and is_base(place, manifest):

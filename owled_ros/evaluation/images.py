@@ -1,10 +1,13 @@
-"""The frames that a report shows: the worst ones and some at random, drawn with answer and path. Needs bags and cv2."""
+"""The frames that a report shows: the worst ones and some at random, drawn with answer and path, also from above.
+
+Needs bags and cv2.
+"""
 
 from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +20,13 @@ from owled_ros.driving.answer import Action, Manoeuvre
 from owled_ros.driving.frame import EgoState
 from owled_ros.driving.overlay import Overlay, PinholeView, draw_overlay
 from owled_ros.driving.prediction import ActionAnswer, Generation, Reason
+from owled_ros.driving.trajectory import Trajectory
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
+from owled_ros.evaluation.birds_eye import birds_eye, lines_of
+from owled_ros.evaluation.displacement import path_scores
 from owled_ros.evaluation.frame_values import Tolerance
+from owled_ros.evaluation.headline import words_of
 from owled_ros.evaluation.record import Record
 from owled_ros.evaluation.result import ResultFile
 
@@ -38,14 +45,18 @@ class ShownFrame:
     record: Record
     error: str  # in words
     data_uri: str  # JPEG; empty when the bag is not there any more
+    above: str = ""  # SVG of the paths from above
 
 
-def worst_records(records: Sequence[Record], tolerance: Tolerance, count: int = COUNT) -> list[Record]:
-    """Return the records with the largest errors, in units of the tolerance; withheld ones count as no acceleration."""
+def worst_records(
+    records: Sequence[Record], tolerance: Tolerance, count: int = COUNT, vehicle: VehicleParameters | None = None
+) -> list[Record]:
+    """Return the records with the largest errors, in units of the tolerance; withheld ones count as keeping on."""
     chosen: list[Record] = []
-    for record in sorted(records, key=lambda item: (-badness(item, tolerance), item.key)):
+    bad = {record.key: badness(record, tolerance, vehicle) for record in records}
+    for record in sorted(records, key=lambda item: (-bad[item.key], item.key)):
         near = any(item.bag == record.bag and abs(item.index - record.index) < APART for item in chosen)
-        if not near and badness(record, tolerance) > 0.0:
+        if not near and bad[record.key] > 0.0:
             chosen.append(record)
         if len(chosen) == count:
             break
@@ -59,9 +70,11 @@ def random_records(records: Sequence[Record], count: int = COUNT) -> list[Record
     return [ordered[int(place)] for place in sorted(picked)]
 
 
-def badness(record: Record, tolerance: Tolerance) -> float:
-    """Add up the errors of both parts of the action in units of the tolerance."""
-    total = 0.0
+def badness(record: Record, tolerance: Tolerance, vehicle: VehicleParameters | None = None) -> float:
+    """Add up the errors of the action and of the path in units of the tolerance."""
+    vehicle = vehicle or VehicleParameters()
+    scores = path_scores(record, vehicle, tolerance.miss)
+    total = scores.get("path_ade_filled_3s_m", 0.0) / tolerance.miss
     if record.truth.acceleration is not None:
         total += abs((record.acceleration or 0.0) - record.truth.acceleration) / tolerance.acceleration
     if record.truth.steering is not None and record.steering is not None:
@@ -70,9 +83,14 @@ def badness(record: Record, tolerance: Tolerance) -> float:
 
 
 def show(
-    result: ResultFile, records: Sequence[Record], options: ReadOptions, vehicle: VehicleParameters
+    result: ResultFile,
+    records: Sequence[Record],
+    options: ReadOptions,
+    vehicle: VehicleParameters,
+    colour: str = "#2463ab",
+    others: Sequence[tuple[Mapping[tuple[str, int], Record], str]] = (),
 ) -> list[ShownFrame]:
-    """Read the images of some records from their bags and draw them."""
+    """Read the images of some records from their bags and draw them; `others` are other models' records by key, with colours."""
     images: dict[tuple[str, int], np.ndarray] = {}
     paths = {bag["Name"]: Path(bag["Path"]) for bag in result.condition.get("Bags", [])}
     for name in dict.fromkeys(record.bag for record in records):
@@ -86,7 +104,9 @@ def show(
     for record in records:
         image = images.get(record.key)
         uri = "" if image is None else _data_uri(_drawn(image, record, vehicle))
-        shown.append(ShownFrame(record, _words(record), uri))
+        beside = [(found[record.key], tint) for found, tint in others if record.key in found]
+        above = birds_eye(lines_of(record, beside, colour, vehicle))
+        shown.append(ShownFrame(record, _words(record, vehicle), uri, above))
     return shown
 
 
@@ -103,12 +123,15 @@ def _answer_of(record: Record) -> ActionAnswer:
     action = None
     if record.acceleration is not None and record.steering is not None:
         action = Action(record.acceleration, record.steering, Manoeuvre[record.manoeuvre or "UNKNOWN"])
-    return ActionAnswer(generation, action, Reason[record.reason])
+    trajectory = Trajectory(np.array(record.trajectory, np.float64)) if record.trajectory else None
+    return ActionAnswer(generation, action, Reason[record.reason], trajectory=trajectory)
 
 
-def _words(record: Record) -> str:
-    parts = []
+def _words(record: Record, vehicle: VehicleParameters) -> str:
+    parts = [] if record.valid else [f"not used: {words_of(record.reason)}"]
     truth = record.truth
+    if record.command:
+        parts.append(f"command {record.command.lower().replace('_', ' ')}")
     if truth.acceleration is not None:
         parts.append(f"truth {truth.acceleration:+.2f} m/s²")
     if truth.steering is not None:
@@ -117,6 +140,9 @@ def _words(record: Record) -> str:
         parts.append(truth.manoeuvre.lower())
     if record.acceleration is not None and truth.acceleration is not None:
         parts.append(f"off by {record.acceleration - truth.acceleration:+.2f} m/s²")
+    off = path_scores(record, vehicle).get("path_fde_3s_m")
+    if off is not None:
+        parts.append(f"path {off:.1f} m off after 3 s")
     return ", ".join(parts)
 
 

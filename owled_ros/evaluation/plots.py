@@ -42,12 +42,12 @@ def action_over_time(results: Sequence[ResultFile]) -> str | None:
         axes.plot(*_thinned(seconds, truth), color=TRUTH_COLOUR, linewidth=1.4, label="truth")
         for number, result in enumerate(results):
             answers = [record.acceleration for record in result.records]
-            axes.plot(*_thinned(_time_axis(result), answers), color=_colour(number), linewidth=1.0, alpha=0.85,
+            axes.plot(*_thinned(_time_axis(result), answers), color=colour_of(number), linewidth=1.0, alpha=0.85,
                       label=name_of(result))  # fmt: skip
         axes.set(xlabel="time [s]", ylabel="acceleration [m/s²]")
         axes.legend(loc="lower left", ncols=4, fontsize=8, framealpha=0.8)
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def error_over_time(results: Sequence[ResultFile]) -> str | None:
@@ -59,11 +59,11 @@ def error_over_time(results: Sequence[ResultFile]) -> str | None:
         for number, result in enumerate(results):
             seconds = _time_axis(result)
             errors = np.array([_error(record.acceleration, record.truth.acceleration) for record in result.records])
-            axes.plot(*_thinned(seconds, _smoothed(seconds, errors)), color=_colour(number), label=name_of(result))
+            axes.plot(*_thinned(seconds, _smoothed(seconds, errors)), color=colour_of(number), label=name_of(result))
         axes.set(xlabel="time [s]", ylabel="|error| [m/s²]", ylim=(0, None))
         axes.legend(loc="upper left", ncols=4, fontsize=8, framealpha=0.8)
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def error_by_speed(results: Sequence[ResultFile]) -> str | None:
@@ -77,13 +77,15 @@ def error_by_speed(results: Sequence[ResultFile]) -> str | None:
         for number, result in enumerate(results):
             heights = [row["acceleration_mae_mps2"] or 0.0 for row in result.metrics.get("by_speed_mps", [])]
             places = np.arange(len(heights)) + (number - (len(results) - 1) / 2) * width
-            axes.bar(places, heights, width * 0.95, color=_colour(number), label=name_of(result))
-        labels = [f"{_limit(row['from'], '0')}–{_limit(row['to'], '∞')}\n{row['frames']} frames" for row in rows]
+            axes.bar(places, heights, width * 0.95, color=colour_of(number), label=name_of(result))
+        labels = [
+            f"{limit_text(row['from'], '0')}–{limit_text(row['to'], '∞')}\n{row['frames']} frames" for row in rows
+        ]
         axes.set_xticks(np.arange(len(rows)), labels, fontsize=8)
         axes.set(xlabel="speed [m/s]", ylabel="acc. MAE [m/s²]")
         axes.legend(fontsize=8)
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def latency_histogram(results: Sequence[ResultFile]) -> str | None:
@@ -97,11 +99,11 @@ def latency_histogram(results: Sequence[ResultFile]) -> str | None:
         edges = np.linspace(0, float(np.percentile(values, 99.5)) * 1.05, 50).tolist()
         for number, (result, column) in enumerate(zip(results, columns, strict=True)):
             clipped = np.minimum(column, edges[-1])
-            axes.hist(clipped, edges, histtype="stepfilled", alpha=0.45, color=_colour(number), label=name_of(result))
+            axes.hist(clipped, edges, histtype="stepfilled", alpha=0.45, color=colour_of(number), label=name_of(result))
         axes.set(xlabel="image to action [ms], offline", ylabel="frames")
         axes.legend(fontsize=8)
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def sparsity_per_block(results: Sequence[ResultFile]) -> str | None:
@@ -113,14 +115,16 @@ def sparsity_per_block(results: Sequence[ResultFile]) -> str | None:
     def draw(axes: Axes) -> None:
         for number, result in pruned:
             values = [block["sparsity"] for block in _blocks(result)]
-            axes.step(range(len(values)), values, where="mid", marker="o", color=_colour(number), label=name_of(result))
+            axes.step(
+                range(len(values)), values, where="mid", marker="o", color=colour_of(number), label=name_of(result)
+            )
         names = [f"{block['component']} {block['name'].rpartition('.')[2]}" for block in _blocks(pruned[0][1])]
         if len(names) <= 24:
             axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         axes.set(ylabel="zeros in the block", ylim=(0, 1))
         axes.legend(fontsize=8)
 
-    return _svg(draw, height=HEIGHT * 1.4)
+    return draw_svg(draw, height=HEIGHT * 1.4)
 
 
 def accuracy_against_cost(results: Sequence[ResultFile]) -> str | None:
@@ -137,14 +141,16 @@ def accuracy_against_cost(results: Sequence[ResultFile]) -> str | None:
         for position, axes in enumerate(all_axes):
             for number, (result, (error, values)) in enumerate(zip(results, points, strict=True)):
                 if error is not None and values[position] is not None:
-                    axes.scatter(values[position], error, color=_colour(number), s=45, label=name_of(result), zorder=3)
+                    axes.scatter(
+                        values[position], error, color=colour_of(number), s=45, label=name_of(result), zorder=3
+                    )
             axes.margins(0.15)  # room for the dots, taken before the axes are made to begin at zero
             axes.autoscale_view()
             axes.set(xlabel=costs[position][0], xlim=(0, None), ylim=(0, None))
         all_axes[0].set_ylabel("acc. MAE [m/s²]")
         all_axes[0].legend(fontsize=8)
 
-    return _svg(draw, columns=len(costs))
+    return draw_svg(draw, columns=len(costs))
 
 
 def reliability(results: Sequence[ResultFile]) -> str | None:
@@ -157,11 +163,11 @@ def reliability(results: Sequence[ResultFile]) -> str | None:
         for number, result in enumerate(results):
             bins = result.metrics.get("confidence", {}).get("bins", [])
             axes.plot([entry["confidence"] for entry in bins], [entry["good_share"] for entry in bins], marker="o",
-                      color=_colour(number), label=name_of(result))  # fmt: skip
+                      color=colour_of(number), label=name_of(result))  # fmt: skip
         axes.set(xlabel="stated confidence", ylabel="share of good actions", xlim=(0, 1.02), ylim=(0, 1.02))
         axes.legend(fontsize=8)
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 PLOTS: dict[str, Callable[[Sequence[ResultFile]], str | None]] = {
@@ -175,7 +181,8 @@ PLOTS: dict[str, Callable[[Sequence[ResultFile]], str | None]] = {
 }
 
 
-def _svg(draw: Callable[[Any], None], height: float = HEIGHT, columns: int = 1) -> str:
+def draw_svg(draw: Callable[[Any], None], height: float = HEIGHT, columns: int = 1, sharey: bool = False) -> str:
+    """Let `draw` fill one or several axes side by side; returns the SVG."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -183,7 +190,7 @@ def _svg(draw: Callable[[Any], None], height: float = HEIGHT, columns: int = 1) 
     with mpl.rc_context({**STYLE, "svg.hashsalt": draw.__qualname__}):
         figure = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(figure)
-        axes = figure.subplots(1, columns)
+        axes = figure.subplots(1, columns, sharey=sharey)
         draw(axes)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -224,11 +231,13 @@ def _error(answer: float | None, truth: float | None) -> float:
     return np.nan if answer is None or truth is None else abs(answer - truth)
 
 
-def _colour(number: int) -> str:
+def colour_of(number: int) -> str:
+    """Return the colour of a model."""
     return COLOURS[number % len(COLOURS)]
 
 
-def _limit(value: float | None, open_text: str) -> str:
+def limit_text(value: float | None, open_text: str) -> str:
+    """Write the limit of a bin."""
     return open_text if value is None else f"{value:g}"
 
 

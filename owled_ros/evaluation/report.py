@@ -5,18 +5,22 @@ What models said is foreign text: the template escapes everything but the plots 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.beside import DENSE, JUDGED, UNIFORM
+from owled_ros.evaluation.birds_eye import HOLD, STRAIGHT, TRUTH
 from owled_ros.evaluation.compare import paired_difference
 from owled_ros.evaluation.evaluate import scenario_of
 from owled_ros.evaluation.frame_values import LOWER_IS_BETTER
+from owled_ros.evaluation.headline import segments_of, status_of, title_of, why_of
 from owled_ros.evaluation.images import random_records, show, worst_records
-from owled_ros.evaluation.plots import COLOURS, PLOTS, name_of
+from owled_ros.evaluation.metrics import NO_COMMAND
+from owled_ros.evaluation.path_plots import PATH_PLOTS
+from owled_ros.evaluation.plots import COLOURS, PLOTS, limit_text, name_of
 from owled_ros.evaluation.result import ResultFile
 from owled_ros.files import write_atomic
 
@@ -51,6 +55,23 @@ METRICS = (  # metric, heading, what it says
     ("valid_share", "Usable answers", "share of frames with an action"),
 )
 
+GROUPED = (  # metric, heading of the tables by command and speed
+    ("path_ade_3s_m", "ADE 3 s"),
+    ("path_fde_3s_m", "FDE 3 s"),
+    ("miss_share", "misses"),
+    ("path_lateral_m", "lateral"),
+    ("path_longitudinal_m", "longitudinal"),
+    ("collision_share", "collisions"),
+)
+KINDS = {"acted": "#1a7f4b", "withheld": "#b8860b", "invalid": "#b3261e"}  # colours of the bar of reasons
+LINES = (
+    ("driven", TRUTH, ""),
+    ("hold", HOLD, "4 3"),
+    ("constant velocity", STRAIGHT, "1 3"),
+)  # legend of paths from above
+NO_COMMAND_WORDS = "no command"
+UNFILLED = ("E_car", "E_ped", "Acc_TL", "D_TL_m", "valid_share")  # metrics that compare models of which one never acted
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -72,10 +93,15 @@ def write_html(results: Sequence[ResultFile], path: Path) -> Path:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    plots = {title: Markup(svg) for title, draw in PLOTS.items() if (svg := draw(results))}
+    every = {**PATH_PLOTS, **PLOTS}
+    plots = {title: Markup(svg) for title, draw in every.items() if (svg := draw(results))}
     html = template.render(
-        title=results[0].condition.get("Scenario", {}).get("name", "evaluation"),
-        models=[_model(number, result) for number, result in enumerate(results)],
+        title=title_of(results),
+        scenario=results[0].condition.get("Scenario", {}).get("name", "default"),
+        models=[_model(number, results) for number in range(len(results))],
+        kinds=KINDS,
+        lines=LINES,
+        grouped=GROUPED,
         columns=[name_of(result) for result in results],
         baselines=list(results[0].metrics.get("baselines", {})),
         rows=_rows(results),
@@ -88,18 +114,37 @@ def write_html(results: Sequence[ResultFile], path: Path) -> Path:
     return path
 
 
-def _model(number: int, result: ResultFile) -> dict[str, Any]:
+def _model(number: int, results: Sequence[ResultFile]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    result = results[number]
     scenario = scenario_of(result)
-    worst = worst_records(result.records, scenario.tolerance())
+    vehicle = scenario.vehicle_parameters()
+    worst = worst_records(result.records, scenario.tolerance(), vehicle=vehicle)
     random = random_records(result.records)
-    frames = show(result, [*worst, *random], scenario.read_options(), scenario.vehicle_parameters())
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(results))]
+    others = [
+        ({record.key: record for record in other.records}, colours[place])
+        for place, other in enumerate(results)
+        if place != number
+    ]
+    frames = [
+        (shown, Markup(shown.above))
+        for shown in show(result, [*worst, *random], scenario.read_options(), vehicle, colours[number], others)
+    ]
     metrics = result.metrics
+    segments = segments_of(result)
     return {
         "name": name_of(result),
-        "colour": COLOURS[number % len(COLOURS)],
+        "colour": colours[number],
         "result": result,
         "metrics": metrics,
-        "conditions": metrics.get("conditions", []),
+        "segments": segments,
+        "why": why_of(result),
+        "conditions": [(item, *status_of(item, acted(result))) for item in metrics.get("conditions", [])],
+        "groups": _groups(metrics),
+        "notes": _notes(result, results),
+        "collisions_known": (metrics.get("counted_frames") or {}).get("collision_share") or 0,
         "coverage": metrics.get("coverage", {}),
         "answers": metrics.get("answers", {}),
         "timing": metrics.get("timing", {}),
@@ -117,18 +162,52 @@ def _model(number: int, result: ResultFile) -> dict[str, Any]:
     }
 
 
+def _groups(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the tables of path errors by command and by speed, as far as the result holds them."""
+    tables = []
+    for key, heading in (("by_command", "By command"), ("by_speed_mps", "By speed [m/s]")):
+        rows = [row for row in metrics.get(key) or [] if row["frames"] and "path_ade_3s_m" in row]
+        named = [(_group_name(row), row) for row in rows]
+        if named and not (key == "by_command" and [name for name, _ in named] == [NO_COMMAND_WORDS]):
+            tables.append({"heading": heading, "rows": named})
+    return tables
+
+
+def _group_name(row: Mapping[str, Any]) -> str:
+    if "group" in row:
+        return NO_COMMAND_WORDS if row["group"] == NO_COMMAND else str(row["group"]).lower().replace("_", " ")
+    return f"{limit_text(row['from'], '0')} to {limit_text(row['to'], '∞')}"
+
+
+def _notes(result: ResultFile, results: Sequence[ResultFile]) -> list[str]:
+    """Return what a result says is missing beside it, but for what this very page shows."""
+    shown = {name_of(other) for other in results if other is not result and is_dense(other)}
+    notes = (result.metrics.get("beside") or {}).get("notes", [])
+    return [note for note in notes if not any(note.startswith(f"the dense model {name} does not") for name in shown)]
+
+
+def acted(result: ResultFile) -> bool:
+    """Tell whether a model acted at all: what never acted is no better than anything."""
+    return any(record.valid for record in result.records)
+
+
+def is_dense(result: ResultFile) -> bool:
+    """Tell whether the model of a result was not pruned."""
+    return not (result.metrics.get("model") or {}).get("artifact_id")
+
+
 def _rows(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
     rows = []
     for name, heading, meaning in METRICS:
         values = [result.metrics.get("means", {}).get(name) for result in results]
         baselines = [means.get(name) for means in results[0].metrics.get("baselines", {}).values()]
-        known = [value for value in values if value is not None]
-        if not known:
+        if all(value is None for value in values):
             continue
+        rivals = [value for value, result in zip(values, results, strict=True) if value is not None and acted(result)]
         lower = LOWER_IS_BETTER.get(name, True)
-        best = (min if lower else max)(known)
+        best = (min if lower else max)(rivals) if len(rivals) > 1 else None
         cells = [
-            Cell(number(value), _interval(result, name), len(known) > 1 and value == best)
+            Cell(number(value), _interval(result, name), value is not None and value == best and acted(result))
             for value, result in zip(values, results, strict=True)
         ]
         rows.append({
@@ -150,10 +229,12 @@ def _comparisons(results: Sequence[ResultFile]) -> list[dict[str, Any]]:
         entries = [
             {"heading": heading, **found[name], "shown": number(found[name]["difference"]),
              "interval": _span(found[name]["interval_95"])}
-            for name, heading, _ in METRICS if found.get(name, {}).get("frames")
+            for name, heading, _ in METRICS
+            if found.get(name, {}).get("frames") and (name in UNFILLED or (acted(other) and acted(base)))
         ]  # fmt: skip
+        silent = [name_of(result) for result in (other, base) if not acted(result)]
         what = "" if base.role == JUDGED else f" ({base.role})"
-        tables.append({"name": f"{name_of(other)} against {name_of(base)}{what}", "entries": entries})
+        tables.append({"name": f"{name_of(other)} against {name_of(base)}{what}", "entries": entries, "silent": silent})
     return tables
 
 
@@ -174,7 +255,9 @@ def number(value: Any) -> str:
     """Write a number with three digits, a dash for None."""
     if value is None:
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
 
 
 def _interval(result: ResultFile, name: str) -> str:
