@@ -30,7 +30,7 @@ from owled_ros.pruning.calibration import CalibrationSet, merge, read_driving_te
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.learned import HIGHEST
 from owled_ros.pruning.passes import forward_precision
-from owled_ros.pruning.plan import Plan, learn_plan, make_plan
+from owled_ros.pruning.plan import SparsityPlan, learn_plan, make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.pruning.quality import measure
 from owled_ros.pruning.recovery import recover
@@ -131,7 +131,7 @@ def _spread(values: list[float]) -> str:
 
 def _plan(
     model: Any, structure: Structure, batches: list[Batch], row: Row, arguments: argparse.Namespace
-) -> tuple[Plan, float]:
+) -> tuple[SparsityPlan, float]:
     """Make the row's plan and tell what learning took; a learned one is found once per draw and shifted."""
     config, learned, seconds = _config(row, arguments), None, 0.0
     if row.allocation == "learned":

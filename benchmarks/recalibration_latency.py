@@ -32,8 +32,8 @@ from owled_ros.driving.frame import EgoState, Frame
 from owled_ros.models.driving_model import load_engine, resolve_model
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
 from owled_ros.recalibration.gate_rules import packaged_rules
-from owled_ros.recalibration.job import JobCancelledError, JobProgress, Plan, run_job
-from owled_ros.recalibration.request import Request
+from owled_ros.recalibration.job import JobCancelledError, JobOptions, JobProgress, run_job
+from owled_ros.recalibration.request import JobRequest
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.sample import sample_snapshot
 
@@ -102,7 +102,7 @@ def make_bag(path: Path) -> Path:
 
 @contextlib.contextmanager
 def running_job(
-    condition: Condition, root: Path, request: Request, pacer: Pacer | None, start_s: float
+    condition: Condition, root: Path, request: JobRequest, pacer: Pacer | None, start_s: float
 ) -> Iterator[tuple[list[JobProgress], threading.Thread]]:
     """Run a job beside; yields what it says, and its thread, when its even stage has begun, or after `start_s`."""
     said: list[JobProgress] = []
@@ -111,7 +111,7 @@ def running_job(
     courtesy, asked = condition.courtesy, replace(request, threads=condition.courtesy.threads)
 
     def work() -> None:
-        plan = Plan(courtesy=courtesy, promote=False)
+        plan = JobOptions(courtesy=courtesy, promote=False)
         with contextlib.suppress(JobCancelledError), tempfile.TemporaryDirectory(dir=root) as store:
             run_job(asked, Store(Path(store)), plan, said.append, stop.is_set, pacer)
 
@@ -164,7 +164,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Measured]:
     engine = load_engine(model, threads=arguments.driver_threads)
     image = sample_snapshot(SEEDS, Camera().resized(1280, 720)).image
     frame = Frame(image, START, EgoState(START, 8.0))
-    request = Request((make_bag(root / "bag"),), model, Path(), packaged_rules())
+    request = JobRequest((make_bag(root / "bag"),), model, Path(), packaged_rules())
     if not arguments.whole:
         request = replace(request, calibration_frames=IMAGES, gate_frames=2)
     drive(engine, frame, lasting(2.0), arguments.rate_hz, None)

@@ -17,11 +17,11 @@ if __name__ == "__main__":
     from stub_child import command
 
     from owled_ros.nodes import recalibration_node
-    from owled_ros.recalibration.job import Outcome, Plan, run_job
+    from owled_ros.recalibration.job import JobOptions, JobResult, run_job
 
     program = command(Path(tempfile.mkdtemp()))
 
-    def run_stub(request: Any, store: Any, plan: Plan, **options: Any) -> Outcome:
+    def run_stub(request: Any, store: Any, plan: JobOptions, **options: Any) -> JobResult:
         return run_job(request, store, dataclasses.replace(plan, python=program), **options)
 
     recalibration_node.run_job = run_stub

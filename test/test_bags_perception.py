@@ -20,7 +20,7 @@ from owled_ros.bags.perception import light_of
 from owled_ros.bags.storage import find_bag
 from owled_ros.bags.topics import choose_topics
 from owled_ros.driving.answer import Light, ObjectKind
-from owled_ros.evaluation.evaluate import Request, evaluate
+from owled_ros.evaluation.evaluate import EvaluationRequest, evaluate
 from owled_ros.evaluation.scenario import Scenario
 
 PERCEPTION = "autoware_perception_msgs/msg"
@@ -196,7 +196,7 @@ def test_a_model_is_scored_by_it(
 ) -> None:
     scenario = Scenario.model_validate({"conditions": {"must_beat": []}})
     bag = make_bag(tmp_path / "bag", store, colours=colours)
-    (result,) = evaluate(Request([bag], [spec()], tmp_path / "out", scenario, camera_test_frames=0))
+    (result,) = evaluate(EvaluationRequest([bag], [spec()], tmp_path / "out", scenario, camera_test_frames=0))
     means = result.metrics["means"]  # the driver always tells one car, no pedestrian, a red light at 20 m
     assert (means["E_car"], means["E_ped"]) == (1.0, 1.0)
     assert means["Acc_TL"] == accuracy  # nobody is judged by a light that is not known

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from owled_ros import doctor
 from owled_ros.commands.doctor import register
-from owled_ros.doctor import Finding, Level, discovery, images, libraries, machine, ros, transport
+from owled_ros.doctor import Finding, Severity, discovery, images, libraries, machine, ros, transport
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -27,11 +27,11 @@ def run(checks: tuple[doctor.Check, ...], monkeypatch: pytest.MonkeyPatch, *word
 
 
 def well() -> Finding:
-    return Finding("well", Level.OK, "fine")
+    return Finding("well", Severity.OK, "fine")
 
 
 def worse() -> Finding:
-    return Finding("worse", Level.WARN, "slow", "do this")
+    return Finding("worse", Severity.WARN, "slow", "do this")
 
 
 def check_that_raises() -> Finding:
@@ -55,13 +55,13 @@ def test_a_check_that_raises_is_a_failed_line_and_the_rest_goes_on(monkeypatch: 
 
 def test_shipped_profile_is_large_enough_and_a_missing_one_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(TOP / "config" / "fastdds.xml"))
-    assert transport.check_transport_profile().level is Level.OK
+    assert transport.check_transport_profile().level is Severity.OK
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(TOP / "absent.xml"))
-    assert transport.check_transport_profile().level is Level.FAIL
+    assert transport.check_transport_profile().level is Severity.FAIL
     for name in transport.PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     finding = transport.check_transport_profile()
-    assert finding.level is Level.WARN
+    assert finding.level is Severity.WARN
     assert "85-98 %" in finding.advice
 
 
@@ -70,7 +70,7 @@ def test_small_segment_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     profile.write_text('<profiles xmlns="x"><d><segment_size>524288</segment_size></d></profiles>')
     assert transport.largest_segment(profile) == 524288
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
-    assert transport.check_transport_profile().level is Level.WARN
+    assert transport.check_transport_profile().level is Severity.WARN
 
 
 def test_malloc_settings_that_are_missing_are_named() -> None:
@@ -113,13 +113,13 @@ def test_library_that_breaks_on_import_is_a_failure(tmp_path: Path, monkeypatch:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     finding = libraries.check_torch()
-    assert finding.level is Level.FAIL
+    assert finding.level is Severity.FAIL
     assert "libcudart.so.13" in finding.found
 
 
-@pytest.mark.parametrize(("shear", "level"), [(0, Level.OK), (1, Level.WARN)])
+@pytest.mark.parametrize(("shear", "level"), [(0, Severity.OK), (1, Severity.WARN)])
 def test_cv_bridge_is_judged_by_its_pixels(
-    shear: int, level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shear: int, level: Severity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in that converts rightly is sound; one that ignores the padding of rows is not."""
     (tmp_path / "cv_bridge.py").write_text(
@@ -146,7 +146,7 @@ def test_cv_bridge_is_judged_by_its_pixels(
 def test_missing_ros_is_a_failure_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     finding = ros.check_ros()
-    assert finding.level is Level.FAIL
+    assert finding.level is Severity.FAIL
     assert "./owled" in finding.advice
 
 
@@ -194,6 +194,6 @@ def test_settings_of_discovery_are_listed_for_a_bug_report(monkeypatch: pytest.M
         monkeypatch.delenv(name, raising=False)
     assert discovery.check_discovery().found == "none is set"
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
-    assert discovery.check_discovery() == Finding("discovery", Level.OK, "ROS_DOMAIN_ID=7")
+    assert discovery.check_discovery() == Finding("discovery", Severity.OK, "ROS_DOMAIN_ID=7")
     monkeypatch.setenv("ROS_DOMAIN_ID", "700")
-    assert discovery.check_discovery().level is Level.FAIL
+    assert discovery.check_discovery().level is Severity.FAIL

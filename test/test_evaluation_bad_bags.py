@@ -12,7 +12,7 @@ from recorded_drives import EGO_PERIOD, IMAGE_PERIOD, MILLISECOND, START, image
 
 from owled_ros.bags.write import BagWriter
 from owled_ros.driving.frame import NANOSECONDS, EgoState
-from owled_ros.evaluation.evaluate import Request, evaluate
+from owled_ros.evaluation.evaluate import EvaluationRequest, evaluate
 from owled_ros.evaluation.result import ResultFile
 from owled_ros.evaluation.scenario import Scenario
 
@@ -21,7 +21,7 @@ HOUR = 3600 * NANOSECONDS
 
 
 def judged(path: Path, scenario: Scenario = EASY) -> ResultFile:
-    return evaluate(Request([path], [spec()], path.parent / "out", scenario, camera_test_frames=4))[0]
+    return evaluate(EvaluationRequest([path], [spec()], path.parent / "out", scenario, camera_test_frames=4))[0]
 
 
 def write(bag: BagWriter, images: int = 40, speed: Callable[[int], float] = lambda number: 5.0 + 0.1 * number) -> None:

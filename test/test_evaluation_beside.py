@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from owled_ros.commands.counterpart import make_uniform
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.beside import Beside, find_beside, with_references
-from owled_ros.evaluation.evaluate import Request, evaluate
+from owled_ros.evaluation.evaluate import EvaluationRequest, evaluate
 from owled_ros.evaluation.report import write_html
 from owled_ros.evaluation.result import read_result
 from owled_ros.evaluation.run import EngineSpec
@@ -119,7 +119,7 @@ def test_references_are_shown_and_not_judged(tmp_path: Path) -> None:
     judged = spec("seeing")
     beside = EngineSpec("mute", "base", loader="fake_driver:load", role="dense")
     told = {"seeing": {"dense": "base", "uniform": None, "notes": ["no uniformly pruned model stands beside it"]}}
-    request = Request([make_bag(tmp_path / "bag")], [judged, beside], tmp_path / "out", EASY, beside=told)
+    request = EvaluationRequest([make_bag(tmp_path / "bag")], [judged, beside], tmp_path / "out", EASY, beside=told)
     results = evaluate(request)
     assert [(result.role, result.success) for result in results] == [("judged", True), ("dense", False)]
     assert read_result(tmp_path / "out/seeing").metrics["beside"] == told["seeing"]

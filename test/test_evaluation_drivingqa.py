@@ -14,8 +14,8 @@ from owled_ros.errors import OwledError
 from owled_ros.evaluation.drivingqa import (
     EXAMPLES,
     GAP,
-    Answer,
     Example,
+    QaAnswer,
     constant_answers,
     copy_answers,
     evaluate_text_model,
@@ -77,8 +77,8 @@ def test_scores_by_hand():
     light = "There is a traffic light and it is red. It is 20.0m ahead."
     scenes = [parse_scenario(0, text_of(1)), parse_scenario(1, text_of(3, light, 90, "5% to the right"))]
     answers = [
-        Answer(Perception(2, 1, "none", None), Pedals(0.5, 0.0), 1.0),
-        Answer(Perception(3, 0, "red", 26.0), None, 3.0),
+        QaAnswer(Perception(2, 1, "none", None), Pedals(0.5, 0.0), 1.0),
+        QaAnswer(Perception(3, 0, "red", 26.0), None, 3.0),
     ]
     table = score(answers, scenes)
     assert (table["E_car"], table["E_ped"], table["Acc_TL"], table["D_TL_m"]) == (0.5, 0.5, 1.0, 6.0)
@@ -97,7 +97,7 @@ def test_baselines_by_hand():
     assert [answer.perception.cars for answer in copied] == [2, 3]  # counted in the text
     assert [answer.action.longitudinal for answer in copied] == pytest.approx([0.0, 0.1])  # of the scene before
     assert [answer.action.steering for answer in copied] == pytest.approx([-0.02, -0.02])  # the wheel
-    assert copy_answers(scenes, None)[0] == Answer(None, None)
+    assert copy_answers(scenes, None)[0] == QaAnswer(None, None)
 
 
 def test_a_model_is_asked_with_examples_and_scored(tmp_path):

@@ -12,7 +12,7 @@ from recorded_drives import IMAGE_PERIOD, START, image, make_bag, record_drive
 
 from owled_ros.bags.write import BagWriter
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.evaluate import Request, evaluate
+from owled_ros.evaluation.evaluate import EvaluationRequest, evaluate
 from owled_ros.evaluation.fleet import evaluate_on_fleet
 from owled_ros.evaluation.result import without_timings
 from owled_ros.evaluation.scenario import Scenario
@@ -21,7 +21,7 @@ from owled_ros.evaluation.scenario import Scenario
 def test_without_ray_the_reason_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(OwledError, match="pip install 'ray'"):
-        evaluate_on_fleet(Request([tmp_path], [spec()], tmp_path / "out", Scenario()), "local")
+        evaluate_on_fleet(EvaluationRequest([tmp_path], [spec()], tmp_path / "out", Scenario()), "local")
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def test_a_lost_worker_costs_only_its_bag(tmp_path):
         record_drive(bag, images=10)
         bag.image(START + 10 * IMAGE_PERIOD, image(DEADLY))
     bags = [tmp_path / "one", make_bag(tmp_path / "two")]
-    (result,) = evaluate_on_fleet(Request(bags, [spec("dying")], tmp_path / "out", Scenario(), processes=2), "local")
+    (result,) = evaluate_on_fleet(
+        EvaluationRequest(bags, [spec("dying")], tmp_path / "out", Scenario(), processes=2), "local"
+    )
     assert not result.success
     assert "one: its worker was lost" in result.summary
     assert {record.bag for record in result.records} == {"two"}
@@ -49,7 +51,9 @@ def test_a_lost_worker_costs_only_its_bag(tmp_path):
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_gives_what_one_process_gives(tmp_path):
     bags = [make_bag(tmp_path / name) for name in ("one", "two")]
-    (alone,) = evaluate(Request(bags, [spec()], tmp_path / "alone", Scenario()))
-    (together,) = evaluate_on_fleet(Request(bags, [spec()], tmp_path / "together", Scenario(), processes=2), "local")
+    (alone,) = evaluate(EvaluationRequest(bags, [spec()], tmp_path / "alone", Scenario()))
+    (together,) = evaluate_on_fleet(
+        EvaluationRequest(bags, [spec()], tmp_path / "together", Scenario(), processes=2), "local"
+    )
     lines = [[without_timings(line) for line in path.read_text().splitlines()] for path in (alone.path, together.path)]
     assert lines[0] == lines[1]

@@ -16,7 +16,7 @@ from recorded_drives import IMAGE_PERIOD, MILLISECOND, START, image
 
 from owled_ros.bags.write import BagWriter
 from owled_ros.driving.frame import EgoState
-from owled_ros.evaluation.evaluate import Request, evaluate
+from owled_ros.evaluation.evaluate import EvaluationRequest, evaluate
 from owled_ros.evaluation.scenario import Scenario
 
 WHEEL_BASE, MOST_STEERING, MOST_THROTTLE, MOST_BRAKE = 2.8, 0.6, 2.0, 6.0  # the default vehicle
@@ -35,7 +35,9 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
             bag.odometry(stamp, EgoState(stamp, 8.0 + 3.0 * math.sin(seconds), 0.2 * math.sin(0.7 * seconds)))
             if step % 5 == 0 and step < IMAGES * 5:
                 bag.image(START + step // 5 * IMAGE_PERIOD, image(step // 5), encoding="rgb8")
-    (result,) = evaluate(Request([home / "bag"], [spec("wild")], home / "out", Scenario(), camera_test_frames=0))
+    (result,) = evaluate(
+        EvaluationRequest([home / "bag"], [spec("wild")], home / "out", Scenario(), camera_test_frames=0)
+    )
     return [json.loads(line) for line in result.path.read_text().splitlines()]
 
 

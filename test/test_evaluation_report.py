@@ -16,7 +16,7 @@ from recorded_drives import make_bag
 
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.birds_eye import Line, birds_eye
-from owled_ros.evaluation.evaluate import Request, evaluate
+from owled_ros.evaluation.evaluate import EvaluationRequest, evaluate
 from owled_ros.evaluation.frame_values import Tolerance
 from owled_ros.evaluation.headline import segments_of, title_of, why_of
 from owled_ros.evaluation.images import random_records, worst_records
@@ -33,7 +33,7 @@ def results(tmp_path_factory) -> list[ResultFile]:
     """Two models on two drives of 60 images."""
     folder = tmp_path_factory.mktemp("report")
     bag = make_bag(folder / "bag", images=60, drives=2)
-    return evaluate(Request([bag], [spec("seeing"), spec("mute")], folder / "out", Scenario()))
+    return evaluate(EvaluationRequest([bag], [spec("seeing"), spec("mute")], folder / "out", Scenario()))
 
 
 class _Page(HTMLParser):

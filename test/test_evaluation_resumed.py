@@ -16,7 +16,7 @@ from owled_ros.driving.prediction import Generation
 from owled_ros.evaluation import rendered
 from owled_ros.scenes import closed_loop
 from owled_ros.scenes.closed_loop import Route
-from owled_ros.scenes.world import Outcome
+from owled_ros.scenes.world import DriveEnd
 
 app = typer.Typer()
 drive_command.register(app)
@@ -34,7 +34,7 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         if len(seen) == 4:
             raise KeyboardInterrupt
         error = float("nan") if seed == 8 else 0.1  # nothing was answered on that one
-        return Route(seed, Outcome.FINISHED, "", 1.0, 30.0, 8.0, 300, 0, error, error)
+        return Route(seed, DriveEnd.FINISHED, "", 1.0, 30.0, 8.0, 300, 0, error, error)
 
     monkeypatch.setattr(closed_loop, "drive_route", drive)
     return seen

@@ -14,7 +14,7 @@ from recorded_drives import IMAGE_PERIOD, START, image, make_bag, record_drive
 from owled_ros.bags.write import BagWriter
 from owled_ros.driving.frame import EgoState
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.evaluate import Request, evaluate
+from owled_ros.evaluation.evaluate import EvaluationRequest, evaluate
 from owled_ros.evaluation.part import read_part
 from owled_ros.evaluation.result import read_result, without_timings
 from owled_ros.evaluation.run import unique_names
@@ -23,9 +23,9 @@ from owled_ros.evaluation.scenario import Scenario, read_scenario
 EASY = Scenario.model_validate({"conditions": {"must_beat": []}})  # the expert of these bags is constant
 
 
-def request(tmp_path: Path, bags: list[Path], *kinds: str, **changes: object) -> Request:
+def request(tmp_path: Path, bags: list[Path], *kinds: str, **changes: object) -> EvaluationRequest:
     specs = [spec(kind) for kind in kinds or ("seeing",)]
-    return Request(bags, specs, tmp_path / "out", changes.pop("scenario", EASY), **changes)  # type: ignore[arg-type]
+    return EvaluationRequest(bags, specs, tmp_path / "out", changes.pop("scenario", EASY), **changes)  # type: ignore[arg-type]
 
 
 def stripped(path: Path) -> list[str]:
@@ -64,14 +64,14 @@ def test_result_file_has_the_form_of_driving_log_replayer(tmp_path):
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     bag = make_bag(tmp_path / "bag", drives=2)
-    first = evaluate(Request([bag], [spec()], tmp_path / "a", EASY))[0]
-    second = evaluate(Request([bag], [spec()], tmp_path / "b", EASY))[0]
+    first = evaluate(EvaluationRequest([bag], [spec()], tmp_path / "a", EASY))[0]
+    second = evaluate(EvaluationRequest([bag], [spec()], tmp_path / "b", EASY))[0]
     assert stripped(first.path) == stripped(second.path)
 
 
 def test_an_interrupted_run_goes_on_and_ends_alike(tmp_path):
     bag = make_bag(tmp_path / "bag", drives=2)
-    whole = evaluate(Request([bag], [spec()], tmp_path / "whole", EASY))[0]
+    whole = evaluate(EvaluationRequest([bag], [spec()], tmp_path / "whole", EASY))[0]
     evaluate(request(tmp_path, [bag]))
     part = tmp_path / "out/seeing/parts/bag.jsonl"
     lines = part.read_bytes().splitlines(keepends=True)
@@ -93,7 +93,7 @@ def test_a_part_of_other_settings_is_begun_anew(tmp_path):
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(tmp_path):
     bags = [make_bag(tmp_path / name, images=20) for name in ("one", "two", "three")]
-    alone = evaluate(Request(bags, [spec()], tmp_path / "alone", EASY))[0]
+    alone = evaluate(EvaluationRequest(bags, [spec()], tmp_path / "alone", EASY))[0]
     (together,) = evaluate(request(tmp_path, bags, processes=2))
     assert stripped(alone.path) == stripped(together.path)
 

@@ -12,7 +12,7 @@ import yaml
 
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.frame_values import LOWER_IS_BETTER
-from owled_ros.recalibration.gate_rules import Finding, GateRules, apply_rules, packaged_rules, read_rules
+from owled_ros.recalibration.gate_rules import GateRules, RuleResult, apply_rules, packaged_rules, read_rules
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {
@@ -29,7 +29,7 @@ COMPARISONS = {
 }
 
 
-def apply(**values: Any) -> Finding:
+def apply(**values: Any) -> RuleResult:
     rules = GateRules.model_validate({"format_version": 1, "rules": [{"name": "r", "unit": "u", **values}]})
     return apply_rules(rules, MODELS, COMPARISONS)[0]
 

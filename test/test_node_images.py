@@ -15,7 +15,7 @@ pytest.importorskip("owled_ros.msg")
 from sensor_msgs.msg import Image
 
 from owled_ros.bags.images import decode_image
-from owled_ros.doctor.findings import Finding, Level
+from owled_ros.doctor.findings import Finding, Severity
 from owled_ros.errors import OwledError
 from owled_ros.nodes import images
 from owled_ros.nodes.conversions import rgb_to_compressed, rgb_to_image
@@ -50,13 +50,13 @@ def bridge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv_bridge", module)
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, level: Level, choice: str = "auto") -> Any:
+def choose(monkeypatch: pytest.MonkeyPatch, level: Severity, choice: str = "auto") -> Any:
     monkeypatch.setattr(images, "check_cv_bridge", lambda: Finding("cv_bridge", level, ""))
     return images.make_decoder(choice)[0]
 
 
 def test_a_sound_bridge_serves_what_we_do_not_know(monkeypatch: pytest.MonkeyPatch, bridge: None) -> None:
-    decode = choose(monkeypatch, Level.OK)
+    decode = choose(monkeypatch, Severity.OK)
     special = Image(height=4, width=6, encoding="special")
     assert (decode(special) == 9).all()
     assert (decode(rgb_to_image(IMAGE, 0, "")) == IMAGE).all()
@@ -65,7 +65,7 @@ def test_a_sound_bridge_serves_what_we_do_not_know(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unsound_or_unwanted_bridge_is_not_used(monkeypatch: pytest.MonkeyPatch, bridge: None) -> None:
-    for decode in (choose(monkeypatch, Level.WARN), choose(monkeypatch, Level.OK, "own")):
+    for decode in (choose(monkeypatch, Severity.WARN), choose(monkeypatch, Severity.OK, "own")):
         with pytest.raises(OwledError, match="is not known"):
             decode(Image(height=4, width=6, encoding="special"))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from owled_ros.errors import OwledError
 from owled_ros.onboard import switching
-from owled_ros.onboard.switching import Answer, State, Switching
+from owled_ros.onboard.switching import SwitchAnswer, Switching, SwitchState
 
 WAIT_S = 10.0
 
@@ -56,21 +56,21 @@ class Bench:
         self.driving = engine
         done(True)
 
-    def prepare(self, name: str, path: str = "a") -> Answer:
+    def prepare(self, name: str, path: str = "a") -> SwitchAnswer:
         return wait_for(lambda done: self.switching.prepare(name, path, done))
 
-    def commit(self, name: str) -> Answer:
+    def commit(self, name: str) -> SwitchAnswer:
         return wait_for(lambda done: self.switching.commit(name, done))
 
     def open_engines(self) -> list[str]:
         return [engine.path for engine in self.engines if not engine.closed]
 
 
-def wait_for(ask: Callable[[Callable[[Answer], None]], None]) -> Answer:
-    heard: list[Answer] = []
+def wait_for(ask: Callable[[Callable[[SwitchAnswer], None]], None]) -> SwitchAnswer:
+    heard: list[SwitchAnswer] = []
     event = threading.Event()
 
-    def done(answer: Answer) -> None:
+    def done(answer: SwitchAnswer) -> None:
         heard.append(answer)
         event.set()
 
@@ -82,13 +82,13 @@ def wait_for(ask: Callable[[Callable[[Answer], None]], None]) -> Answer:
 
 def test_prepare_then_commit_and_both_again() -> None:
     bench = Bench()
-    assert bench.prepare("1").state is State.PREPARED
+    assert bench.prepare("1").state is SwitchState.PREPARED
     assert bench.driving is None
     assert bench.prepare("1").success  # asked again: nothing is loaded twice
     assert len(bench.engines) == 1
-    assert bench.commit("1") == Answer(True, "it drives", State.DRIVING)
+    assert bench.commit("1") == SwitchAnswer(True, "it drives", SwitchState.DRIVING)
     assert bench.commit("1").success
-    assert bench.prepare("1").state is State.DRIVING
+    assert bench.prepare("1").state is SwitchState.DRIVING
     assert (bench.open_engines(), bench.switched) == (["a"], [("1", "a")])
 
 
@@ -97,17 +97,17 @@ def test_a_model_that_was_replaced_is_not_said_to_drive() -> None:
     for name in "12":
         bench.prepare(name, name)
         bench.commit(name)
-    assert bench.switching.ask("1").state is State.ABORTED
+    assert bench.switching.ask("1").state is SwitchState.ABORTED
     assert not bench.commit("1").success
-    assert bench.switching.ask("2").state is State.DRIVING
+    assert bench.switching.ask("2").state is SwitchState.DRIVING
 
 
 def test_what_cannot_be_loaded_changes_nothing() -> None:
     bench = Bench()
     bench.prepare("1")
     bench.commit("1")
-    assert bench.prepare("2", "bad") == Answer(False, "it is damaged", State.FAILED)
-    assert bench.commit("2") == Answer(False, "it is damaged", State.FAILED)
+    assert bench.prepare("2", "bad") == SwitchAnswer(False, "it is damaged", SwitchState.FAILED)
+    assert bench.commit("2") == SwitchAnswer(False, "it is damaged", SwitchState.FAILED)
     assert bench.open_engines() == ["a"]
     assert bench.prepare("2", "b").success  # the cause was mended: the same id may try again
 
@@ -115,15 +115,15 @@ def test_what_cannot_be_loaded_changes_nothing() -> None:
 def test_an_abort_while_loading_answers_who_waits_and_frees_what_comes() -> None:
     bench = Bench()
     bench.go.clear()
-    heard: list[Answer] = []
+    heard: list[SwitchAnswer] = []
     bench.switching.prepare("1", "a", heard.append)
     assert bench.switching.loading
     assert not bench.prepare("2", "b").success  # one at a time
     assert bench.switching.abort("1").success
-    assert heard == [Answer(False, "it was aborted", State.ABORTED)]
+    assert heard == [SwitchAnswer(False, "it was aborted", SwitchState.ABORTED)]
     bench.go.set()
     assert bench.prepare("3", "c").success
-    assert bench.commit("1").state is State.ABORTED
+    assert bench.commit("1").state is SwitchState.ABORTED
     assert "a" not in bench.open_engines() or wait_until(lambda: "a" not in bench.open_engines())
 
 
@@ -132,14 +132,14 @@ def test_a_newer_request_takes_the_place_of_a_prepared_one() -> None:
     bench.prepare("1", "a")
     bench.prepare("2", "b")
     assert bench.open_engines() == ["b"]
-    assert bench.commit("1").state is State.ABORTED
+    assert bench.commit("1").state is SwitchState.ABORTED
     assert bench.commit("2").success
 
 
 def test_a_node_that_is_cleaned_up_answers_everybody_and_keeps_nothing() -> None:
     bench = Bench()
     bench.go.clear()
-    heard: list[Answer] = []
+    heard: list[SwitchAnswer] = []
     bench.switching.prepare("1", "a", heard.append)
     bench.switching.close()
     assert [answer.success for answer in heard] == [False]
@@ -152,7 +152,7 @@ def test_a_commit_that_meets_a_stopped_worker_says_so() -> None:
     bench = Bench()
     bench.prepare("1")
     bench.alive = False
-    assert bench.commit("1").state is State.ABORTED
+    assert bench.commit("1").state is SwitchState.ABORTED
     assert bench.open_engines() == []
     assert bench.switched == []
 
@@ -165,7 +165,7 @@ def test_a_prepared_model_that_nobody_commits_is_freed(monkeypatch: pytest.Monke
     monkeypatch.setattr(switching, "PREPARED_S", 0.0)
     bench.switching.tidy()
     assert bench.open_engines() == []
-    assert bench.switching.ask("1").state is State.ABORTED
+    assert bench.switching.ask("1").state is SwitchState.ABORTED
 
 
 @settings(max_examples=200, deadline=None)
@@ -188,7 +188,7 @@ def test_whatever_is_asked_one_engine_drives_and_at_most_one_waits(steps: list[t
             "abort": lambda name=name: bench.switching.abort(name),
             "ask": lambda name=name: bench.switching.ask(name),
         }[step]()
-        assert answer.state in State
+        assert answer.state in SwitchState
     waiting = len(bench.open_engines()) - (bench.driving is not None)
     assert waiting in (0, 1)
     assert bench.driving is None or not bench.driving.closed

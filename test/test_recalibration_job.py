@@ -22,8 +22,8 @@ from owled_ros.deployment.store import Retention, Store
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import verify
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
-from owled_ros.recalibration.job import JobCancelledError, JobProgress, Outcome, Plan, run_job
-from owled_ros.recalibration.request import Request, budgets_of, read_request
+from owled_ros.recalibration.job import JobCancelledError, JobOptions, JobProgress, JobResult, run_job
+from owled_ros.recalibration.request import JobRequest, budgets_of, read_request
 
 PATIENCE_S = 60.0
 
@@ -39,17 +39,17 @@ class Bench:
     def control(self, **values: Any) -> None:
         (self.root / "model" / "control.json").write_text(json.dumps(values))
 
-    def request(self, seed: int = 0) -> Request:
-        return Request(
+    def request(self, seed: int = 0) -> JobRequest:
+        return JobRequest(
             bags=(self.root,), model=self.root / "model", work=Path(), gate=self.root / "gate.yaml", seed=seed
         )
 
-    def run(self, seed: int = 0, plan: Plan | None = None, **options: Any) -> Outcome:
+    def run(self, seed: int = 0, plan: JobOptions | None = None, **options: Any) -> JobResult:
         plan = plan or self.plan()
         return run_job(self.request(seed), self.store, plan, self.said.append, **options)
 
-    def plan(self, **values: Any) -> Plan:
-        return Plan(courtesy=Courtesy(idle=False), python=command(self.root), **values)
+    def plan(self, **values: Any) -> JobOptions:
+        return JobOptions(courtesy=Courtesy(idle=False), python=command(self.root), **values)
 
     def at(self, stage: str) -> Callable[[], bool]:
         return lambda: any(progress.stage == stage for progress in self.said)
@@ -259,7 +259,9 @@ def test_the_store_stays_within_its_limits(bench: Bench) -> None:
 
 
 def test_requests_survive_the_way_to_the_child_and_bad_ones_are_refused(tmp_path: Path) -> None:
-    request = Request((tmp_path,), tmp_path, tmp_path, tmp_path, running=tmp_path, budgets={"vision": 0.3}, seed=2**63)
+    request = JobRequest(
+        (tmp_path,), tmp_path, tmp_path, tmp_path, running=tmp_path, budgets={"vision": 0.3}, seed=2**63
+    )
     assert read_request(request.to_json()) == request
     with pytest.raises(OwledError, match="unknown keys"):
         read_request(json.dumps({**json.loads(request.to_json()), "python": "evil"}))
@@ -269,7 +271,7 @@ def test_requests_survive_the_way_to_the_child_and_bad_ones_are_refused(tmp_path
         ({"bags": (tmp_path / "no",)}, "does not exist"),
     ):
         with pytest.raises(OwledError, match=words):
-            Request(**{"bags": (tmp_path,), "model": tmp_path, "work": tmp_path, "gate": tmp_path, **wrong}).check()
+            JobRequest(**{"bags": (tmp_path,), "model": tmp_path, "work": tmp_path, "gate": tmp_path, **wrong}).check()
     assert budgets_of(["vision_tower", "language"], [0.3, 0.5]) == {"vision": 0.3, "language": 0.5}
     with pytest.raises(OwledError, match="not known"):
         budgets_of(["wheels"], [0.5])

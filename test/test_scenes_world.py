@@ -15,7 +15,7 @@ from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.closed_loop import drive_route, standing_of
 from owled_ros.scenes.player import FALLBACK_ACCELERATION, Moment, driver_of, expert_driver, look, play
 from owled_ros.scenes.stage import Car, Pedestrian, TrafficLight
-from owled_ros.scenes.world import Outcome, World, _overlap, _rectangle
+from owled_ros.scenes.world import DriveEnd, World, _overlap, _rectangle
 
 CAMERA = Camera().resized(96, 96)
 
@@ -45,7 +45,7 @@ def zip_first(moments, count):  # type: ignore[no-untyped-def]
 
 def test_the_expert_arrives() -> None:
     routes = [drive_route(3, expert_driver, CAMERA)]
-    assert [route.outcome for route in routes] == [Outcome.FINISHED]
+    assert [route.outcome for route in routes] == [DriveEnd.FINISHED]
     standing = standing_of(routes)
     assert standing.finished == standing.progress == 1.0
     assert standing.mean_speed > 3.0
@@ -54,16 +54,16 @@ def test_the_expert_arrives() -> None:
 @pytest.mark.slow
 def test_the_expert_arrives_nearly_always() -> None:
     routes = [drive_route(seed, expert_driver, CAMERA) for seed in range(200, 220)]
-    assert sum(route.outcome is Outcome.FINISHED for route in routes) >= 19
+    assert sum(route.outcome is DriveEnd.FINISHED for route in routes) >= 19
 
 
 def test_driving_into_a_car_is_a_collision() -> None:
     world = empty_world()
     world.stage.lights.clear()
     world.stage.cars.append(Car(ObjectKind.PARKED, world.stage.ego_s + 20.0, 0.0))
-    while world.outcome is Outcome.RUNNING:
+    while world.outcome is DriveEnd.RUNNING:
         world.step(2.0, look(world, CAMERA, image=False).expert.steering_tire_angle, 0.1)
-    assert world.outcome is Outcome.COLLISION
+    assert world.outcome is DriveEnd.COLLISION
     assert "parked" in world.detail
     # the bumpers meet 20 - 3.7 - 2.2 = 14.1 m after the start
     assert world.distance == pytest.approx(14.1, abs=1.5)
@@ -73,13 +73,13 @@ def test_a_person_is_hit() -> None:
     world = empty_world()
     world.stage.lights.clear()
     world.stage.pedestrians.append(Pedestrian(world.stage.ego_s + 15.0, 0.5))
-    while world.outcome is Outcome.RUNNING:
+    while world.outcome is DriveEnd.RUNNING:
         world.step(2.0, look(world, CAMERA, image=False).expert.steering_tire_angle, 0.1)
-    assert (world.outcome, world.detail) == (Outcome.COLLISION, "pedestrian")
+    assert (world.outcome, world.detail) == (DriveEnd.COLLISION, "pedestrian")
 
 
-@pytest.mark.parametrize(("clock", "outcome"), [(14.5, Outcome.RED_LIGHT), (0.0, Outcome.RUNNING)])
-def test_only_a_red_light_forbids_crossing_its_line(clock: float, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("clock", "outcome"), [(14.5, DriveEnd.RED_LIGHT), (0.0, DriveEnd.RUNNING)])
+def test_only_a_red_light_forbids_crossing_its_line(clock: float, outcome: DriveEnd) -> None:
     world = empty_world()
     world.stage.lights[:] = [TrafficLight(world.stage.ego_s + 12.0)]
     world._clocks[:] = [clock]  # 14 s after green begins the light turns red for 11 s
@@ -91,9 +91,9 @@ def test_only_a_red_light_forbids_crossing_its_line(clock: float, outcome: Outco
 
 def test_leaving_the_lane_ends_the_drive() -> None:
     world = empty_world()
-    while world.outcome is Outcome.RUNNING:
+    while world.outcome is DriveEnd.RUNNING:
         world.step(2.0, 0.3, 0.1)
-    assert world.outcome is Outcome.OFF_ROAD
+    assert world.outcome is DriveEnd.OFF_ROAD
     assert world.lane_offset > 1.9
 
 
@@ -101,7 +101,7 @@ def test_a_drive_that_stands_still_times_out() -> None:
     world = empty_world()
     world.time = world.length / 2.2 - 0.05
     world.step(-6.0, 0.0, 0.1)
-    assert world.outcome is Outcome.TIME_OUT
+    assert world.outcome is DriveEnd.TIME_OUT
 
 
 def test_yaw_rate_and_stamp_belong_to_the_motion() -> None:
@@ -142,7 +142,7 @@ def test_an_action_is_compared_with_the_experts(monkeypatch: pytest.MonkeyPatch)
         return Action(moment.expert.acceleration + 0.5, moment.expert.steering_tire_angle - 0.01)
 
     route = drive_route(2, braver, CAMERA)
-    assert route.outcome is Outcome.TIME_OUT
+    assert route.outcome is DriveEnd.TIME_OUT
     assert route.acceleration_error == pytest.approx(0.5)
     assert route.steering_error == pytest.approx(0.01)
 

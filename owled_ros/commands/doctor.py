@@ -18,14 +18,14 @@ def doctor(json: bool = typer.Option(False, "--json", help="Print the findings a
 
     Exit code 1 when something that owled_ros needs does not work; warnings alone are 0.
     """
-    from owled_ros.doctor import CHECKS, Level, as_json, examine
+    from owled_ros.doctor import CHECKS, Severity, as_json, examine
 
     findings = examine(CHECKS)
     if json:
         typer.echo(as_json(findings))
     else:
         _show(findings)
-    if any(finding.level is Level.FAIL for finding in findings):
+    if any(finding.level is Severity.FAIL for finding in findings):
         raise typer.Exit(EXIT_SICK)
 
 

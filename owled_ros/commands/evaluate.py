@@ -89,7 +89,7 @@ def evaluate(
 
     Example:  owled evaluate drive1/ drive2/ -m artifacts/mini-50 --scenario town.yaml --processes 2
     """
-    from owled_ros.evaluation.evaluate import Request
+    from owled_ros.evaluation.evaluate import EvaluationRequest
     from owled_ros.evaluation.evaluate import evaluate as run
     from owled_ros.evaluation.scenario import read_scenario
 
@@ -98,7 +98,7 @@ def evaluate(
     beside: dict[str, dict[str, object]] = {}
     if not alone:
         specs, beside = _with_references(specs, out, dense, uniform, make_uniform, calibration)
-    request = Request(bags, specs, out, wanted, processes, every, camera_test, beside)
+    request = EvaluationRequest(bags, specs, out, wanted, processes, every, camera_test, beside)
     if ray:
         from owled_ros.evaluation.fleet import evaluate_on_fleet
 

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from owled_ros.deployment.deployment import Deployment
     from owled_ros.deployment.store import Driver, Version
-    from owled_ros.recalibration.job import JobProgress, Outcome
+    from owled_ros.recalibration.job import JobProgress, JobResult
 
 EXIT_REFUSED = 3  # a candidate was made, but the gate or the driving node refused it
 EXIT_TERMINATED = 143
@@ -110,12 +110,12 @@ def recalibrate(
     from owled_ros.deployment.store import Retention
     from owled_ros.models.driving_model import resolve_model
     from owled_ros.recalibration.courtesy import Courtesy
-    from owled_ros.recalibration.job import Plan, run_job
-    from owled_ros.recalibration.request import Request
+    from owled_ros.recalibration.job import JobOptions, run_job
+    from owled_ros.recalibration.request import JobRequest
 
     deployment = _deployment(store, model)
     base = deployment.base if deployment.base != Path() else resolve_model(model)
-    request = Request(
+    request = JobRequest(
         bags=tuple(bag.expanduser().absolute() for bag in bags), model=base.resolve(), work=Path(),
         gate=Path(gate).expanduser().absolute() if gate else _packaged_gate(),
         running=resolve_model(running).resolve() if running else None, sparsity=sparsity, score=score, allocation=allocation,
@@ -124,7 +124,7 @@ def recalibrate(
         ego_topic=ego_topic, ego_from=ego_from, pack=pack, device=device, threads=threads,
     )  # fmt: skip
     courtesy = Courtesy(idle=idle, cores=tuple(int(core) for core in cores.split(",") if core), threads=threads)
-    plan = Plan(courtesy=courtesy, retention=Retention(keep), promote=promote, time_limit_s=time_limit_s)
+    plan = JobOptions(courtesy=courtesy, retention=Retention(keep), promote=promote, time_limit_s=time_limit_s)
     request.check()
     deployment = create_deployment(deployment.root, base)
     _end_in_order_on_sigterm()
@@ -325,7 +325,7 @@ class _shown:  # noqa: N801 (a context manager that is used like a function)
             self._console.print(f"{progress.progress:4.0%} {words}", soft_wrap=True)
 
 
-def _show_outcome(outcome: Outcome) -> None:
+def _show_outcome(outcome: JobResult) -> None:
     from rich.console import Console
     from rich.markup import escape
 

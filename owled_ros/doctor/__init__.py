@@ -1,7 +1,7 @@
 """What `owled doctor` looks at, in the order of the table. Needs the standard library only."""
 
 from owled_ros.doctor.discovery import check_discovery
-from owled_ros.doctor.findings import Check, Finding, Level, as_json, examine
+from owled_ros.doctor.findings import Check, Finding, Severity, as_json, examine
 from owled_ros.doctor.images import check_cv_bridge
 from owled_ros.doctor.libraries import check_numpy, check_opencv, check_python, check_torch, check_transformers
 from owled_ros.doctor.machine import check_compiler, check_cpu, check_disk, check_gpu, check_kernel, check_memory
@@ -32,4 +32,4 @@ CHECKS: tuple[Check, ...] = (
     check_compiler,
 )
 
-__all__ = ["CHECKS", "Check", "Finding", "Level", "as_json", "examine"]
+__all__ = ["CHECKS", "Check", "Finding", "Severity", "as_json", "examine"]

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
 
-from owled_ros.doctor.findings import Finding, Level
+from owled_ros.doctor.findings import Finding, Severity
 from owled_ros.doctor.transport import PROFILE_VARIABLES
 
 MAX_DOMAIN = 232  # DDS computes its ports from it; above, they do not fit into 16 bits
@@ -58,11 +58,11 @@ def check_discovery() -> Finding:
     """Can nodes start and find each other with the ROS variables that are set?"""
     problem = discovery_problem(os.environ)
     if problem:
-        return Finding("discovery", Level.FAIL, problem, f"Set here: {settings_in_force(os.environ)}.")
+        return Finding("discovery", Severity.FAIL, problem, f"Set here: {settings_in_force(os.environ)}.")
     shown = {
         name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES
     }  # these have a line of their own
-    return Finding("discovery", Level.OK, settings_in_force(shown))
+    return Finding("discovery", Severity.OK, settings_in_force(shown))
 
 
 def _domain_problem(environ: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ CHILD_TIMEOUT_S = 60
 logger = logging.getLogger(__name__)
 
 
-class Level(StrEnum):
+class Severity(StrEnum):
     """How a finding is to be taken."""
 
     OK = "ok"
@@ -31,7 +31,7 @@ class Finding:
     """One line of the table."""
 
     name: str
-    level: Level
+    level: Severity
     found: str
     advice: str = ""  # what to do, empty when nothing is to be done
 
@@ -49,7 +49,7 @@ def examine(checks: Iterable[Check]) -> list[Finding]:
         except Exception as error:  # a doctor that dies of the illness helps nobody
             logger.debug("check %s raised", name, exc_info=True)
             findings.append(
-                Finding(name, Level.FAIL, f"the check itself failed: {error}", "Please report this with --json.")
+                Finding(name, Severity.FAIL, f"the check itself failed: {error}", "Please report this with --json.")
             )
     return findings
 

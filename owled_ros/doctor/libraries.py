@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import sys
 
-from owled_ros.doctor.findings import Finding, Level, run_child
+from owled_ros.doctor.findings import Finding, Severity, run_child
 
 PYTHON_RANGE = ((3, 11), (3, 13))  # as setup.py and pyproject.toml say
 TRANSFORMERS_MAJOR = 5
@@ -18,9 +18,12 @@ def check_python() -> Finding:
     found = f"{sys.version.split()[0]} at {sys.executable}"
     if not PYTHON_RANGE[0] <= version <= PYTHON_RANGE[1]:
         return Finding(
-            "python", Level.WARN, found, f"Tested with Python {_dotted(PYTHON_RANGE[0])} to {_dotted(PYTHON_RANGE[1])}."
+            "python",
+            Severity.WARN,
+            found,
+            f"Tested with Python {_dotted(PYTHON_RANGE[0])} to {_dotted(PYTHON_RANGE[1])}.",
         )
-    return Finding("python", Level.OK, found)
+    return Finding("python", Severity.OK, found)
 
 
 def check_numpy() -> Finding:
@@ -41,18 +44,18 @@ def check_torch() -> Finding:
 def check_transformers() -> Finding:
     """The library that knows the model's architecture."""
     finding = _library("transformers", "from transformers import AutoConfig")
-    if finding.level is Level.OK and int(finding.found.split(".")[0]) != TRANSFORMERS_MAJOR:
-        return Finding("transformers", Level.WARN, finding.found, f"Tested with transformers {TRANSFORMERS_MAJOR}.")
+    if finding.level is Severity.OK and int(finding.found.split(".")[0]) != TRANSFORMERS_MAJOR:
+        return Finding("transformers", Severity.WARN, finding.found, f"Tested with transformers {TRANSFORMERS_MAJOR}.")
     return finding
 
 
 def _library(module: str, code: str) -> Finding:
     if importlib.util.find_spec(module) is None:
-        return Finding(module, Level.FAIL, "not installed", f"Start with ./owled, or: pip install {module}")
+        return Finding(module, Severity.FAIL, "not installed", f"Start with ./owled, or: pip install {module}")
     problem = run_child(code)[1]
     if problem:
-        return Finding(module, Level.FAIL, problem, f"{module} is installed but does not work; install it anew.")
-    return Finding(module, Level.OK, _version(module))
+        return Finding(module, Severity.FAIL, problem, f"{module} is installed but does not work; install it anew.")
+    return Finding(module, Severity.OK, _version(module))
 
 
 def _version(module: str) -> str:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from owled_ros.doctor.findings import Finding, Level, run_child
+from owled_ros.doctor.findings import Finding, Severity, run_child
 
 CPU_FEATURES = ("avx512_bf16", "avx512_vnni", "avx512_vbmi2", "avx512f", "avx_vnni", "avx2", "fma", "asimd")
 SHOWN_AS = {"asimd": "neon"}
@@ -38,11 +38,14 @@ def check_cpu() -> Finding:
     found = f"{model}, {cores} cores, {' '.join(features) or 'no vector features'}"
     if not {"avx2", "neon"} & set(features):
         return Finding(
-            "cpu", Level.WARN, found, "Without AVX2 or NEON the kernels are plain C++: expect one tenth of the speed."
+            "cpu",
+            Severity.WARN,
+            found,
+            "Without AVX2 or NEON the kernels are plain C++: expect one tenth of the speed.",
         )
     if cores < TWO_CORES:
-        return Finding("cpu", Level.WARN, found, "One core for images and inference: expect dropped frames.")
-    return Finding("cpu", Level.OK, found)
+        return Finding("cpu", Severity.WARN, found, "One core for images and inference: expect dropped frames.")
+    return Finding("cpu", Severity.OK, found)
 
 
 def check_kernel() -> Finding:
@@ -53,11 +56,11 @@ def check_kernel() -> Finding:
     if problem:
         return Finding(
             "sparse kernel",
-            Level.WARN,
+            Severity.WARN,
             f"none: {problem}",
             "Pruned models run through torch, slower. A C++ compiler and CMake are needed once.",
         )
-    return Finding("sparse kernel", Level.OK, name)
+    return Finding("sparse kernel", Severity.OK, name)
 
 
 def check_gpu() -> Finding:
@@ -65,17 +68,17 @@ def check_gpu() -> Finding:
     code = "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else '')"
     name, problem = run_child(code)
     if problem:
-        return Finding("gpu", Level.WARN, problem, "torch could not say; see its own line.")
+        return Finding("gpu", Severity.WARN, problem, "torch could not say; see its own line.")
     if name:
-        return Finding("gpu", Level.OK, name)
+        return Finding("gpu", Severity.OK, name)
     if shutil.which("nvidia-smi"):
         return Finding(
             "gpu",
-            Level.WARN,
+            Severity.WARN,
             "nvidia-smi is here, but torch sees no CUDA device",
             "Is it a CPU build of torch, or an old driver?",
         )
-    return Finding("gpu", Level.OK, "none; models run on the CPU")
+    return Finding("gpu", Severity.OK, "none; models run on the CPU")
 
 
 def check_memory() -> Finding:
@@ -86,11 +89,11 @@ def check_memory() -> Finding:
     if free < SMALL_MEMORY:
         return Finding(
             "memory",
-            Level.WARN,
+            Severity.WARN,
             found,
             "A swap of models needs room for two; recalibration is refused when it is short.",
         )
-    return Finding("memory", Level.OK, found)
+    return Finding("memory", Severity.OK, found)
 
 
 def check_disk() -> Finding:
@@ -100,11 +103,11 @@ def check_disk() -> Finding:
     if free < SMALL_DISK:
         return Finding(
             "disk",
-            Level.WARN,
+            Severity.WARN,
             found,
             "Artifacts are written beside the old ones before they replace them: free some space.",
         )
-    return Finding("disk", Level.OK, found)
+    return Finding("disk", Severity.OK, found)
 
 
 def check_compiler() -> Finding:
@@ -114,9 +117,9 @@ def check_compiler() -> Finding:
         missing = "no C++ compiler" if compiler is None else "no cmake"
         return Finding(
             "compiler",
-            Level.WARN,
+            Severity.WARN,
             missing,
             "What is built keeps working; to build: sudo apt install build-essential cmake",
         )
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    return Finding("compiler", Level.OK, (version.splitlines() or [compiler])[0])
+    return Finding("compiler", Severity.OK, (version.splitlines() or [compiler])[0])

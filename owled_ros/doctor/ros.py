@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from owled_ros.doctor.findings import Finding, Level, run_child
+from owled_ros.doctor.findings import Finding, Severity, run_child
 
 TESTED_DISTROS = ("jazzy",)
 
@@ -18,7 +18,7 @@ def check_ros() -> Finding:
     if spec is None or spec.origin is None:
         return Finding(
             "ros",
-            Level.FAIL,
+            Severity.FAIL,
             "no rclpy",
             "Source a ROS 2, or start with ./owled: it brings the wheels. Bags and pruning work without.",
         )
@@ -30,30 +30,32 @@ def check_ros() -> Finding:
     if problem:
         return Finding(
             "ros",
-            Level.FAIL,
+            Severity.FAIL,
             f"{found}: {problem}",
             "rclpy is there but no node can be made: check RMW_IMPLEMENTATION and the sourced set-up.",
         )
     if distro and distro not in TESTED_DISTROS:
         return Finding(
             "ros",
-            Level.WARN,
+            Severity.WARN,
             found,
             f"Tested with {', '.join(TESTED_DISTROS)}; docs/install.md has the table of platforms.",
         )
-    return Finding("ros", Level.OK, found)
+    return Finding("ros", Severity.OK, found)
 
 
 def check_rmw() -> Finding:
     """Which middleware the nodes will use."""
     name, problem = run_child("from rclpy.utilities import get_rmw_implementation_identifier as g; print(g())")
     if problem:
-        return Finding("rmw", Level.FAIL, problem, "Install the middleware that RMW_IMPLEMENTATION names, or unset it.")
+        return Finding(
+            "rmw", Severity.FAIL, problem, "Install the middleware that RMW_IMPLEMENTATION names, or unset it."
+        )
     if name != "rmw_fastrtps_cpp":
         return Finding(
-            "rmw", Level.OK, name, "The shipped transport profile is for Fast DDS; give yours room for images too."
+            "rmw", Severity.OK, name, "The shipped transport profile is for Fast DDS; give yours room for images too."
         )
-    return Finding("rmw", Level.OK, name)
+    return Finding("rmw", Severity.OK, name)
 
 
 def check_messages() -> Finding:
@@ -61,6 +63,9 @@ def check_messages() -> Finding:
     problem = run_child("from owled_ros.msg import PredictedAction; PredictedAction()")[1]
     if problem:
         return Finding(
-            "messages", Level.FAIL, problem, "Start with ./owled, or build with colcon and source install/setup.bash."
+            "messages",
+            Severity.FAIL,
+            problem,
+            "Start with ./owled, or build with colcon and source install/setup.bash.",
         )
-    return Finding("messages", Level.OK, "built")
+    return Finding("messages", Severity.OK, "built")

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
 
-from owled_ros.doctor.findings import Finding, Level
+from owled_ros.doctor.findings import Finding, Severity
 
 SMALLEST_SEGMENT = 16 << 20  # [bytes], below it a few large images fill the shared memory
 MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX")
@@ -27,19 +27,19 @@ def check_transport_profile() -> Finding:
     )
     path = next((os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)), None)
     if path is None:
-        return Finding("transport profile", Level.WARN, "no Fast DDS profile is set", advice)
+        return Finding("transport profile", Severity.WARN, "no Fast DDS profile is set", advice)
     try:
         size = largest_segment(Path(path))
     except (OSError, ElementTree.ParseError) as error:
         return Finding(
             "transport profile",
-            Level.FAIL,
+            Severity.FAIL,
             f"{path}: {error}",
             "Fast DDS ignores a profile that it cannot read. Mend the path.",
         )
     if size < SMALLEST_SEGMENT:
-        return Finding("transport profile", Level.WARN, f"{path}: segment of {size >> 10} KB", advice)
-    return Finding("transport profile", Level.OK, f"{path}: segment of {size >> 20} MB")
+        return Finding("transport profile", Severity.WARN, f"{path}: segment of {size >> 10} KB", advice)
+    return Finding("transport profile", Severity.OK, f"{path}: segment of {size >> 20} MB")
 
 
 def largest_segment(profile: Path) -> int:
@@ -56,8 +56,8 @@ def check_malloc() -> Finding:
             "Without them a raw 1280x720 image takes 27 ms (p50) instead of 2.5 ms to a Python node. "
             "Use ./owled or the launch files, or: set -a; . config/transport.env; set +a"
         )
-        return Finding("malloc", Level.WARN, f"not set: {', '.join(missing)}", advice)
-    return Finding("malloc", Level.OK, "freed memory is kept")
+        return Finding("malloc", Severity.WARN, f"not set: {', '.join(missing)}", advice)
+    return Finding("malloc", Severity.OK, "freed memory is kept")
 
 
 def missing_malloc(environ: Mapping[str, str]) -> list[str]:
@@ -70,7 +70,7 @@ def check_shared_memory() -> Finding:
     if not SHARED_MEMORY.is_dir():
         return Finding(
             "shared memory",
-            Level.WARN,
+            Severity.WARN,
             "no /dev/shm",
             "Images then go through UDP, slower. In a container: --shm-size=512m",
         )
@@ -80,10 +80,10 @@ def check_shared_memory() -> Finding:
         size = sum(path.stat().st_size for path in orphans if path.exists()) >> 20
         names = "fastrtps_* and sem.fastrtps_*"
         return Finding(
-            "shared memory", Level.WARN, f"{len(orphans)} segments ({size} MB) of processes that are gone",
+            "shared memory", Severity.WARN, f"{len(orphans)} segments ({size} MB) of processes that are gone",
             f"While no ROS 2 node runs, remove {names} in /dev/shm, or run: fastdds shm clean",
         )  # fmt: skip
-    return Finding("shared memory", Level.OK, f"{len(segments)} segments, all in use")
+    return Finding("shared memory", Severity.OK, f"{len(segments)} segments, all in use")
 
 
 def orphaned(segments: list[Path]) -> list[Path]:

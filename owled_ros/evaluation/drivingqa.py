@@ -39,7 +39,7 @@ LIGHTS = ("none", "red", "red+yellow", "yellow", "green")
 
 
 @dataclass(frozen=True)
-class Answer:
+class QaAnswer:
     """What was said about one scene."""
 
     perception: Perception | None
@@ -52,7 +52,7 @@ TextModel = Callable[[Sequence[Example], str, str], tuple[str, float | None]]
 # (examples, description, released answer) -> (answer, loss)
 
 
-def evaluate_text_model(model: TextModel, scenarios: Sequence[Scenario], first: int = 0) -> list[Answer]:
+def evaluate_text_model(model: TextModel, scenarios: Sequence[Scenario], first: int = 0) -> list[QaAnswer]:
     """Ask about every scene from `first` on; the examples of the prompt are the ones at the beginning."""
     if first < EXAMPLES + GAP or first >= len(scenarios):
         raise OwledError(f"the first scored scene is {first}; expected {EXAMPLES + GAP} to {len(scenarios) - 1}")
@@ -61,11 +61,11 @@ def evaluate_text_model(model: TextModel, scenarios: Sequence[Scenario], first: 
     for scene in track(scenarios[first:], "asking about scenes"):
         text, loss = model(examples, scene.description, scene.reference)
         said = text.split("\n\n\n")[0]
-        answers.append(Answer(parse_perception(said), parse_action(said), loss))
+        answers.append(QaAnswer(parse_perception(said), parse_action(said), loss))
     return answers
 
 
-def constant_answers(scenarios: Sequence[Scenario]) -> list[Answer]:
+def constant_answers(scenarios: Sequence[Scenario]) -> list[QaAnswer]:
     """Answer the same always: what would have been best."""
     lights = Counter(scene.perception.light for scene in scenarios)
     light = min(lights, key=lambda name: (-lights[name], LIGHTS.index(name)))
@@ -80,26 +80,26 @@ def constant_answers(scenarios: Sequence[Scenario]) -> list[Answer]:
         float(np.median([scene.action.longitudinal for scene in scenarios])),
         float(np.median([scene.action.steering for scene in scenarios])),
     )
-    return [Answer(perception, action)] * len(scenarios)
+    return [QaAnswer(perception, action)] * len(scenarios)
 
 
-def copy_answers(scenarios: Sequence[Scenario], before: Scenario | None) -> list[Answer]:
+def copy_answers(scenarios: Sequence[Scenario], before: Scenario | None) -> list[QaAnswer]:
     """Copy what the text gives away, and the rest from the scene before; the first one without a past is not answered."""
     answers, last = [], before
     for scene in scenarios:
         if last is None:
-            answers.append(Answer(None, None))
+            answers.append(QaAnswer(None, None))
         else:
             counted = Perception(
                 scene.description.count(" car;"), scene.description.count("A pedestrian;"),
                 last.perception.light, last.perception.light_distance,
             )  # fmt: skip
-            answers.append(Answer(counted, Pedals(last.action.longitudinal, scene.wheel)))
+            answers.append(QaAnswer(counted, Pedals(last.action.longitudinal, scene.wheel)))
         last = scene
     return answers
 
 
-def score(answers: Sequence[Answer], scenarios: Sequence[Scenario]) -> dict[str, Any]:
+def score(answers: Sequence[QaAnswer], scenarios: Sequence[Scenario]) -> dict[str, Any]:
     """Compute the paper's metrics; an answer that cannot be read counts in `perception_parsed` and `action_parsed` only."""
     pairs = list(zip(answers, scenarios, strict=True))
     seen = [(said.perception, scene.perception) for said, scene in pairs if said.perception is not None]

@@ -35,7 +35,7 @@ FINGERPRINTS, DRIVES = "frame_fingerprints", "drive_digests"  # keys of the mani
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What is to be evaluated."""
 
     bags: Sequence[Path]
@@ -48,14 +48,16 @@ class Request:
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see evaluation.beside.with_references
 
 
-def evaluate(request: Request) -> list[ResultFile]:
+def evaluate(request: EvaluationRequest) -> list[ResultFile]:
     """Evaluate every model on every bag; what an earlier, interrupted run has done is not done again."""
     jobs = plan_jobs(request.bags, request.specs, part_options(request), request.out)
     failures = run_jobs([job for group in jobs.values() for job in group], request.processes)
     return finish_all(request, jobs, failures)
 
 
-def finish_all(request: Request, jobs: Mapping[str, Sequence[Job]], failures: dict[Path, str]) -> list[ResultFile]:
+def finish_all(
+    request: EvaluationRequest, jobs: Mapping[str, Sequence[Job]], failures: dict[Path, str]
+) -> list[ResultFile]:
     """Write the result of every model."""
     return [
         finish(group, failures, request.scenario, request.out / name, request.beside.get(name))
@@ -63,7 +65,7 @@ def finish_all(request: Request, jobs: Mapping[str, Sequence[Job]], failures: di
     ]
 
 
-def part_options(request: Request) -> PartOptions:
+def part_options(request: EvaluationRequest) -> PartOptions:
     """Return what of a request changes answers or truth."""
     scenario = request.scenario
     return PartOptions(

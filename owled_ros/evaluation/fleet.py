@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.evaluate import Request, finish_all, part_options
+from owled_ros.evaluation.evaluate import EvaluationRequest, finish_all, part_options
 from owled_ros.evaluation.part import evaluate_part
 from owled_ros.evaluation.result import ResultFile
 from owled_ros.evaluation.run import Job, plan_jobs
@@ -23,7 +23,7 @@ LOCAL = "local"
 logger = logging.getLogger(__name__)
 
 
-def evaluate_on_fleet(request: Request, address: str) -> list[ResultFile]:
+def evaluate_on_fleet(request: EvaluationRequest, address: str) -> list[ResultFile]:
     """Evaluate like evaluation.evaluate.evaluate, with `request.processes` parts at a time on a cluster.
 
     Args:

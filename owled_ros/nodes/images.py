@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from owled_ros.bags.images import ENCODINGS, MAX_PIXELS, decode_image
-from owled_ros.doctor.findings import Level
+from owled_ros.doctor.findings import Severity
 from owled_ros.doctor.images import check_cv_bridge
 from owled_ros.driving.frame import NANOSECONDS, check_image
 from owled_ros.errors import OwledError
@@ -25,7 +25,7 @@ def make_decoder(choice: str, max_pixels: int = MAX_PIXELS) -> tuple[Decoder, st
     """Return the decoder and its name; choice "auto" looks for a sound cv_bridge once, "own" does not."""
     if choice == "auto":
         finding = check_cv_bridge()
-        if finding.level is Level.OK and _importable():
+        if finding.level is Severity.OK and _importable():
             return functools.partial(decode_with_bridge, max_pixels=max_pixels), "own, cv_bridge for unusual encodings"
     return functools.partial(decode_image, max_pixels=max_pixels), "own"
 

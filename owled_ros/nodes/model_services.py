@@ -28,7 +28,7 @@ from owled_ros.nodes.parameters import DrivingSettings
 from owled_ros.onboard.choice import DrivingChoice, Source, requested_model
 from owled_ros.onboard.ladder import needs_of
 from owled_ros.onboard.loading import Loader, ModelChoice, load_and_warm
-from owled_ros.onboard.switching import Answer, State, Switching
+from owled_ros.onboard.switching import SwitchAnswer, Switching, SwitchState
 from owled_ros.onboard.worker import Question, Worker
 from owled_ros.srv import AskQuestion, LoadModel, SwitchModel
 
@@ -94,7 +94,7 @@ class ModelServices:
         identity = self.switching.prepared(wanted) or f"deployment-{uuid.uuid4().hex[:8]}"
         self.switching.prepare(identity, wanted, functools.partial(self._followed, identity, wanted))
 
-    def _followed(self, identity: str, wanted: str, answer: Answer) -> None:
+    def _followed(self, identity: str, wanted: str, answer: SwitchAnswer) -> None:
         if answer.success:
             self.switching.commit(identity, lambda _: None)
             return
@@ -104,7 +104,7 @@ class ModelServices:
         self._report(Level.ERROR, words)
 
     async def _on_load_model(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
-        async def both() -> Answer:
+        async def both() -> SwitchAnswer:
             identity = f"load_model-{uuid.uuid4().hex[:8]}"
             path = self._requested(request.path)
             prepared = await self._heard(lambda done: self.switching.prepare(identity, path, done))
@@ -125,7 +125,7 @@ class ModelServices:
     async def _on_switch_model(
         self, request: SwitchModel.Request, response: SwitchModel.Response
     ) -> SwitchModel.Response:
-        async def step() -> Answer:
+        async def step() -> SwitchAnswer:
             name = request.request_id[:SHOWN]
             if request.step == SwitchModel.Request.STEP_PREPARE:
                 path = self._requested(request.path)
@@ -136,7 +136,9 @@ class ModelServices:
                 return self.switching.abort(name)
             if request.step == SwitchModel.Request.STEP_ASK:
                 return self.switching.ask(name)
-            return Answer(False, f"step {request.step} is not known; expected STEP_PREPARE to STEP_ASK", State.UNKNOWN)
+            return SwitchAnswer(
+                False, f"step {request.step} is not known; expected STEP_PREPARE to STEP_ASK", SwitchState.UNKNOWN
+            )
 
         answer = await self._answered(step, "switch_model")
         identity = self._identity()
@@ -150,19 +152,19 @@ class ModelServices:
             raise OwledError(f"the path of the request has {len(path)} characters; give the path of a directory")
         return requested_model(path, self._choice, self._settings().model_root)
 
-    async def _answered(self, work: Callable[[], Awaitable[Answer]], what: str) -> Answer:
+    async def _answered(self, work: Callable[[], Awaitable[SwitchAnswer]], what: str) -> SwitchAnswer:
         """Turn whatever happens into an answer, and say it."""
         try:
             answer = await work()
         except Exception as error:  # a request can hold anything; the node lives and says what was wrong
             words = str(error) if isinstance(error, OwledError) else f"{type(error).__name__}: {error}"
-            answer = Answer(False, words, State.UNKNOWN)
+            answer = SwitchAnswer(False, words, SwitchState.UNKNOWN)
         if not answer.success:
             self._node.get_logger().error(f"{what}: {answer.message!r}"[:1000])
             self._report(Level.WARN, f"{what} failed, the earlier model drives: {answer.message}"[:1000])
         return answer
 
-    async def _heard(self, ask: Callable[[Callable[[Answer], None]], None]) -> Answer:
+    async def _heard(self, ask: Callable[[Callable[[SwitchAnswer], None]], None]) -> SwitchAnswer:
         future: Future = Future(executor=self._node.executor)
         ask(future.set_result)
         return await _wakeful(future)

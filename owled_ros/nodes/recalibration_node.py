@@ -39,7 +39,7 @@ from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of, read_recalibration_settings
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.recalibration.gate_rules import read_rules
-from owled_ros.recalibration.job import JobCancelledError, JobProgress, Outcome, run_job
+from owled_ros.recalibration.job import JobCancelledError, JobProgress, JobResult, run_job
 from owled_ros.srv import ListArtifacts, PromoteArtifact, RollbackArtifact, SwitchModel
 
 PARAMETER_FILE = "recalibration_node.param.yaml"
@@ -167,7 +167,7 @@ class RecalibrationNode(ManagedNode):
         goal.succeed()
         return result_of(outcome)
 
-    def _recalibrate(self, goal: Any) -> Outcome:
+    def _recalibrate(self, goal: Any) -> JobResult:
         """Run the job; called in a thread of its own, which also says that the next one may come."""
         asked, settings, ending = goal.request, self.settings, self._ending
         self._idle.clear()
@@ -209,7 +209,7 @@ class RecalibrationNode(ManagedNode):
             "job", Level.OK, words, progress=progress.progress, eta_s=progress.eta_s, stops=self.pacer.stops
         )
 
-    def _publish_verdict(self, outcome: Outcome) -> None:
+    def _publish_verdict(self, outcome: JobResult) -> None:
         verdict = outcome.verdict
         running = verdict["models"].get("running", {}).get("model", {})
         message = GateVerdict(
@@ -348,7 +348,7 @@ def time_of(text: str) -> Time:
         return Time()
 
 
-def result_of(outcome: Outcome) -> Recalibrate.Result:
+def result_of(outcome: JobResult) -> Recalibrate.Result:
     """Return what the action tells at its end."""
     return Recalibrate.Result(
         success=True,

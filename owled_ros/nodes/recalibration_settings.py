@@ -18,9 +18,9 @@ from owled_ros.nodes.parameters import Entry, launch_entries, read_values, with_
 from owled_ros.pruning.config import ALLOCATIONS, SCORES
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
 from owled_ros.recalibration.gate_rules import packaged_rules
-from owled_ros.recalibration.job import Plan
+from owled_ros.recalibration.job import JobOptions
 from owled_ros.recalibration.paths import inside
-from owled_ros.recalibration.request import Request, budgets_of
+from owled_ros.recalibration.request import JobRequest, budgets_of
 
 GIGABYTE = 1 << 30
 
@@ -64,12 +64,12 @@ class RecalibrationSettings:
         """The rules."""
         return Path(self.gate_file).expanduser() if self.gate_file else packaged_rules()
 
-    def plan(self, promote: bool, time_limit_s: float) -> Plan:
+    def plan(self, promote: bool, time_limit_s: float) -> JobOptions:
         """Return how a job is run."""
         cores = cores_of(self.cores)
         courtesy = Courtesy(idle=self.idle_scheduling, cores=cores, threads=self.threads)
         retention = Retention(self.keep_versions, int(self.keep_gb * GIGABYTE))
-        return Plan(courtesy=courtesy, retention=retention, promote=promote, time_limit_s=time_limit_s)
+        return JobOptions(courtesy=courtesy, retention=retention, promote=promote, time_limit_s=time_limit_s)
 
     def pacer(self) -> Pacer:
         """Return what decides about pauses."""
@@ -78,10 +78,10 @@ class RecalibrationSettings:
     def request(
         self, bags: Sequence[str], sparsity: float, method: str, allocation: str, budgets: tuple[list[str], list[float]],
         seed: int, model: Path,
-    ) -> Request:  # fmt: skip
+    ) -> JobRequest:  # fmt: skip
         """Turn a goal into a request; raises OwledError for a path outside the roots or a value that cannot work."""
         roots = [Path(root) for root in self.bag_roots.split(os.pathsep) if root]
-        request = Request(
+        request = JobRequest(
             bags=tuple(inside(bag, roots, "bag") for bag in bags),
             model=model,
             work=Path(),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from owled_ros.driving.frame import NANOSECONDS, EgoState
 from owled_ros.nodes.camera_output import Shown
 from owled_ros.scenes.player import fallback, look
-from owled_ros.scenes.world import Outcome, World
+from owled_ros.scenes.world import DriveEnd, World
 
 if TYPE_CHECKING:
     from owled_ros.nodes.source_node import SourceNode
@@ -33,7 +33,7 @@ def drive_routes(node: SourceNode) -> None:
         limit_s = options.seconds - driven_s if options.seconds else math.inf
         _drive(node, world, route, clock, limit_s)
         driven_s += world.time
-        ended = world.outcome if world.outcome is not Outcome.RUNNING else None
+        ended = world.outcome if world.outcome is not DriveEnd.RUNNING else None
         node.say(
             {"event": "route", "route": route, "seed": world.seed, "outcome": ended.value if ended else "stopped",
              "detail": world.detail, "progress": round(world.progress, 3), "seconds": round(world.time, 2),
@@ -77,7 +77,7 @@ def _drive(node: SourceNode, world: World, route: int, clock: WorldClock, limit_
     steps = max(round(options.ego_rate_hz / options.rate_hz), 1)
     dt = 1.0 / (options.rate_hz * steps)
     steering, step = 0.0, 0
-    while world.outcome is Outcome.RUNNING and world.time < limit_s - 1e-6 and not node.stop():
+    while world.outcome is DriveEnd.RUNNING and world.time < limit_s - 1e-6 and not node.stop():
         clock.wait(world.time)
         stamp = clock.stamp(world.time)
         ego = EgoState(stamp, world.ego.speed, world.ego.yaw_rate)

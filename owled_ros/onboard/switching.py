@@ -23,7 +23,7 @@ REMEMBERED = 64  # requests whose end is remembered
 logger = logging.getLogger(__name__)
 
 
-class State(IntEnum):
+class SwitchState(IntEnum):
     """Of one request. Values equal SwitchModel.srv."""
 
     UNKNOWN = 0
@@ -35,29 +35,29 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class SwitchAnswer:
     """What became of a step."""
 
     success: bool
     message: str
-    state: State
+    state: SwitchState
 
 
 @dataclass
 class _Request:
     identity: str
     path: str
-    state: State = State.PREPARING
+    state: SwitchState = SwitchState.PREPARING
     message: str = "it is being loaded"
     engine: Engine | None = None
     prepared_at: float = 0.0  # [s] monotonic
     committing: bool = False  # the exchange is on its way and cannot be stopped any more
-    waiting: list[Callable[[Answer], None]] = field(
+    waiting: list[Callable[[SwitchAnswer], None]] = field(
         default_factory=list
     )  # who wants to hear when loading or switching ends
 
-    def answer(self, success: bool) -> Answer:
-        return Answer(success, self.message, self.state)
+    def answer(self, success: bool) -> SwitchAnswer:
+        return SwitchAnswer(success, self.message, self.state)
 
 
 Exchange = Callable[[Engine, Callable[[bool], None]], None]
@@ -81,7 +81,7 @@ class Switching:
     def loading(self) -> bool:
         """True while a model is being loaded beside the running one."""
         with self._lock:
-            return self._open is not None and self._open.state is State.PREPARING
+            return self._open is not None and self._open.state is SwitchState.PREPARING
 
     @property
     def open(self) -> bool:
@@ -89,28 +89,28 @@ class Switching:
         with self._lock:
             return self._open is not None
 
-    def prepare(self, identity: str, path: str, done: Callable[[Answer], None]) -> None:
+    def prepare(self, identity: str, path: str, done: Callable[[SwitchAnswer], None]) -> None:
         """Load a directory and try it; `done` hears when that has ended, at once where it had ended before."""
         with self._lock:
             known = self._requests.get(identity)
             refusal = self._refusal(identity, known)
             if refusal:
-                answer = Answer(False, refusal, State.UNKNOWN if known is None else known.state)
-            elif known is not None and known.state is State.PREPARING:
+                answer = SwitchAnswer(False, refusal, SwitchState.UNKNOWN if known is None else known.state)
+            elif known is not None and known.state is SwitchState.PREPARING:
                 known.waiting.append(done)
                 return
-            elif known is not None and known.state in (State.PREPARED, State.DRIVING):
+            elif known is not None and known.state in (SwitchState.PREPARED, SwitchState.DRIVING):
                 answer = known.answer(True)
             else:
                 self._begin(identity, path, done)
                 return
         done(answer)
 
-    def commit(self, identity: str, done: Callable[[Answer], None]) -> None:
+    def commit(self, identity: str, done: Callable[[SwitchAnswer], None]) -> None:
         """Drive with what was prepared; `done` hears when it drives."""
         with self._lock:
             request = self._requests.get(identity)
-            if request is None or request.state is not State.PREPARED:
+            if request is None or request.state is not SwitchState.PREPARED:
                 answer, engine = self._not_prepared(identity, request), None
             else:
                 request.waiting.append(done)
@@ -123,27 +123,27 @@ class Switching:
         else:
             done(answer)
 
-    def abort(self, identity: str) -> Answer:
+    def abort(self, identity: str) -> SwitchAnswer:
         """Forget what was or is being prepared; a model that drives already is not touched."""
         with self._lock:
             request = self._requests.get(identity)
             if request is None:
-                return Answer(True, "nothing is known of this request", State.UNKNOWN)
-            if request.state is State.DRIVING:
-                return Answer(False, "it drives already; ask for another model instead", request.state)
+                return SwitchAnswer(True, "nothing is known of this request", SwitchState.UNKNOWN)
+            if request.state is SwitchState.DRIVING:
+                return SwitchAnswer(False, "it drives already; ask for another model instead", request.state)
             if request.committing:
-                return Answer(False, "it is being switched to and cannot be stopped any more", request.state)
+                return SwitchAnswer(False, "it is being switched to and cannot be stopped any more", request.state)
             waiting = self._drop(request, "it was aborted")
             answer = request.answer(True)
         _tell(waiting, request.answer(False))
         return answer
 
-    def ask(self, identity: str) -> Answer:
+    def ask(self, identity: str) -> SwitchAnswer:
         """Tell the state of a request."""
         with self._lock:
             request = self._requests.get(identity)
             return (
-                Answer(True, "nothing is known of this request", State.UNKNOWN)
+                SwitchAnswer(True, "nothing is known of this request", SwitchState.UNKNOWN)
                 if request is None
                 else request.answer(True)
             )
@@ -152,7 +152,9 @@ class Switching:
         """Return the id under which a directory is prepared; empty when it is not."""
         with self._lock:
             request = self._open
-            return request.identity if request and request.state is State.PREPARED and request.path == path else ""
+            return (
+                request.identity if request and request.state is SwitchState.PREPARED and request.path == path else ""
+            )
 
     def tidy(self) -> None:
         """Free a prepared model that nobody has committed for long."""
@@ -160,7 +162,7 @@ class Switching:
             request = self._open
             if (
                 request is None
-                or request.state is not State.PREPARED
+                or request.state is not SwitchState.PREPARED
                 or time.monotonic() - request.prepared_at < PREPARED_S
             ):
                 return
@@ -181,11 +183,11 @@ class Switching:
             return "the request has no id; choose one"
         if self._closed:
             return "the node is being cleaned up"
-        if known is None and self._open is not None and self._open.state is State.PREPARING:
+        if known is None and self._open is not None and self._open.state is SwitchState.PREPARING:
             return "another model is being loaded; ask again when it is done, or abort it"
         return ""
 
-    def _begin(self, identity: str, path: str, done: Callable[[Answer], None]) -> None:
+    def _begin(self, identity: str, path: str, done: Callable[[SwitchAnswer], None]) -> None:
         if self._open is not None:
             self._drop(self._open, "another request took its place")
         request = self._open = _Request(identity, path, waiting=[done])
@@ -197,14 +199,14 @@ class Switching:
 
     def _loaded(self, request: _Request, engine: Engine | None, problem: str) -> None:
         with self._lock:
-            wanted = request is self._open and request.state is State.PREPARING
+            wanted = request is self._open and request.state is SwitchState.PREPARING
             if wanted and engine is not None:
-                request.engine, request.state, request.message = engine, State.PREPARED, "it is ready"
+                request.engine, request.state, request.message = engine, SwitchState.PREPARED, "it is ready"
                 request.prepared_at = time.monotonic()
             elif wanted:
-                request.state, request.message, self._open = State.FAILED, problem, None
+                request.state, request.message, self._open = SwitchState.FAILED, problem, None
             waiting, request.waiting = request.waiting, []
-            answer = request.answer(request.state is State.PREPARED)
+            answer = request.answer(request.state is SwitchState.PREPARED)
         if not wanted and engine is not None:
             engine.close()
         _tell(waiting, answer)
@@ -214,20 +216,20 @@ class Switching:
             request.committing = False
             if drives:
                 for other in self._requests.values():
-                    if other.state is State.DRIVING:
-                        other.state, other.message = State.ABORTED, "another model drives since"
-                request.state, request.message = State.DRIVING, "it drives"
+                    if other.state is SwitchState.DRIVING:
+                        other.state, other.message = SwitchState.ABORTED, "another model drives since"
+                request.state, request.message = SwitchState.DRIVING, "it drives"
             else:
-                request.state, request.message = State.ABORTED, "the node stopped driving before the switch"
+                request.state, request.message = SwitchState.ABORTED, "the node stopped driving before the switch"
             waiting, request.waiting = request.waiting, []
             answer = request.answer(drives)
         if drives:
             self._switched(request.identity, request.path)
         _tell(waiting, answer)
 
-    def _drop(self, request: _Request, why: str) -> list[Callable[[Answer], None]]:
+    def _drop(self, request: _Request, why: str) -> list[Callable[[SwitchAnswer], None]]:
         engine, request.engine = request.engine, None
-        request.state, request.message = State.ABORTED, why
+        request.state, request.message = SwitchState.ABORTED, why
         waiting, request.waiting = request.waiting, []
         if request is self._open:
             self._open = None
@@ -236,16 +238,18 @@ class Switching:
         return waiting
 
     @staticmethod
-    def _not_prepared(identity: str, request: _Request | None) -> Answer:
+    def _not_prepared(identity: str, request: _Request | None) -> SwitchAnswer:
         if request is None:
-            return Answer(False, f"nothing is known of request {identity[:80]!r}; prepare it first", State.UNKNOWN)
-        if request.state is State.DRIVING:
+            return SwitchAnswer(
+                False, f"nothing is known of request {identity[:80]!r}; prepare it first", SwitchState.UNKNOWN
+            )
+        if request.state is SwitchState.DRIVING:
             return request.answer(True)
-        if request.state is State.PREPARING:
-            return Answer(False, "it is still being loaded; commit when prepare has been answered", request.state)
+        if request.state is SwitchState.PREPARING:
+            return SwitchAnswer(False, "it is still being loaded; commit when prepare has been answered", request.state)
         return request.answer(False)
 
 
-def _tell(waiting: list[Callable[[Answer], None]], answer: Answer) -> None:
+def _tell(waiting: list[Callable[[SwitchAnswer], None]], answer: SwitchAnswer) -> None:
     for hear in waiting:
         hear(answer)

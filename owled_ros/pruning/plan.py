@@ -27,7 +27,7 @@ Report = Callable[[int, int, str], None]  # done, total, detail
 
 
 @dataclass
-class Plan:
+class SparsityPlan:
     """Sparsity and number of zeros per matrix name, LOD per block name [%] (empty where none was measured)."""
 
     sparsity: dict[str, float]
@@ -45,7 +45,7 @@ def make_plan(
     config: PruneConfig,
     report: Report,
     learned: Mapping[str, float] | None = None,
-) -> Plan:
+) -> SparsityPlan:
     """Decide the zeros of every matrix: `config.allocation` over blocks, exact to one weight per pool.
 
     `learned` is a result of `learn_plan` for the same budgets, taken instead of learning it again.
@@ -64,7 +64,7 @@ def make_plan(
         learned = learned or learn_plan(model, structure, batches, config, report)
         share = CORRECTED_SHARE if config.corrects else 1.0
         sparsity = {name: value + share * (learned[name] - value) for name, value in sparsity.items()}
-    return Plan(sparsity, count_zeros(structure, sparsity, pools), lod)
+    return SparsityPlan(sparsity, count_zeros(structure, sparsity, pools), lod)
 
 
 def learn_plan(
@@ -162,7 +162,7 @@ def _firsts(blocks: Sequence[Block]) -> np.ndarray:
     return np.array([names.index(name) == place and names.count(name) > 1 for place, name in enumerate(names)])
 
 
-def _reference_plan(structure: Structure, config: PruneConfig, lod: Mapping[str, float]) -> Plan:
+def _reference_plan(structure: Structure, config: PruneConfig, lod: Mapping[str, float]) -> SparsityPlan:
     """OWL as its reference code does it: plain mean over blocks, int(K * S_l) zeros in every row."""
     values = allocation.owl_reference(
         np.array([lod[block.name] for block in structure.blocks]), config.sparsity, config.owl_lambda
@@ -173,4 +173,4 @@ def _reference_plan(structure: Structure, config: PruneConfig, lod: Mapping[str,
         for matrix in block.matrices:
             sparsity[matrix.name] = float(value)
             zeros[matrix.name] = int(matrix.columns * float(value)) * matrix.rows
-    return Plan(sparsity, zeros, dict(lod))
+    return SparsityPlan(sparsity, zeros, dict(lod))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from owled_ros.models.components import Structure
     from owled_ros.models.load import ModelSource
-    from owled_ros.pruning.plan import Plan
+    from owled_ros.pruning.plan import SparsityPlan
     from owled_ros.pruning.state import PruneState
 
 __all__ = ["Batch", "PruneConfig", "PruneProgress", "prune"]
@@ -145,8 +145,8 @@ def check_calibration(batches: Sequence[Batch]) -> None:
         )
 
 
-def _plan(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> Plan:
-    from owled_ros.pruning.plan import Plan, make_plan
+def _plan(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> SparsityPlan:
+    from owled_ros.pruning.plan import SparsityPlan, make_plan
 
     start = time.monotonic()
     saved = state.read("plan")
@@ -162,12 +162,12 @@ def _plan(job: _Job, state: PruneState, model: nn.Module, structure: Structure) 
         state.write("plan", {"plan": plan.to_json(), "quality": job.quality})
     else:
         logger.info("going on with the plan found in %s", state.directory)
-        plan, job.quality = Plan(**saved["plan"]), saved["quality"]
+        plan, job.quality = SparsityPlan(**saved["plan"]), saved["quality"]
     job.timings["plan_s"] = time.monotonic() - start
     return plan
 
 
-def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Structure, plan: Plan) -> None:
+def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Structure, plan: SparsityPlan) -> None:
     from owled_ros.pruning.procedure import prune_blocks
 
     start = time.monotonic()
@@ -221,7 +221,7 @@ def _write(
     model: nn.Module,
     source: ModelSource,
     structure: Structure,
-    plan: Plan,
+    plan: SparsityPlan,
     provenance: list[dict[str, Any]],
     sha256: str,
 ) -> None:
@@ -265,7 +265,7 @@ def _write(
     write_artifact(model, source, config.output, manifest, getattr(torch, source.dtype))
 
 
-def _block_entries(structure: Structure, plan: Plan) -> list[dict[str, Any]]:
+def _block_entries(structure: Structure, plan: SparsityPlan) -> list[dict[str, Any]]:
     entries = []
     for block in structure.blocks:
         zeros = sum(int((matrix.weight() == 0).sum()) for matrix in block.matrices)

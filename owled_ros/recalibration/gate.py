@@ -28,7 +28,7 @@ from owled_ros.evaluation.offline import timed_prediction
 from owled_ros.evaluation.record import Record, Truth, make_record
 from owled_ros.models.driving_model import SHORT_HASH, load_engine
 from owled_ros.models.weights import weight_files
-from owled_ros.recalibration.gate_rules import Finding, GateRules, apply_rules, as_json
+from owled_ros.recalibration.gate_rules import GateRules, RuleResult, apply_rules, as_json
 from owled_ros.recalibration.noninferiority import Supply
 
 VERDICT_VERSION = 2
@@ -121,7 +121,7 @@ def judge_candidate(
     })  # fmt: skip
 
 
-def reasons_of(failed: Sequence[Finding], supply: Supply) -> list[str]:
+def reasons_of(failed: Sequence[RuleResult], supply: Supply) -> list[str]:
     """Say why a candidate is refused: what it did, then what could not be told and what would tell it."""
     reasons = [finding.sentence() for finding in failed if not finding.inconclusive]
     unsure = [finding for finding in failed if finding.inconclusive]
@@ -148,12 +148,12 @@ def refusal(reason: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def _clips_for(finding: Finding, supply: Supply) -> float:
+def _clips_for(finding: RuleResult, supply: Supply) -> float:
     """Return the clips needed in all, where a metric applies to a part of them only."""
     return finding.clips_needed * supply.clips / finding.clips if finding.clips else finding.clips_needed
 
 
-def _minutes(failed: Sequence[Finding], supply: Supply) -> int:
+def _minutes(failed: Sequence[RuleResult], supply: Supply) -> int:
     return max((supply.minutes(_clips_for(finding, supply)) for finding in failed if finding.inconclusive), default=0)
 
 

@@ -87,7 +87,7 @@ class GateRules(BaseModel):
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleResult:
     """A rule and what became of it."""
 
     name: str
@@ -148,7 +148,7 @@ def read_rules(path: Path) -> GateRules:
 
 def apply_rules(
     rules: GateRules, models: Mapping[str, Mapping[str, Any]], comparisons: Mapping[str, Mapping[str, Any]]
-) -> list[Finding]:
+) -> list[RuleResult]:
     """Hold the numbers of "candidate" against every rule, in order.
 
     Args:
@@ -158,7 +158,7 @@ def apply_rules(
     return [_apply(rule, models, comparisons, rules.evidence.min_clips) for rule in rules.rules]
 
 
-def as_json(findings: list[Finding]) -> list[dict[str, Any]]:
+def as_json(findings: list[RuleResult]) -> list[dict[str, Any]]:
     """Return what the verdict holds."""
     return [asdict(finding) for finding in findings]
 
@@ -168,7 +168,7 @@ def _apply(
     models: Mapping[str, Mapping[str, Any]],
     comparisons: Mapping[str, Mapping[str, Any]],
     min_clips: int,
-) -> Finding:
+) -> RuleResult:
     kind, limit = rule.limit
     if rule.max_worse is not None:
         return _hold_margin(rule, rule.max_worse, models, comparisons.get(rule.against, {}), min_clips)
@@ -195,7 +195,7 @@ def _hold_margin(
     models: Mapping[str, Mapping[str, Any]],
     comparison: Mapping[str, Any],
     min_clips: int,
-) -> Finding:
+) -> RuleResult:
     found = comparison_of(value_at(comparison, f"paired.{rule.metric}"), rule.metric)
     value, other = (
         _number(value_at(models.get(role, {}), f"means.{rule.metric}")) for role in ("candidate", rule.against)
@@ -204,7 +204,7 @@ def _hold_margin(
         lost = value is None and other is not None  # what it cannot do any more is no lack of evidence
         skipped = rule.optional and other is None
         note = "" if skipped else "the candidate has no value" if lost else "too little evidence: no frame has both"
-        return Finding(
+        return RuleResult(
             rule.name, rule.metric, rule.unit, rule.against, "max_worse", margin, value, other, skipped, skipped, clips=0,
             clips_needed=0.0 if skipped or lost else float(min_clips), note=note,
         )  # fmt: skip
@@ -212,7 +212,7 @@ def _hold_margin(
     note = "too close to the margin for any amount of driving to tell" if judged.hopeless else ""
     if judged.inconclusive:
         note = f"too little evidence: {found.clips} clips, {judged.clips_needed:.0f} needed"
-    return Finding(
+    return RuleResult(
         rule.name, rule.metric, rule.unit, rule.against, "max_worse", margin, value, other, judged.holds,
         worse=found.worse, worse_most=found.most, clips=found.clips, clips_needed=judged.clips_needed, note=note,
     )  # fmt: skip
@@ -232,10 +232,10 @@ def _within(kind: str, limit: float, value: float, other: float) -> bool:
     return value <= limit * other
 
 
-def _finding(rule: Rule, value: float | str | None, other: float | None, passed: bool, known: bool) -> Finding:
+def _finding(rule: Rule, value: float | str | None, other: float | None, passed: bool, known: bool) -> RuleResult:
     kind, limit = rule.limit
     skipped = rule.optional and not known
-    return Finding(
+    return RuleResult(
         rule.name, rule.metric, rule.unit, rule.against, kind, limit, value, other, passed or skipped, skipped
     )
 

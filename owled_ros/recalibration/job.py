@@ -25,7 +25,7 @@ from typing import Any
 from owled_ros.deployment.store import Driver, Retention, Store, SwitchCancelledError, Version
 from owled_ros.errors import OwledError
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
-from owled_ros.recalibration.request import Request
+from owled_ros.recalibration.request import JobRequest
 
 POLL_S = 0.05
 REAP_S = 10.0
@@ -60,7 +60,7 @@ class JobProgress:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What a finished job made."""
 
     version: Version
@@ -72,7 +72,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobOptions:
     """How a job is run, apart from what decides its result."""
 
     courtesy: Courtesy = field(default_factory=Courtesy)
@@ -83,14 +83,14 @@ class Plan:
 
 
 def run_job(
-    request: Request,
+    request: JobRequest,
     store: Store,
-    plan: Plan | None = None,
+    plan: JobOptions | None = None,
     progress: Callable[[JobProgress], None] = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
     pacer: Pacer | None = None,
     driver: Driver | None = None,
-) -> Outcome:
+) -> JobResult:
     """Recalibrate; `request.work` is replaced by a directory of the store.
 
     Args:
@@ -100,7 +100,7 @@ def run_job(
 
     Raises JobCancelledError, or OwledError with the child's own message, when no candidate came out.
     """
-    plan = plan or Plan()
+    plan = plan or JobOptions()
     request.check()
     started = time.monotonic()
     with store.job() as work:
@@ -115,7 +115,7 @@ def run_job(
             logger.info("version %s was deleted to keep the store within its limits", removed)
     watch.tell("promoting", 1, 1, message)
     seconds = time.monotonic() - started
-    return Outcome(store.find(version.path.name), result["verdict"], promoted, message, seconds, watch.paused_s())
+    return JobResult(store.find(version.path.name), result["verdict"], promoted, message, seconds, watch.paused_s())
 
 
 def _promote(
@@ -188,7 +188,7 @@ class _Watch:
         return self.pacer.stopped_s if self.pacer else 0.0
 
 
-def _run_child(request: Request, plan: Plan, watch: _Watch) -> dict[str, Any]:
+def _run_child(request: JobRequest, plan: JobOptions, watch: _Watch) -> dict[str, Any]:
     """Run the child to its end and return its result event."""
     log = request.work / "child.log"
     with log.open("wb") as words, _child(request, plan, words) as child:
@@ -231,7 +231,7 @@ def _follow(child: subprocess.Popen[str], watch: _Watch) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _child(request: Request, plan: Plan, words: Any) -> Iterator[subprocess.Popen[str]]:
+def _child(request: JobRequest, plan: JobOptions, words: Any) -> Iterator[subprocess.Popen[str]]:
     """Start the child in its own process group; at the end, however it comes, the group is gone and reaped."""
     start = {"parent": os.getpid(), "request": request.to_json(), "courtesy": asdict(plan.courtesy)}
     environment = plan.courtesy.environment({**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})

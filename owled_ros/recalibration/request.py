@@ -21,7 +21,7 @@ COMPONENT_NAMES = {
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """Everything that decides the result of a job."""
 
     bags: tuple[Path, ...]
@@ -67,15 +67,15 @@ class Request:
         return json.dumps(values, default=str)
 
 
-def read_request(text: str) -> Request:
+def read_request(text: str) -> JobRequest:
     """Read what `to_json` wrote."""
     try:
         values: dict[str, Any] = json.loads(text)
-        unknown = set(values) - {entry.name for entry in fields(Request)}
+        unknown = set(values) - {entry.name for entry in fields(JobRequest)}
         if unknown:
             raise ValueError(f"unknown keys {sorted(unknown)}")
         paths = {name: None if values[name] is None else Path(values[name]) for name in PATHS}
-        return Request(**{**values, **paths, "bags": tuple(Path(bag) for bag in values["bags"])})
+        return JobRequest(**{**values, **paths, "bags": tuple(Path(bag) for bag in values["bags"])})
     except (ValueError, KeyError, TypeError) as error:
         raise OwledError(f"the request of the job cannot be read ({error})") from error
 

@@ -26,7 +26,7 @@ from owled_ros.recalibration.courtesy import available_memory_bytes
 from owled_ros.recalibration.gate import HeldOut, judge_candidate
 from owled_ros.recalibration.gate_rules import read_rules
 from owled_ros.recalibration.material import Material, choose_material, read_chosen
-from owled_ros.recalibration.request import Request
+from owled_ros.recalibration.request import JobRequest
 
 if TYPE_CHECKING:
     from owled_ros.pruning.calibration import AnsweredFrame
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 Tell = Callable[[str, int, int, str], None]  # stage, done, total, detail
 
 
-def recalibrate(request: Request, tell: Tell) -> tuple[Path, dict[str, Any]]:
+def recalibrate(request: JobRequest, tell: Tell) -> tuple[Path, dict[str, Any]]:
     """Do the whole work; returns the artifact's directory and the verdict, which also stands in its manifest.
 
     Raises OwledError; the caller removes the work directory.
@@ -96,7 +96,7 @@ def recalibrate(request: Request, tell: Tell) -> tuple[Path, dict[str, Any]]:
 
 
 def _calibration(
-    request: Request, material: Material, options: ReadOptions, model: Path, tell: Tell
+    request: JobRequest, material: Material, options: ReadOptions, model: Path, tell: Tell
 ) -> tuple[list[Any], list[dict[str, Any]]]:
     """Let the dense model answer both questions about every chosen frame, and turn it into batches of its own format."""
     from owled_ros.models.processor import load_processor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.player import PERIOD, Driver, constant_driver, expert_driver, play
-from owled_ros.scenes.world import Outcome, World
+from owled_ros.scenes.world import DriveEnd, World
 
 TRUTH_ONLY = (expert_driver, constant_driver)  # drivers that need no image
 
@@ -17,7 +17,7 @@ class Route:
     """How one drive went."""
 
     seed: int
-    outcome: Outcome
+    outcome: DriveEnd
     detail: str
     progress: float  # [0, 1] of the route
     seconds: float
@@ -75,16 +75,16 @@ def standing_of(routes: Iterable[Route]) -> Standing:
     driven = list(routes)
     count = len(driven)
 
-    def share(outcome: Outcome) -> float:
+    def share(outcome: DriveEnd) -> float:
         return sum(route.outcome is outcome for route in driven) / count
 
     return Standing(
         routes=count,
-        finished=share(Outcome.FINISHED),
-        collision=share(Outcome.COLLISION),
-        red_light=share(Outcome.RED_LIGHT),
-        off_road=share(Outcome.OFF_ROAD),
-        time_out=share(Outcome.TIME_OUT),
+        finished=share(DriveEnd.FINISHED),
+        collision=share(DriveEnd.COLLISION),
+        red_light=share(DriveEnd.RED_LIGHT),
+        off_road=share(DriveEnd.OFF_ROAD),
+        time_out=share(DriveEnd.TIME_OUT),
         progress=sum(route.progress for route in driven) / count,
         mean_speed=sum(route.mean_speed for route in driven) / count,
         withheld=sum(route.withheld for route in driven) / max(sum(route.answers for route in driven), 1),

@@ -15,7 +15,7 @@ from typing import Any
 from owled_ros.errors import OwledError
 from owled_ros.files import write_json
 from owled_ros.scenes.closed_loop import Route, Standing, standing_of
-from owled_ros.scenes.world import Outcome
+from owled_ros.scenes.world import DriveEnd
 
 FORMAT_VERSION = 1
 
@@ -91,5 +91,5 @@ def _to_json(route: Route) -> dict[str, Any]:
 
 def _from_json(values: dict[str, Any]) -> Route:
     known: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
-    known["outcome"] = Outcome(known["outcome"])
+    known["outcome"] = DriveEnd(known["outcome"])
     return Route(**known)

@@ -11,8 +11,8 @@ from owled_ros.driving.answer import Action, Manoeuvre, Scene
 from owled_ros.driving.frame import EgoState
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.expert import constant_speed_action, expert_action
-from owled_ros.scenes.render import View, render
-from owled_ros.scenes.world import Outcome, World
+from owled_ros.scenes.render import RenderedView, render
+from owled_ros.scenes.world import DriveEnd, World
 
 FALLBACK_ACCELERATION = -2.5  # [m/s2], what the vehicle does when no action came: comfortable braking
 PERIOD = 0.1  # [s]
@@ -37,7 +37,7 @@ Policy = Callable[[np.ndarray, EgoState], Action | None]
 def look(world: World, camera: Camera, image: bool = True) -> Moment:
     """Render what the ego's camera sees now; without `image` only the truth is computed."""
     noise = np.random.default_rng([world.seed, round(world.time * 1000)])
-    view: View = render(world.stage, camera, noise, image)
+    view: RenderedView = render(world.stage, camera, noise, image)
     return Moment(
         stamp=world.ego.stamp,
         image=view.image,
@@ -56,7 +56,7 @@ def play(
     Without an answer the vehicle brakes comfortably (FALLBACK_ACCELERATION) and keeps its last tire angle.
     """
     steering = 0.0
-    while world.outcome is Outcome.RUNNING:
+    while world.outcome is DriveEnd.RUNNING:
         moment = look(world, camera, image)
         action = driver(moment)
         yield moment, action

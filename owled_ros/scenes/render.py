@@ -42,7 +42,7 @@ FINE = 320  # [px], images smaller than this are painted at twice their size and
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedView:
     """What the camera sees at one moment."""
 
     image: np.ndarray | None  # (H, W, 3) uint8 RGB, None when only the truth was asked for
@@ -67,7 +67,7 @@ class _Candidate:
         return SeenObject(self.kind, self.distance, self.offset, self.braking)
 
 
-def render(stage: Stage, camera: Camera, noise: np.random.Generator | None = None, image: bool = True) -> View:
+def render(stage: Stage, camera: Camera, noise: np.random.Generator | None = None, image: bool = True) -> RenderedView:
     """Draw the stage; `noise` adds the sensor noise of one frame, `image=False` skips the colours."""
     camera = camera.pitched(stage.look.pitch)
     frame = CameraFrame.of(stage, camera)
@@ -83,7 +83,7 @@ def render(stage: Stage, camera: Camera, noise: np.random.Generator | None = Non
     for index, item in enumerate(ordered):
         table[item.label] = index + 1
     pixels = _develop(stage.look, camera, outlines, frame.heading, noise) if image else None
-    return View(pixels, table[labels], labels == EGO_LANE, seen)
+    return RenderedView(pixels, table[labels], labels == EGO_LANE, seen)
 
 
 @dataclass(frozen=True)

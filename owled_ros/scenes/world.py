@@ -29,7 +29,7 @@ WALKER_REACH = 45.0  # [m], people step out only where the ego can see them
 JAYWALK_SHARE = 0.25
 
 
-class Outcome(Enum):
+class DriveEnd(Enum):
     """How a drive ended."""
 
     RUNNING = "running"
@@ -48,7 +48,7 @@ class World:
         self._rng = np.random.default_rng([seed, 0x57])
         self.length = float(self._rng.uniform(250, 400))  # [m] of the route
         self.time = 0.0  # [s]
-        self.outcome = Outcome.RUNNING
+        self.outcome = DriveEnd.RUNNING
         self.detail = ""
         self.yaw_rate = 0.0  # [rad/s]
         self.acceleration = 0.0  # [m/s2], the last one applied
@@ -80,13 +80,13 @@ class World:
         ego = self.stage.ego
         return self.stage.road.locate(ego.x, ego.y, self.stage.ego_s)[1]
 
-    def step(self, acceleration: float, steering: float, dt: float) -> Outcome:
+    def step(self, acceleration: float, steering: float, dt: float) -> DriveEnd:
         """Advance by `dt` [s] with an acceleration [m/s2] and a tire angle [rad]; a drive that has ended stays as it is."""
         acceleration = min(max(acceleration, ACCELERATION_RANGE[0]), ACCELERATION_RANGE[1])
         steering = min(max(steering, STEERING_RANGE[0]), STEERING_RANGE[1])
         pieces = max(math.ceil(dt / SUBSTEP - 1e-9), 1)
         for _ in range(pieces):
-            if self.outcome is Outcome.RUNNING:
+            if self.outcome is DriveEnd.RUNNING:
                 self._substep(acceleration, steering, dt / pieces)
         return self.outcome
 
@@ -139,19 +139,19 @@ class World:
         front = traffic.ego_front(stage.ego_s)
         for light in stage.lights:
             if light.state is Light.RED and front_before <= light.stop_line < front:
-                self._end(Outcome.RED_LIGHT, f"crossed the stop line at {light.stop_line:.0f} m")
+                self._end(DriveEnd.RED_LIGHT, f"crossed the stop line at {light.stop_line:.0f} m")
         touched = self._touched()
         if touched:
-            self._end(Outcome.COLLISION, touched)
+            self._end(DriveEnd.COLLISION, touched)
         elif abs(offset) > OFF_ROAD:
-            self._end(Outcome.OFF_ROAD, f"{offset:+.1f} m from the lane centre")
+            self._end(DriveEnd.OFF_ROAD, f"{offset:+.1f} m from the lane centre")
         elif stage.ego_s >= self.length:
-            self._end(Outcome.FINISHED, "")
+            self._end(DriveEnd.FINISHED, "")
         elif self.time > self.length / TIME_OUT_SPEED:
-            self._end(Outcome.TIME_OUT, f"{self.progress:.0%} of the route")
+            self._end(DriveEnd.TIME_OUT, f"{self.progress:.0%} of the route")
 
-    def _end(self, outcome: Outcome, detail: str) -> None:
-        if self.outcome is Outcome.RUNNING:
+    def _end(self, outcome: DriveEnd, detail: str) -> None:
+        if self.outcome is DriveEnd.RUNNING:
             self.outcome, self.detail = outcome, detail
 
     def _touched(self) -> str:

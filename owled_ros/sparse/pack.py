@@ -43,7 +43,7 @@ class PackFacts:
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """A checkpoint: names, tensors by name, and the language model's config."""
 
     names: frozenset[str]
@@ -139,7 +139,9 @@ def _write(
     return PackFacts(out_file, size, dense_bytes, weights, nonzeros, precision, formats)
 
 
-def _decoder_tensors(source: Source, shape: Shape, precision: str, dense_below: float | None) -> Iterator[PackedTensor]:
+def _decoder_tensors(
+    source: WeightSource, shape: Shape, precision: str, dense_below: float | None
+) -> Iterator[PackedTensor]:
     prefix = architecture.find_prefix(source.names)
     head = _own_head(source, f"{prefix}embed_tokens.weight")
     unknown = architecture.unknown_tensors(source.names, prefix, shape.layers)
@@ -182,7 +184,7 @@ def _decoder_tensors(source: Source, shape: Shape, precision: str, dense_below: 
             yield matrix(base + name, role, layer, *sizes[role], dense_below)
 
 
-def _own_head(source: Source, embedding: str) -> str | None:
+def _own_head(source: WeightSource, embedding: str) -> str | None:
     """Name the output matrix; None where it is the embedding itself, whatever the config says of the two."""
     head = architecture.find_head(source.names)
     if head is None:
@@ -202,7 +204,7 @@ def _loose_tensors(
         yield pack_matrix(name, Role.OTHER, -1, weight, bias, precision, dense_below)
 
 
-def _state_source(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> Source:
+def _state_source(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> WeightSource:
     def fetch(name: str) -> np.ndarray:
         if name not in state:
             raise OwledError(f"the checkpoint lacks {name}")
@@ -210,4 +212,4 @@ def _state_source(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) 
 
     text = dict(architecture.text_config(config))
     text["tie_word_embeddings"] = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-    return Source(frozenset(state), fetch, text)
+    return WeightSource(frozenset(state), fetch, text)
