@@ -74,6 +74,14 @@ def test_a_stop_keeps_the_last_heading():
     assert driven.speed[-1] == pytest.approx(0.0, abs=0.2)
 
 
+def test_a_stop_does_not_go_on_backwards():
+    # 2 m/s with -1 m/s2: stands after 2 s at 2 m; places every 0.2 s for 2.4 s
+    times = np.minimum(0.2 * np.arange(1, 13), 2.0)
+    driven = from_waypoints(np.column_stack([2.0 * times - 0.5 * times**2, 0.0 * times]), 0.2, 2.0)
+    assert driven.speed.min() >= 0.0
+    assert driven.speed[-1] == pytest.approx(0.0, abs=0.2)
+
+
 @settings(max_examples=40)
 @given(st.floats(1.0, 25.0), st.floats(-3.0, 1.5), st.floats(-0.01, 0.01))
 def test_rounded_places_are_read_as_what_was_driven(speed, acceleration, curvature):

@@ -108,8 +108,8 @@ def _paces(time: np.ndarray, progress: np.ndarray, speed: float) -> tuple[np.nda
     knots = np.concatenate([[0.0], 0.5 * (time[first] + time[last])])
     values = np.concatenate([[speed], (way[last] - way[first]) / (time[last] - time[first])])
     speeds = _through(time, knots, values)
-    if values[-1] >= 0.0:
-        speeds[-1] = max(speeds[-1], 0.0)
+    if values[-1] >= 0.0:  # a stop does not go on backwards
+        speeds[time > knots[-1]] = np.maximum(speeds[time > knots[-1]], 0.0)
     return speeds, _slopes(time, knots, values)
 
 

@@ -11,6 +11,7 @@ import re
 from owled_ros.errors import OwledError
 
 NUMBER = r"[+-]?(?:0|[1-9][0-9]{0,5})(?:\.[0-9]{1,8})?"  # no exponent, no inf or nan, no half written "5."
+LAYERS = 8  # of decoration that are taken off
 _SIGNS = str.maketrans({"\u2212": "-", "\u00b2": "2", "\u00b3": "3", "\u00a0": " ", "\u202f": " "})
 _PAIRS = (
     *((mark, mark) for mark in ("**", "__", "*", '"', "'", "`")),
@@ -27,11 +28,12 @@ class AnswerError(OwledError):
 def plain(text: str) -> str:
     """Return a text without the decoration that encloses all of it, and with ASCII signs."""
     text = text.translate(_SIGNS).strip()
-    while True:
+    for _ in range(LAYERS):
         inner = _undecorated(text).strip()
         if inner == text:
-            return text
+            break
         text = inner
+    return text
 
 
 def shown(text: str, width: int = 80) -> str:

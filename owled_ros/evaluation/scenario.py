@@ -47,6 +47,10 @@ class Vehicle(_Strict):
     max_steering_tire_angle_rad: Positive = 0.6
     max_acceleration_mps2: Positive = 2.0
     max_deceleration_mps2: Positive = 6.0
+    max_speed_mps: Positive = 50.0
+    max_lateral_acceleration_mps2: Positive = 5.0
+    max_steering_rate_radps: Positive = 0.7
+    max_jerk_mps3: Positive = 10.0
 
 
 class GoodAction(_Strict):
@@ -125,6 +129,10 @@ class Scenario(_Strict):
             max_steering_tire_angle=vehicle.max_steering_tire_angle_rad,
             max_acceleration=vehicle.max_acceleration_mps2,
             max_deceleration=vehicle.max_deceleration_mps2,
+            max_speed=vehicle.max_speed_mps,
+            max_lateral_acceleration=vehicle.max_lateral_acceleration_mps2,
+            max_steering_rate=vehicle.max_steering_rate_radps,
+            max_jerk=vehicle.max_jerk_mps3,
         )
 
     def tolerance(self) -> Tolerance:
