@@ -8,8 +8,9 @@ from typing import Any
 import tiny_vlm_models as made
 import transformers as hf
 from tiny_models import MROPE, VISION, WIDTH
-from tiny_vlms import FAMILIES, ROLES, Family
+from tiny_vlms import FAMILIES, ROLES, Family, save_family
 
+__all__ = ["FAMILIES", "save_family"]
 COHERE = (
     "<image>",
     "<|START_OF_IMG|>",

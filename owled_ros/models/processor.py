@@ -55,7 +55,7 @@ def _sees(name: str, options: dict[str, Any]) -> bool:
     try:
         config = AutoConfig.from_pretrained(name, **options)
     except LOAD_ERRORS:
-        return False
+        return (Path(name) / "processor_config.json").is_file()
     return type(config) in AutoModelForImageTextToText._model_mapping
 
 
@@ -81,7 +81,10 @@ def _processor_class(place: Path, options: dict[str, Any]) -> Any:
 
 
 def _values(file: Path) -> dict[str, Any]:
-    values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as err:
+        raise ValueError(f"{file.name} is not JSON: {err}") from err
     return values if isinstance(values, dict) else {}
 
 

@@ -65,10 +65,6 @@ class Prompter:
             raise OwledError(f"the processor refuses the prompt or its images ({type(err).__name__}: {err})") from err
         ids = [int(index) for index in inputs["input_ids"][0]]
         ends = [place for place, index in enumerate(ids, 1) if index in self._image_ids]
-        if images and self._image_ids and not ends:
-            raise OwledError(
-                "the prompt holds no image token: the chat template drops images; give one that shows them"
-            )
         return Prompt(ids, inputs, images, ends[-1] if ends else len(ids) if images else 0)
 
     def render(self, conversation: Conversation) -> str:
