@@ -268,6 +268,14 @@ def test_floor_and_deadline_withhold() -> None:
     assert (late.reason, late.answer and late.answer.action) == (Reason.LATE, None)
 
 
+def test_in_simulated_time_only_the_clock_tells_what_is_late() -> None:
+    slow = replace(arrival(), arrived=time.monotonic() - 5.0)
+    assert ladder(Engine()).climb(slow, LIMITS).reason is Reason.LATE
+    simulated = replace(LIMITS, simulated_time=True)
+    assert ladder(Engine()).climb(slow, simulated).valid
+    assert ladder(Engine()).climb(arrival(), replace(simulated, deadline_s=0.04)).reason is Reason.LATE
+
+
 @given(st.lists(st.booleans(), max_size=60))
 def test_a_slot_holds_the_newest_and_counts_the_rest(puts: list[bool]) -> None:
     slot: NewestSlot[int] = NewestSlot()

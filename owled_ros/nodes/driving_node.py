@@ -343,6 +343,7 @@ class DrivingNode(ManagedNode):
             settings.view_wait_s,
             settings.command_timeout_s,
             settings.vehicle,
+            bool(self.get_parameter("use_sim_time").value),
         )
 
     def _description(self) -> tuple[float, float]:

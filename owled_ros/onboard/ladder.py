@@ -43,6 +43,7 @@ class Limits:
     view_wait_s: float = 0.0  # for other cameras whose image is about to come
     command_timeout_s: float = 10.0
     vehicle: VehicleParameters = field(default_factory=VehicleParameters)  # what trajectories are held against
+    simulated_time: bool = False  # only /clock tells what is late; how fast the machine is decides nothing
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Ladder:
         assert outcome.answer is not None
         answer = withhold_unsure(outcome.answer, self.engine, limits.confidence_floor)
         outcome = self._timed(outcome, arrival)
-        late = max(outcome.frame_age_s, outcome.latency_ms / 1e3)
+        late = outcome.frame_age_s if limits.simulated_time else max(outcome.frame_age_s, outcome.latency_ms / 1e3)
         if answer.valid and late > limits.deadline_s:
             detail = f"the action came {late:.3f} s after the image; the deadline is {limits.deadline_s:g} s"
             answer = replace(answer, action=None, trajectory=None, reason=Reason.LATE, detail=detail)
