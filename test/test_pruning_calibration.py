@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from owled_ros.driving import asking
+from owled_ros.driving.profile import read_profile
 from owled_ros.errors import OwledError
+from owled_ros.models.driving_model import bundled_model
+from owled_ros.models.processor import load_processor
 from owled_ros.pruning.calibration import (
     PYTHON_DOCS,
     AnsweredFrame,
@@ -23,20 +26,12 @@ from owled_ros.pruning.calibration import (
 
 
 class Letters:
-    """A tokenizer of single characters, with a processor's interface around it."""
+    """A tokenizer of single characters."""
 
     chat_template = "yes"
-    image_token_id = 1
 
-    @property
-    def tokenizer(self) -> Letters:
-        return self
-
-    def __call__(self, text: str, images: Any = None, add_special_tokens: bool = True, return_tensors: str = "") -> Any:
-        ids = [ord(letter) for letter in text]
-        if not return_tensors:
-            return type("Encoding", (), {"input_ids": ids})()
-        return {"input_ids": torch.tensor([ids]), "pixel_values": torch.from_numpy(images[None].astype(np.float32))}
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+        return type("Encoding", (), {"input_ids": [ord(letter) for letter in text]})()
 
     def apply_chat_template(
         self, chat: list[dict[str, Any]], add_generation_prompt: bool = False, tokenize: bool = False
@@ -114,16 +109,19 @@ def test_general_text(tmp_path: Path) -> None:
 
 
 def test_frames_are_labelled_on_their_answers_and_share_batches() -> None:
-    image = np.zeros((4, 4, 3), np.uint8)
-    frames = [AnsweredFrame(image, "go?", answer) for answer in ("yes", "not", "maybe")]
-    found = frame_set("bag", frames, Letters())
-    assert [tuple(batch["input_ids"].shape) for batch in found.batches] == [
-        (2, 14),
-        (1, 16),
-    ]  # [u]*go?[a] is 10 letters
+    processor, profile = load_processor(bundled_model()), read_profile(bundled_model())
+    frame = asking.made_up_frame(profile)
+    shown, conversation = asking.images(profile, frame), asking.conversation(profile, profile.calls[0], frame)
+    lines = [f"{word}, acceleration +0.2 m/s2, steering +0.01 rad" for word in ("cruise", "follow")]
+    found = frame_set("bag", [AnsweredFrame(shown, conversation, text) for text in (*lines, "unknown")], processor)
+    # the prompt: begin, 144 image tokens, "speed " 5.0 ", yaw " +0.00 "." and the question; then word, acceleration, number,
+    # steering, number, unit, or unknown alone; and the end
+    asked = 1 + 144 + 5 + 1
+    assert [tuple(batch["input_ids"].shape) for batch in found.batches] == [(2, asked + 6 + 1), (1, asked + 1 + 1)]
     labels = found.batches[0]["labels"][0]
-    assert "".join(chr(token) for token in labels[labels != -100]) == "yes$"
-    assert found.batches[0]["pixel_values"].shape == (2, 4, 4, 3)
+    assert processor.tokenizer.decode(labels[labels != -100]).replace(" ", "") == lines[0].replace(" ", "") + "<eos>"
+    assert torch.equal(labels[asked:], found.batches[0]["input_ids"][0, asked:])
+    assert found.batches[0]["pixel_values"].shape == (2, 3, 192, 192)
     assert found.provenance[0].samples == 3
     with pytest.raises(OwledError, match="no frame"):
-        frame_set("bag", [], Letters())
+        frame_set("bag", [], processor)

@@ -301,36 +301,29 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame
     from owled_ros.bags.frames import ReadOptions, fingerprint
     from owled_ros.bags.selection import read_selected, select_frames
     from owled_ros.bags.summary import summarise_bag
-    from owled_ros.driving.engine import predict
-    from owled_ros.driving.profile import read_profile
     from owled_ros.models.driving_model import load_engine
-    from owled_ros.pruning.calibration import AnsweredFrame
+    from owled_ros.pruning.asked_frames import own_answers
 
-    engine, profile = load_engine(model, device=sources.device), read_profile(model)
-    options = ReadOptions(sources.image_topic, sources.ego_topic, sources.ego_from, needs=profile.needs)
+    engine = load_engine(model, device=sources.device)
+    needs = engine.profile.needs
+    options = ReadOptions(sources.image_topic, sources.ego_topic, sources.ego_from, needs=needs)
     for number, path in enumerate(sources.bags):
         summary = summarise_bag(path, options)
         digests = {drive.number: drive.digest for drive in summary.drives}
         drives = dict(zip(summary.frames.index.tolist(), summary.frames.drive.tolist(), strict=True))
         chosen = select_frames(summary.frames, max(count // 2 // len(sources.bags), 1), sources.seed + number)
         for sample in read_selected(path, chosen, options):
-            prediction = predict(engine, sample.frame)
-            ego = profile.ego_sentence(sample.frame.ego)
-            image, mark = _sized(sample.frame.image, profile.image_size), fingerprint(sample.frame)
-            answers = [(profile.action_question, prediction.action.generation.text)]
-            if prediction.scene is not None:
-                answers.append((profile.scene_question, prediction.scene.generation.text))
-            for question, answer in answers:
-                answered = AnsweredFrame(image, ego + question, answer or "unknown")
+            mark = fingerprint(sample.frame)
+            for answered in own_answers(engine, sample.frame):
                 yield _BagFrame(answered, mark, digests[drives[sample.index]])
     engine.close()
 
 
 def scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
     """Render scenes and answer them as the expert does."""
-    from owled_ros.driving.answer import format_action, format_scene
+    from owled_ros.driving.frame import Frame
     from owled_ros.driving.profile import read_profile
-    from owled_ros.pruning.calibration import AnsweredFrame
+    from owled_ros.pruning.asked_frames import expert_answers
     from owled_ros.scenes.camera import Camera
     from owled_ros.scenes.sample import sample_snapshot
 
@@ -338,17 +331,8 @@ def scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
     camera = Camera() if profile.image_size is None else Camera().resized(*profile.image_size)
     for seed in range(SCENE_SEEDS, SCENE_SEEDS + count):
         snapshot = sample_snapshot(seed, camera)
-        ego = profile.ego_sentence(snapshot.ego)
-        yield AnsweredFrame(snapshot.image, ego + profile.action_question, format_action(snapshot.action))
-        yield AnsweredFrame(snapshot.image, ego + profile.scene_question, format_scene(snapshot.scene))
-
-
-def _sized(image: Any, size: tuple[int, int] | None) -> Any:
-    if size is None or image.shape[1::-1] == size:
-        return image
-    import cv2
-
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        frame = Frame(snapshot.image, snapshot.ego.stamp, snapshot.ego)
+        yield from expert_answers(profile, model, frame, snapshot.action, snapshot.scene)
 
 
 def _cut(items: list[Any]) -> tuple[list[Any], list[Any]]:

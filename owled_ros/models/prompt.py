@@ -53,7 +53,35 @@ class Prompter:
         """
         if conversation.images != len(images):
             raise OwledError(f"the prompt shows {conversation.images} images, {len(images)} were given")
-        text = self.render(conversation)
+        return self._tokenized(self.render(conversation), images)
+
+    def make_answered(self, conversation: Conversation, images: Sequence[Any], answer: str) -> tuple[Prompt, int]:
+        """Make a prompt that goes on with an answer and its end; also tell how many tokens come before the answer."""
+        asked = self.make(conversation, images)
+        whole = self._tokenized(self._told(conversation, answer), images)
+        start = next(
+            (place for place, (one, other) in enumerate(zip(asked.ids, whole.ids, strict=False)) if one != other),
+            min(len(asked.ids), len(whole.ids)),
+        )
+        return whole, start
+
+    def _told(self, conversation: Conversation, answer: str) -> str:
+        """Write a conversation with its answer, as the template ends a turn."""
+        asked = self.render(conversation)
+        plain = asked + answer + (self.tokenizer.eos_token or "")
+        if self._template is None:
+            return plain
+        said = Turn("assistant", (conversation.answer_start + answer,))
+        pictured, others, system = self._forms[_shape_of(conversation)]
+        try:
+            whole = self._rendered(
+                replace(conversation, turns=(*conversation.turns, said)), pictured, others, system, False
+            )
+        except Exception:  # a template may raise anything, and may know no answers
+            return plain
+        return whole if whole.startswith(asked) else plain
+
+    def _tokenized(self, text: str, images: Sequence[Any]) -> Prompt:
         options: dict[str, Any] = {}
         if self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token):
             options["add_special_tokens"] = False
@@ -71,10 +99,7 @@ class Prompter:
         """Write a conversation in the template, up to where the answer goes on."""
         if self._template is None:
             return self._plain(conversation)
-        shape = (
-            tuple((turn.role, tuple(part is IMAGE for part in turn.parts)) for turn in conversation.turns),
-            repr(sorted(conversation.options.items())),
-        )
+        shape = _shape_of(conversation)
         if shape not in self._forms:
             if len(self._forms) >= MAX_SHAPES:
                 self._forms.clear()
@@ -131,14 +156,16 @@ class Prompter:
         token = getattr(self._processor, "image_token", None)
         return "{'" not in text and (not isinstance(token, str) or text.count(token) == count)
 
-    def _rendered(self, conversation: Conversation, pictured: str, others: str, system: bool) -> str:
+    def _rendered(
+        self, conversation: Conversation, pictured: str, others: str, system: bool, goes_on: bool = True
+    ) -> str:
         messages = [{"role": "system", "content": self._content((SYSTEM,), others)}] if system else []
         for turn in conversation.turns:
             form = pictured if IMAGE in turn.parts else others
             messages.append({"role": turn.role, "content": self._content(turn.parts, form)})
         return str(
             self._processor.apply_chat_template(
-                messages, chat_template=self._template, add_generation_prompt=True, **conversation.options
+                messages, chat_template=self._template, add_generation_prompt=goes_on, **conversation.options
             )
         )
 
@@ -156,6 +183,12 @@ class Prompter:
     def _image_token(self) -> str:
         token = getattr(self._processor, "image_token", None)
         return token if isinstance(token, str) else ""
+
+
+def _shape_of(conversation: Conversation) -> tuple[Any, str]:
+    """Tell what the form of a conversation in a template depends on."""
+    turns = tuple((turn.role, tuple(part is IMAGE for part in turn.parts)) for turn in conversation.turns)
+    return turns, repr(sorted(conversation.options.items()))
 
 
 def user_turn(images: int, text: str) -> Turn:

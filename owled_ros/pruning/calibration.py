@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from owled_ros.driving.conversation import Conversation
 from owled_ros.errors import OwledError
 from owled_ros.files import sha256_file
+from owled_ros.models.chat import images_of
+from owled_ros.models.prompt import Prompter
 from owled_ros.pruning.config import Batch
 
 BATCH_TOKENS = 2048  # tokens of one text batch
@@ -140,12 +143,12 @@ def read_general_text(source: str) -> tuple[list[str], str]:
         raise OwledError(f"{path} cannot be read as general text ({err})") from err
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnsweredFrame:
-    """An image (H, W, 3) uint8, the question asked about it and an answer, for example the dense model's own."""
+    """What a model is asked about a frame (driving.asking), and an answer, for example the dense model's own."""
 
-    image: np.ndarray
-    question: str
+    images: tuple[np.ndarray, ...]  # (H, W, 3) uint8, prepared, in prompt order
+    conversation: Conversation
     answer: str
 
 
@@ -157,12 +160,14 @@ def frame_set(name: str, frames: Iterable[AnsweredFrame], processor: Any) -> Cal
     Raises:
         OwledError: when there is no frame.
     """
-    digest = hashlib.sha256()
+    digest, prompter = hashlib.sha256(), Prompter(processor)
     groups: dict[tuple[Any, ...], list[dict[str, torch.Tensor]]] = {}
     samples = tokens = 0
     for frame in frames:
-        digest.update(frame.image.tobytes() + frame.question.encode() + frame.answer.encode())
-        inputs = encode_answer(frame, processor)
+        for image in frame.images:
+            digest.update(np.ascontiguousarray(image).tobytes())
+        digest.update(repr(frame.conversation).encode() + frame.answer.encode())
+        inputs = encode_answer(frame, prompter)
         shape = tuple((key, tuple(value.shape[1:])) for key, value in sorted(inputs.items()))
         groups.setdefault(shape, []).append(inputs)
         samples, tokens = samples + 1, tokens + inputs["input_ids"].numel()
@@ -176,18 +181,12 @@ def frame_set(name: str, frames: Iterable[AnsweredFrame], processor: Any) -> Cal
     return CalibrationSet(batches, [Provenance("frames", name, digest.hexdigest(), samples, tokens)])
 
 
-def encode_answer(frame: AnsweredFrame, processor: Any) -> dict[str, torch.Tensor]:
-    """Encode one image with question and answer; labels (1, T) mark the answer."""
-    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": frame.question}]}]
-    told = [*asked, {"role": "assistant", "content": [{"type": "text", "text": frame.answer}]}]
-    prompt = processor.apply_chat_template(asked, add_generation_prompt=True)
-    whole = processor.apply_chat_template(told)
-    answer = whole[len(prompt) :] if whole.startswith(prompt) else frame.answer
-    inputs = dict(processor(text=prompt + answer, images=frame.image, return_tensors="pt"))
-    answer_tokens = len(processor.tokenizer(answer, add_special_tokens=False).input_ids)
-    labels = inputs["input_ids"].clone()
-    labels[:, : labels.shape[1] - answer_tokens] = -100
-    return {**{key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}, "labels": labels}
+def encode_answer(frame: AnsweredFrame, prompter: Prompter) -> dict[str, torch.Tensor]:
+    """Encode images, question and answer; labels (1, T) mark the answer and its end."""
+    prompt, start = prompter.make_answered(frame.conversation, images_of(frame.images), frame.answer)
+    labels = prompt.inputs["input_ids"].clone()
+    labels[:, :start] = -100
+    return {**{key: value for key, value in prompt.inputs.items() if isinstance(value, torch.Tensor)}, "labels": labels}
 
 
 def _render(record: Mapping[str, Any], tokenizer: Any, path: Path) -> str:

@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-
-from owled_ros.bags.frames import ReadOptions, Sample, fingerprint
+from owled_ros.bags.frames import ReadOptions, fingerprint
 from owled_ros.bags.summary import bag_digest
-from owled_ros.driving.engine import predict
-from owled_ros.driving.profile import DrivingProfile, read_profile
+from owled_ros.driving.profile import read_profile
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.offline import truth_from
 from owled_ros.models.driving_model import load_engine, resolve_model
@@ -35,7 +32,6 @@ CANDIDATE = "candidate"  # directory below the work directory
 MEMORY_FACTOR = (
     3.0  # of the dense model in float32: dense, running and candidate in the gate, or statistics while pruning
 )
-EMPTY_ANSWER = "unknown"  # stands for an answer without a single token
 # stages of prune -> stages of Recalibrate.action
 PRUNE_STAGES = {
     "load": "calibrating",
@@ -100,20 +96,16 @@ def _calibration(
 ) -> tuple[list[Any], list[dict[str, Any]]]:
     """Let the dense model answer both questions about every chosen frame, and turn it into batches of its own format."""
     from owled_ros.models.processor import load_processor
+    from owled_ros.pruning.asked_frames import own_answers
     from owled_ros.pruning.calibration import frame_set
 
     engine = load_engine(model, device=request.device, threads=request.threads)
-    profile = read_profile(model)
     total = sum(map(len, material.calibration))
     frames: list[AnsweredFrame] = []
     marks: list[str] = []
     for number, (_, sample) in enumerate(read_chosen(material, material.calibration, options)):
-        prediction = predict(engine, sample.frame)
+        frames.extend(own_answers(engine, sample.frame))
         marks.append(fingerprint(sample.frame))
-        questions = [(profile.action_question, prediction.action.generation.text)]
-        if prediction.scene is not None:
-            questions.append((profile.scene_question, prediction.scene.generation.text))
-        frames.extend(_answered(sample, profile, question, answer) for question, answer in questions)
         tell("calibrating", number + 1, total, "frames answered by the dense model")
     engine.close()
     if not frames:
@@ -130,17 +122,6 @@ def _calibration(
         "drive_digests": material.drives(material.calibration),
     }
     return found.batches, entries
-
-
-def _answered(sample: Sample, profile: DrivingProfile, question: str, answer: str) -> AnsweredFrame:
-    from owled_ros.pruning.calibration import AnsweredFrame
-
-    image = sample.frame.image
-    size = profile.image_size
-    if size is not None and image.shape[1::-1] != size:
-        shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return AnsweredFrame(image, f"{profile.ego_sentence(sample.frame.ego)}{question}", answer or EMPTY_ANSWER)
 
 
 def _held_out(material: Material, options: ReadOptions) -> Iterator[HeldOut]:

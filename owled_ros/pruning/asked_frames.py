@@ -1,0 +1,70 @@
+"""Frames as a model is asked about them in driving, with answers: its own, or an expert's. Needs models.
+
+Through driving.asking, so that what is pruned is asked the same thing as what drives.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from owled_ros.driving import asking
+from owled_ros.driving.answer import Action, Scene, format_scene
+from owled_ros.driving.answers.kind import Plan
+from owled_ros.driving.frame import Frame
+from owled_ros.driving.profile import DrivingProfile
+from owled_ros.driving.rollout import HORIZON_S, roll_out
+from owled_ros.driving.vehicle import VehicleParameters
+from owled_ros.driving.wording import AnswerError
+from owled_ros.errors import OwledError
+from owled_ros.models.calls import answer_calls
+from owled_ros.models.chat import images_of
+from owled_ros.models.engine import VlmEngine
+from owled_ros.pruning.calibration import AnsweredFrame
+
+EMPTY_ANSWER = "unknown"  # stands for an answer without a single token
+
+
+def own_answers(engine: VlmEngine, frame: Frame) -> list[AnsweredFrame]:
+    """Let a model answer every call of its profile, and what is to be seen."""
+    profile, chat = engine.profile, engine.chat
+    shown = asking.images(profile, frame)
+    images = images_of(shown)
+    said = [(item.conversation, item.reply) for item in answer_calls(chat, profile, frame, images)]
+    scene = asking.scene_conversation(profile, frame, chat.prompter.harmless)
+    if scene is not None and profile.scene is not None:
+        reply = chat.reply(chat.prompt(scene, images), asking.limits(profile.scene))
+        assert reply is not None
+        said.append((scene, reply))
+    return [
+        AnsweredFrame(
+            shown if conversation.images else (),
+            conversation,
+            chat.prompter.decode(reply.ids, keep_special=True) or EMPTY_ANSWER,
+        )
+        for conversation, reply in said
+    ]
+
+
+def expert_answers(
+    profile: DrivingProfile, directory: Path, frame: Frame, action: Action, scene: Scene
+) -> list[AnsweredFrame]:
+    """Answer as an expert does, in the model's kind of answer.
+
+    Raises:
+        OwledError: the model is asked in several calls, or its kind of answer has no words.
+    """
+    if len(profile.calls) > 1:
+        raise OwledError("the expert's answers know no reasoning: calibrate a model of several calls on bags")
+    vehicle, steps = VehicleParameters(), getattr(profile.answer, "count", 0) * getattr(profile.answer, "step_s", 0.0)
+    trajectory = roll_out(action, frame.ego.speed, vehicle, max(steps, HORIZON_S))
+    try:
+        text = profile.kind(directory).format(Plan(trajectory, action.manoeuvre), frame.ego, vehicle)
+    except AnswerError as error:
+        raise OwledError(f"the expert's action cannot be said as {profile.answer.kind}: {error}") from error
+    shown = asking.images(profile, frame)
+    marked = f"{profile.cutting.begin}{text}{profile.cutting.end}"
+    frames = [AnsweredFrame(shown, asking.conversation(profile, profile.calls[0], frame), marked)]
+    described = asking.scene_conversation(profile, frame)
+    if described is not None:
+        frames.append(AnsweredFrame(shown, described, format_scene(scene)))
+    return frames
