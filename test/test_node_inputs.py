@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("owled_ros.msg")
 
+import numpy as np
 import rclpy
 from driving_rig import free_domain
 from nav_msgs.msg import Odometry
@@ -19,14 +21,19 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 
+from owled_ros.driving.answer import Action
 from owled_ros.driving.ego import Pose
 from owled_ros.driving.navigation import CommandKind, NavigationCommand
 from owled_ros.driving.needs import CameraNeed, InputNeeds
+from owled_ros.driving.prediction import ActionAnswer, Generation, Reason
+from owled_ros.driving.rollout import roll_out
+from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 from owled_ros.msg import NavigationCommand as CommandMessage
 from owled_ros.nodes import conversions
 from owled_ros.nodes.cameras import by_camera, camera_inputs, read_choices
 from owled_ros.nodes.fast_input import FastInput, stamp_in
+from owled_ros.onboard.ladder import Outcome
 
 MILLISECOND = 1_000_000
 THREE = InputNeeds((CameraNeed("front"), CameraNeed("left"), CameraNeed("right")))
@@ -88,6 +95,38 @@ def test_commands_are_converted_or_refused_with_words() -> None:
     ):
         with pytest.raises(OwledError, match=words):
             conversions.message_to_command(CommandMessage(**wrong), 0)
+
+
+def test_trajectories_are_published_whole_and_nothing_else_is() -> None:
+    path = roll_out(Action(-1.0, 0.1), 8.0, VehicleParameters())
+    generation = Generation("text", True, 0.7, 1, 0.0, reasoning="because")
+    answer = ActionAnswer(generation, Action(-1.0, 0.1), Reason.VALID, trajectory=path)
+    good = Outcome(1_500_000_000, "camera", Reason.VALID, "", answer=answer, calibrated=True)
+    message = conversions.outcome_to_trajectory(good, "base_link")
+    back = conversions.message_to_trajectory(message)
+    assert np.allclose(back.values, path.values, atol=1e-5)
+    assert (message.valid, message.reasoning, message.confidence_calibrated) == (True, "because", True)
+    for reason in Reason:
+        if reason is Reason.VALID:
+            continue
+        bad = replace(good, reason=reason, detail="words")  # whatever an answer may still hold
+        withheld = conversions.outcome_to_trajectory(bad, "base_link")
+        assert (withheld.valid, len(withheld.points), withheld.reason, withheld.reason_text) == (
+            False,
+            0,
+            reason,
+            "words",
+        )
+        action = conversions.outcome_to_withheld_action(bad, "base_link")
+        assert (action.valid, action.reason) == (False, reason)
+        assert all(
+            math.isnan(value)
+            for value in (action.throttle, action.brake, action.acceleration, action.steering_tire_angle)
+        )
+        with pytest.raises(ValueError, match="no action"):
+            conversions.outcome_to_action(bad, VehicleParameters(), "base_link")
+    with pytest.raises(ValueError, match="is valid"):
+        conversions.outcome_to_withheld_action(good, "base_link")
 
 
 def test_stamps_are_read_without_deserialising() -> None:

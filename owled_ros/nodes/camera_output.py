@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +30,16 @@ from owled_ros.driving.frame import EgoState, View
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.overlay import Overlay
 from owled_ros.driving.prediction import ActionAnswer, Generation, Reason, SceneAnswer, judge_action, judge_scene
+from owled_ros.driving.trajectory import Trajectory
 from owled_ros.msg import NavigationCommand as NavigationCommandMessage
-from owled_ros.msg import PredictedAction
-from owled_ros.nodes.conversions import command_to_message, ego_to_odometry, rgb_to_image, stamp_to_time
+from owled_ros.msg import PredictedAction, PredictedTrajectory
+from owled_ros.nodes.conversions import (
+    command_to_message,
+    ego_to_odometry,
+    message_to_trajectory,
+    rgb_to_image,
+    stamp_to_time,
+)
 from owled_ros.nodes.images import stamp_of
 
 if TYPE_CHECKING:
@@ -74,6 +81,7 @@ class CameraOutput:
         self._event, self._sketch = event, sketch
         self._shown: OrderedDict[int, Shown] = OrderedDict()
         self._scene: tuple[SceneAnswer, float] | None = None
+        self._trajectory: tuple[int, Trajectory] | None = None  # of the stamp [ns]
         self._arrived: dict[int, float] = {}
         self._lock = threading.Lock()
         sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -85,6 +93,7 @@ class CameraOutput:
         self._odometry = node.create_publisher(Odometry, ODOMETRY_TOPIC, 50)
         self._clock = node.create_publisher(Clock, CLOCK_TOPIC, sensor) if simulated else None
         node.create_subscription(PredictedAction, f"{driver}/output/action", self._on_action, 10)
+        node.create_subscription(PredictedTrajectory, f"{driver}/output/trajectory", self._on_trajectory, 10)
         node.create_subscription(String, f"{driver}/debug/answer", self._on_answer, 50)
 
     @property
@@ -177,6 +186,9 @@ class CameraOutput:
         if self.on_action is not None:
             self.on_action(stamp, serialize_message(message))
 
+    def _on_trajectory(self, message: PredictedTrajectory) -> None:
+        self._trajectory = (stamp_of(message), message_to_trajectory(message))
+
     def _on_answer(self, message: String) -> None:
         values = json.loads(message.data)
         with self._lock:
@@ -210,9 +222,11 @@ class CameraOutput:
             self._sketch(shown, self._overlay(values, shown))
 
     def _overlay(self, values: dict[str, Any], shown: Shown) -> Overlay:
-        scene = self._scene
+        scene, newest, answer = self._scene, self._trajectory, answer_of(values)
+        if answer is not None and answer.valid and newest is not None and newest[0] == shown.stamp:
+            answer = replace(answer, trajectory=newest[1])  # the film shows what was published
         return Overlay(
-            answer=answer_of(values),
+            answer=answer,
             scene=scene[0] if scene is not None and time.monotonic() - scene[1] < SCENE_MEMORY_S else None,
             ego=shown.ego,
             title=f"{values['model_id']}   {values['latency_ms']:.0f} ms",
@@ -224,7 +238,9 @@ def answer_of(values: dict[str, Any]) -> ActionAnswer | None:
     """Rebuild the answer from ~/debug/answer; None where the model was not asked."""
     if values["confidence"] is None:
         return None
-    generation = Generation(values["text"], True, values["confidence"], 0, values["inference_ms"] / 1e3)
+    generation = Generation(
+        values["text"], True, values["confidence"], 0, values["inference_ms"] / 1e3, reasoning=values["reasoning"]
+    )
     if values["reason"] == Reason.VALID.name:
         return judge_action(generation)
     return ActionAnswer(generation, None, Reason[values["reason"]], values["detail"])

@@ -140,6 +140,12 @@ def points_of(trajectory: Trajectory) -> list[dict[str, float]]:
     return [dict(zip(COLUMNS, map(float, row), strict=True)) for row in trajectory.values]
 
 
+def message_to_trajectory(message: PredictedTrajectory) -> Trajectory:
+    """Convert back, for whoever draws or records what was published."""
+    rows = [[getattr(point, name) for name in COLUMNS] for point in message.points]
+    return Trajectory(np.array(rows, np.float64).reshape(-1, len(COLUMNS)))
+
+
 def _of_answer(outcome: Outcome, frame_id: str) -> dict[str, Any]:
     """Fill in what actions and trajectories have in common."""
     generation = None if outcome.answer is None else outcome.answer.generation
