@@ -95,6 +95,30 @@ def test_beside_a_measurement_a_command_is_not_looked_at(tmp_path):
     assert speeds(write(tmp_path / "bag", camera(), row, measured)) == [8.0] * 40
 
 
+def test_a_twist_is_checked_with_the_pose_of_another_topic(tmp_path):
+    kind = "geometry_msgs/msg/PoseStamped"
+    place = ("/ndt_pose", kind, lambda stamp, number: make(kind, header=header(stamp), pose=pose(0.8 * number)))
+    zero = ("/twist", TWIST, lambda stamp, _: make(TWIST, header=header(stamp), twist=twist(0.0)))
+    bag = write(tmp_path / "bag", camera(), place, zero)
+    with pytest.raises(OwledError, match=r"twist says 0\.0 m/s while its pose moves at 8\.0.*--ego-topic /ndt_pose"):
+        list(read_frames(bag))
+    assert speeds(bag, ego_topic="/ndt_pose", ego_from="pose") == pytest.approx([8.0] * 40)
+    assert speeds(bag, ego_from="twist") == [0.0] * 40  # the user knows better
+    right = ("/twist", TWIST, lambda stamp, _: make(TWIST, header=header(stamp), twist=twist(8.0)))
+    assert speeds(write(tmp_path / "right", camera(), right, place)) == [8.0] * 40
+
+
+def test_a_pose_whose_heading_is_not_that_of_the_vehicle_gives_no_speed(tmp_path):
+    row = (
+        "/odom",
+        "nav_msgs/msg/Odometry",
+        lambda stamp, n: odometry(stamp, pose(0.0, 0.8 * n), twist(0.0)),
+    )  # heading 0
+    bag = write(tmp_path / "bag", camera(), row)
+    with pytest.raises(OwledError, match="the pose moves sideways to its own heading"):
+        list(read_frames(bag, ReadOptions(ego_from="pose")))
+
+
 def test_a_pose_alone_serves_when_it_is_asked_for(tmp_path):
     kind = "geometry_msgs/msg/PoseStamped"
 

@@ -127,6 +127,7 @@ def test_channels_of_other_encodings_beside_ros_2_do_no_harm(tmp_path):
         ("drive.zip", b"PK\x03\x04", "a zip archive; unpack it"),
         ("drive.tar.gz", b"\x1f\x8b\x08", "packed with gzip"),
         ("drive.mcap", b"", "empty; record or copy it again"),
+        ("drive.mcap.zstd", b"version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer"),
     ],
 )
 def test_files_that_are_something_else_are_named_alone_and_in_a_directory(tmp_path, name, head, words):
@@ -169,6 +170,8 @@ def test_two_types_on_one_topic_name_are_told_apart(tmp_path):
         raw_camera("/camera/other/image_raw", "32FC1", 1, 4),
         camera("/camera/depth/image_raw/compressedDepth", "16UC1; compressedDepth png"),
         camera("/camera/image_raw/compressedDepth", "32FC1; compressedDepth"),
+        camera("/camera/depth/image_raw/compressed", "16UC1; png compressed"),
+        raw_camera("/camera/depth/image_rect_raw", "16UC1", 1, 2),
         raw_camera("/camera/semantic_segmentation/image", "bgra8", 4),
         raw_camera("/camera/disparity", "mono8", 1),
     ],

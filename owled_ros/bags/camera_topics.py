@@ -105,10 +105,10 @@ def _without_colour(bag: Bag, cameras: Sequence[TopicSummary]) -> list[TopicSumm
 
 
 def _is_depth(camera: TopicSummary, message: object) -> bool:
-    form, encoding = str(getattr(message, "format", "")), str(getattr(message, "encoding", ""))
-    if DEPTH_TRANSPORT in form or camera.name.endswith(f"/{DEPTH_TRANSPORT}") or encoding.startswith(("32F", "64F")):
+    words = str(getattr(message, "encoding", "")) or str(getattr(message, "format", ""))
+    if DEPTH_TRANSPORT in words or camera.name.endswith(f"/{DEPTH_TRANSPORT}") or words.startswith(("32F", "64F")):
         return True
-    return encoding == "16UC1" and NO_COLOUR.search(camera.name) is not None
+    return words.startswith(("16UC1", "mono16")) and NO_COLOUR.search(camera.name) is not None
 
 
 def _has_colour(message: object) -> bool:

@@ -28,6 +28,7 @@ WAIT_S = 0.6  # half of what the check looks at: a state is judged by what is ar
 DECIDED_S = 1.3  # of poses, then the check knows enough
 PLACES_WAIT_S = 1.7  # the next satellite fix
 FIX_GAP_S = 1.1  # satellite fixes may be this far apart on each side
+POSE_BESIDE = NANOSECONDS // 5  # [ns] between a twist and the pose of another topic
 NO_FIX = -1  # NavSatStatus
 BESIDE = 4096  # accelerations and yaw rates that are kept for states that wait
 
@@ -39,7 +40,7 @@ class EgoSource:
         self.contradicted = 0  # states left out
         self.contradiction = ""  # the first one, in words
         self._topics = topics
-        self._judged = topics.ego_kind == TWIST and topics.ego_type == types.ODOMETRY
+        self._judged = topics.ego_kind == TWIST and (topics.ego_type == types.ODOMETRY or topics.pose != "")
         self._accelerations: deque[tuple[int, float]] = deque(maxlen=BESIDE)
         self._yaw_rates: deque[tuple[int, float]] = deque(maxlen=BESIDE)
         self._plane = LocalPlane()
@@ -61,14 +62,17 @@ class EgoSource:
 
     def is_part(self, connection: Connection) -> bool:
         """Tell whether the ego motion is made of this topic."""
-        return connection.topic in (self._topics.ego, self._topics.acceleration, self._topics.gyro)
+        topics = self._topics
+        return connection.topic in (topics.ego, topics.pose, topics.acceleration, topics.gyro)
 
     def add(self, connection: Connection, message: Any, stamp: int) -> list[EgoState]:
         """Take one message with its stamp [ns]; returns the states that are ready."""
         topics = self._topics
         if connection.topic == topics.ego:
             return [self._completed(state) for state in self._readers[topics.ego_kind](message, stamp)]
-        if connection.topic == topics.acceleration:
+        if connection.topic == topics.pose:
+            self._hear_pose(connection, message, stamp)
+        elif connection.topic == topics.acceleration:
             self._accelerations.append((stamp, ACCELERATION_CONVERTERS[connection.msgtype](message)))
         else:
             self._yaw_rates.append((stamp, float(message.angular_velocity.z)))
@@ -104,14 +108,14 @@ class EgoSource:
         self._newest = 0
         self._decided = False
         self._problem = ""
+        self._told: tuple[EgoState, float] | None = None  # the newest twist, and its speed to the left [m/s]
 
     def _from_twist(self, message: Any, stamp: int) -> list[EgoState]:
-        if self._topics.ego_type == types.UNSTAMPED_TWIST:
-            return [unstamped_twist_to_ego(message, stamp)]
-        state = EGO_CONVERTERS[self._topics.ego_type](message, stamp)
+        unstamped = self._topics.ego_type == types.UNSTAMPED_TWIST
+        state = unstamped_twist_to_ego(message, stamp) if unstamped else self.state_of(message, stamp)
         if not self._judged:
             return [state]
-        self._judge(state, float(message.twist.twist.linear.y))
+        self._judge(state, _lateral(message))
         ready = []
         while self._decided and self._waiting and self._waiting[0].stamp <= stamp - round(WAIT_S * NANOSECONDS):
             ready.extend(self._passed(self._waiting.popleft()))
@@ -122,12 +126,22 @@ class EgoSource:
         if self._since is None or not 0 <= state.stamp - self._newest < NANOSECONDS:
             self._since = state.stamp
         self._newest = state.stamp
+        self._told = (state, lateral)
         if state.is_finite() and math.isfinite(lateral):
             self._check.add(state, lateral)
         known = state.stamp - self._since >= round(DECIDED_S * NANOSECONDS)
         if known:
             self._problem = self._check.problem()
         self._decided = self._decided or known
+
+    def _hear_pose(self, connection: Connection, message: Any, stamp: int) -> None:
+        """Put the pose of another topic beside the newest twist."""
+        pose = pose_of(message.pose if connection.msgtype == types.POSE else message.pose.pose)
+        if pose is None or self._told is None or abs(self._told[0].stamp - stamp) > POSE_BESIDE:
+            return
+        state, lateral = self._told
+        if state.is_finite() and math.isfinite(lateral):
+            self._check.add(replace(state, stamp=stamp, pose=pose), lateral)
 
     def _passed(self, state: EgoState) -> list[EgoState]:
         """Let a state through unless its twist is contradicted."""
@@ -139,7 +153,14 @@ class EgoSource:
 
     def _from_pose(self, message: Any, stamp: int) -> list[EgoState]:
         pose = pose_of(message.pose if self._topics.ego_type == types.POSE else message.pose.pose)
-        return [] if pose is None else self._motion.add(stamp, pose)
+        if pose is None:
+            return []
+        before = self._motion.sideways
+        states = self._motion.add(stamp, pose)
+        self.contradicted += self._motion.sideways - before
+        if self._motion.sideways:
+            self.contradiction = self.contradiction or "the pose moves sideways to its own heading"
+        return states
 
     def _from_fix(self, message: Any, stamp: int) -> list[EgoState]:
         if message.status.status <= NO_FIX or not math.isfinite(message.latitude + message.longitude):
@@ -158,6 +179,14 @@ class EgoSource:
         return state if acceleration is None else replace(state, acceleration=acceleration)
 
 
+def _lateral(message: Any) -> float:
+    """Return the speed to the left [m/s] that a twist or a velocity report tells."""
+    if hasattr(message, "lateral_velocity"):
+        return float(message.lateral_velocity)
+    twist = getattr(message, "twist", message)
+    return float(getattr(twist, "twist", twist).linear.y)
+
+
 def ego_gap_s(topics: TopicChoice, options: ReadOptions) -> float:
     """Return how far [s] an image may be from the nearest ego state."""
     return max(options.max_ego_gap_s, FIX_GAP_S) if topics.ego_kind == GNSS else options.max_ego_gap_s
@@ -165,10 +194,12 @@ def ego_gap_s(topics: TopicChoice, options: ReadOptions) -> float:
 
 def contradiction_note(source: EgoSource, topics: TopicChoice) -> str:
     """Say that states were left out, why, and what can be done."""
-    return (
-        f"{source.contradicted} states of {topics.ego} are left out: {source.contradiction}; "
-        "take speed and yaw rate from its pose with --ego-from pose, or another topic with --ego-topic"
-    )
+    way_out = "take another topic with --ego-topic"
+    if topics.ego_type == types.ODOMETRY and topics.ego_kind == TWIST:
+        way_out = f"take speed and yaw rate from its pose with --ego-from pose, or {way_out}"
+    elif topics.pose:
+        way_out = f"its pose is that of {topics.pose}: --ego-from pose --ego-topic {topics.pose} takes that, --ego-from twist believes the twist"
+    return f"{source.contradicted} states of {topics.ego} are left out: {source.contradiction}; {way_out}"
 
 
 def _nearest(values: deque[tuple[int, float]], stamp: int) -> float | None:

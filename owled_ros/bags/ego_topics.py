@@ -55,6 +55,18 @@ def choose_ego(bag: Bag, topics: Sequence[TopicSummary], wanted: str, kind_text:
     return EgoChoice(topic, kind, speed, f"ego motion: the speed {speed.name} [{speed.unit}] of {topic.name}")
 
 
+def pose_beside(ego: EgoChoice, topics: Sequence[TopicSummary], kind_text: str) -> TopicSummary | None:
+    """Find the one pose of the vehicle that a twist without a pose can be checked with; None when asked to believe the twist."""
+    if ego.kind != TWIST or ego.topic.msgtype == types.ODOMETRY or kind_text == TWIST:
+        return None
+    for kind in POSE_TYPES:
+        found = [topic for topic in topics if topic.msgtype == kind and topic.count and not is_command(topic.name)]
+        found = [topic for topic in found if not what_encoding_is(topic.encoding)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
 def is_command(name: str) -> bool:
     """Tell whether a topic is named like something that is asked of a vehicle, not measured on it."""
     return COMMAND.search(name.lower()) is not None

@@ -6,8 +6,7 @@ from pathlib import Path
 
 HEAD_BYTES = 512
 CDR = "cdr"
-SQLITE_MAGIC = b"SQLite format 3\x00"
-MCAP_MAGIC = b"\x89MCAP0\r\n"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"#ROSBAG V", "a ROS 1 bag; convert it: rosbags-convert --src {name} --dst {stem} (pip install rosbags)"),
     (b"version https://git-lfs", "a git-lfs pointer, not the bag itself; fetch it: git lfs pull --include {name}"),
@@ -16,7 +15,7 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"<html", "a web page that was saved in place of the bag; download it again"),
     (b"PK\x03\x04", "a zip archive; unpack it: unzip {name}"),
     (b"\x1f\x8b", "packed with gzip; unpack it: gzip -dk {name} (tar xf {name} when it is a .tar.gz)"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd under a name that does not say so; unpack it: zstd -d {name}"),
+    (ZSTD_MAGIC, "packed with zstd under a name that does not say so; unpack it: zstd -d {name}"),
     (b"\x04\x22\x4d\x18", "packed with lz4; unpack it: lz4 -d {name}"),
     (b"BZh", "packed with bzip2; unpack it: bunzip2 -k {name}"),
     (b"\xfd7zXZ", "packed with xz; unpack it: unxz -k {name}"),
@@ -31,8 +30,8 @@ ENCODINGS = {
 }
 
 
-def what_file_is(path: Path) -> str:
-    """Say what a file is in place of a storage file, and what to do; empty when it may be one."""
+def what_file_is(path: Path, may_be_packed: bool = False) -> str:
+    """Say what a file is in place of a storage file, and what to do; empty when it may be one, or zstd where that `may_be`."""
     try:
         with open(path, "rb") as stream:
             head = stream.read(HEAD_BYTES)
@@ -40,6 +39,8 @@ def what_file_is(path: Path) -> str:
         return f"not readable ({error})"
     if not head:
         return "empty; record or copy it again"
+    if may_be_packed and head.startswith(ZSTD_MAGIC):
+        return ""
     for signature, words in SIGNATURES:
         if head.startswith(signature):
             return words.format(name=path.name, stem=path.stem)

@@ -14,6 +14,8 @@ from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose, wrapped
 SPAN_S = 0.1
 MAX_STEP_S = 1.6  # neighbours further apart do not belong together
 LEAP_MPS, LEAP_SHARE = 3.0, 0.5  # by which two sides may differ
+LEAP_SPEED = 100.0  # [m/s], faster is a relocalisation
+SIDEWAYS = 0.5  # cosine of 60 degrees between heading and course
 MOVING_MPS = 1.0  # slower, the course of a satellite fix is noise
 EARTH_RADIUS = 6_378_137.0  # [m], WGS 84
 
@@ -23,6 +25,7 @@ class PoseMotion:
 
     def __init__(self, course: bool = False) -> None:
         """With `course` the heading is where the vehicle moves to, not what the pose says."""
+        self.sideways = 0  # states left out: the vehicle moves across its own heading
         self._course = course
         self._places: deque[tuple[int, Pose]] = deque()
         self._next = 0  # place of the one whose state comes next
@@ -70,6 +73,9 @@ class PoseMotion:
             speed, yaw_rate, heading = min(moves, key=lambda move: abs(move[0] - usual))
         else:
             speed, yaw_rate, heading = self._move(before, behind)
+        if not self._course and self._is_sideways(before, behind, speed):
+            self.sideways += 1
+            return None
         self._speed = speed
         if self._course:
             self._heading = heading if abs(speed) > MOVING_MPS or self._heading is None else self._heading
@@ -77,6 +83,12 @@ class PoseMotion:
             yaw_rate = self._course_rate(before, number, behind)
         self._trim()
         return EgoState(stamp, speed, yaw_rate, pose=pose)
+
+    def _is_sideways(self, before: int, behind: int, forward: float) -> bool:
+        """Tell whether a place moves where no wheels roll: its heading is not that of the vehicle."""
+        (start, origin), (end, goal) = self._places[before], self._places[behind]
+        total = math.dist((origin.x, origin.y), (goal.x, goal.y)) * NANOSECONDS / (end - start)
+        return MOVING_MPS < total < LEAP_SPEED and abs(forward) < SIDEWAYS * total
 
     def _neighbour(self, number: int, way: int) -> int:
         """Find the nearest place at least SPAN_S away, or the last one within MAX_STEP_S; the place itself where there is none."""

@@ -23,7 +23,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
 from owled_ros.bags.chunks import chunk_messages, is_orderly
-from owled_ros.bags.foreign import CDR, plain_type, what_file_is
+from owled_ros.bags.foreign import CDR, ZSTD_MAGIC, plain_type, what_file_is
 from owled_ros.bags.salvage import Message, SalvagedMcap, SalvagedSqlite
 from owled_ros.errors import OwledError
 
@@ -38,7 +38,6 @@ OVERLAP = 1_000_000_000  # [ns]
 MAX_TOLD = 3  # foreign files that an error names
 ZSTD_SUFFIX = ".zstd"
 SCHEMA_ENCODINGS = ("ros1msg", "protobuf", "jsonschema", "flatbuffer", "unknown", "none")  # that rosbags does not know
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 logger = logging.getLogger(__name__)
 
 
@@ -82,13 +81,13 @@ def find_bag(path: Path) -> Bag:
     if not path.exists():
         raise OwledError(f"bag {path} does not exist; expected a rosbag2 directory, a .mcap or a .db3 file")
     if path.is_file():
-        what = what_file_is(path) if _is_plain(path) else ""
+        what = _what_is(path)
         if what or not _is_storage(path):
             raise OwledError(f"{path} is {what or 'not a rosbag2 bag; expected a directory, a .mcap or a .db3 file'}")
         return Bag(path, [path])
     bag = Bag(path, [])
     files = _files_of_metadata(bag) or sorted((item for item in path.iterdir() if _is_storage(item)), key=_natural)
-    foreign = {file: what for file in files if _is_plain(file) and (what := what_file_is(file))}
+    foreign = {file: what for file in files if (what := _what_is(file))}
     bag.files = [file for file in files if file not in foreign]
     if not bag.files:
         raise OwledError(_why_no_files(path, foreign))
@@ -269,8 +268,8 @@ def _why_no_files(path: Path, foreign: Mapping[Path, str]) -> str:
     return f"bag {path} holds no .mcap or .db3 file; {words or 'expected a rosbag2 directory'}"
 
 
-def _is_plain(path: Path) -> bool:
-    return path.suffix != ZSTD_SUFFIX
+def _what_is(path: Path) -> str:
+    return what_file_is(path, may_be_packed=path.suffix == ZSTD_SUFFIX)
 
 
 def _is_storage(path: Path) -> bool:

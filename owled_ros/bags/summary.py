@@ -73,7 +73,7 @@ def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
             seen.views.setdefault((topic, section), array("q")).append(message.stamp)
         elif topic == topics.command:
             seen.commands.setdefault(section, array("q")).append(message.stamp)
-        elif topic != topics.expert and (topic not in topics.perception or topic == topics.ego):
+        elif topic != topics.expert and (topic not in topics.perception or motion.source.is_part(message.connection)):
             try:
                 content = decode(message.connection, message.data)
                 if topic == topics.scene and (scene := message_to_scene(content)):

@@ -10,7 +10,7 @@ from rosbags.interfaces import Connection
 from owled_ros.bags import message_types as types
 from owled_ros.bags.camera_topics import choose_cameras
 from owled_ros.bags.conversions import ACCELERATION_CONVERTERS, STEERING_TYPES
-from owled_ros.bags.ego_topics import GNSS, TWIST, EgoChoice, choose_ego
+from owled_ros.bags.ego_topics import GNSS, TWIST, EgoChoice, choose_ego, pose_beside
 from owled_ros.bags.foreign import what_encoding_is
 from owled_ros.bags.perception import LIGHT_TYPES, OBJECT_TYPES
 from owled_ros.bags.reading import ReadOptions
@@ -31,6 +31,7 @@ class TopicChoice:
     ego_type: str
     ego_kind: str = TWIST
     speed: SpeedField | None = None  # of ego_kind "can"
+    pose: str = ""  # of another topic than the ego motion's, which the twist is checked with
     gyro: str = ""  # measured yaw rate, where the ego motion itself has none
     steering: str = ""  # measured tire angle
     expert: str = ""
@@ -61,6 +62,7 @@ def choose_topics(bag: Bag, options: ReadOptions | None = None) -> TopicChoice:
         "scene": _first(topics, (types.SCENE_DESCRIPTION,), TRUTH_NAMESPACE),
         "acceleration": _first(topics, ACCELERATION_CONVERTERS),
         "command": _first(topics, (types.NAVIGATION_COMMAND,)),
+        "pose": pose_beside(ego, topics, options.ego_from),
         "gyro": _first(topics, (types.IMU,)) if _wants_gyro(ego) else None,
     }
     perception = () if others["scene"] else _perception(topics, ego.topic)
