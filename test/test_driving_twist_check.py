@@ -71,6 +71,25 @@ def test_a_twist_of_zero_and_one_of_the_other_frame_are_told_apart() -> None:
         assert "given in the frame of the pose" in checked(drive(heading, 10.0, fixed)).problem(), heading
 
 
+def test_a_twist_of_the_other_frame_is_found_before_it_does_much_harm() -> None:
+    # 20 degrees: the speed is 6 % too small only, but what it says fits the other frame exactly
+    fixed = (8.0 * math.cos(0.35), 8.0 * math.sin(0.35))
+    assert "given in the frame of the pose" in checked(drive(0.35, 8.0, fixed)).problem()
+
+
+def test_a_pose_that_is_measured_once_a_second_is_held_not_wrong() -> None:
+    states = drive(0.7, 8.0, (8.0, 0.0), seconds=4.0)
+    held = [
+        (EgoState(s.stamp, s.speed, 0.0, pose=states[n - n % RATE_HZ][0].pose), 0.0) for n, (s, _) in enumerate(states)
+    ]
+    check = TwistCheck()
+    for state, lateral in held:
+        check.add(state, lateral)
+        assert check.problem() == ""
+    still = [(EgoState(s.stamp, 0.0, 0.0, pose=s.pose), 0.0) for s, _ in held]
+    assert "twist says 0.0 m/s" in checked(still).problem()
+
+
 def test_one_relocalisation_is_no_contradiction() -> None:
     states = drive(0.0, 10.0, (10.0, 0.0))
     moved = [

@@ -213,10 +213,10 @@ class Aligner:
         if self._only is not None and held.index not in self._only:
             statistics.left_out += 1
             return None
-        past = self._past(stamp)
-        shown = self._shown(held)
         command = self._command_at(stamp)
-        if shown is None or past is None:
+        past = self._past(stamp)
+        shown = self._shown(held) if past is not None else None
+        if past is None or shown is None:
             return None
         if command is None and needs.needs_command:
             statistics.without_command += 1

@@ -26,6 +26,8 @@ TYPES = {  # kind: message types that serve it; CAN is looked at field by field
     POSE: POSE_TYPES,
     GNSS: (types.NAV_SAT_FIX,),
 }
+BARE_NUMBERS = ("std_msgs/msg/Float32", "std_msgs/msg/Float64")
+SPEED_NAME = re.compile(r"speed|velocity")
 COMMAND = re.compile(r"cmd|command|control|setpoint|desired|target|teleop|joy|goal|initialpose|planned|reference")
 
 
@@ -114,6 +116,15 @@ def _why_none(bag: Bag, topics: Sequence[TopicSummary], there: Sequence[TopicSum
     speeds = [topic for topic in there if _is_known_speed(topic)]
     if speeds and kind != CAN:
         words.append(f"{listed(speeds)} can serve with --ego-from can --ego-topic {speeds[0].name}")
+    bare = [
+        topic
+        for topic in there
+        if topic.msgtype in BARE_NUMBERS and SPEED_NAME.search(topic.name) and not is_command(topic.name)
+    ]
+    if bare and kind != CAN:
+        words.append(
+            f"{listed(bare)} can serve with --ego-from can:data:UNIT --ego-topic {bare[0].name}, UNIT as m/s or km/h"
+        )
     foreign = next((topic for topic in topics if what_encoding_is(topic.encoding)), None)
     if foreign is not None:
         words.append(f"{foreign.name} is {what_encoding_is(foreign.encoding)}")

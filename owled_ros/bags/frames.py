@@ -14,6 +14,8 @@ import numpy as np
 
 from owled_ros.bags.alignment import Aligner
 from owled_ros.bags.ego_source import ego_gap_s
+from owled_ros.bags.ego_topics import TWIST
+from owled_ros.bags.message_types import ODOMETRY
 from owled_ros.bags.reading import ReadOptions, ReadStatistics, Sample
 from owled_ros.bags.storage import Bag, find_bag
 from owled_ros.bags.topics import TopicChoice, choose_topics
@@ -86,6 +88,8 @@ def _why_empty(bag: Bag, topics: TopicChoice, options: ReadOptions, statistics: 
     parts = [f"bag {bag.path} gives no frame: {statistics.images} images on {topics.image}"]
     parts.extend(_missing(topics, options, statistics))
     if statistics.bad_ego:
-        parts.insert(2, f"{statistics.bad_ego} ego states that are not finite numbers")
+        words = f"{statistics.bad_ego} ego states that are not finite numbers"
+        is_odometry = topics.ego_type == ODOMETRY and topics.ego_kind == TWIST
+        parts.insert(2, words + (" (--ego-from pose takes the pose of the odometry instead)" if is_odometry else ""))
     parts.extend(note for note in bag.notes if not note.startswith("of "))
     return "; ".join(parts) + "; record camera and ego motion together, with one clock"

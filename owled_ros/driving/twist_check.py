@@ -18,6 +18,8 @@ STEP_S = 0.2  # poses are noisy: 10 cm of noise are 0.7 m/s over this time
 MIN_STEPS = 4
 ALLOWED_MPS = 1.0  # [m/s] that twist and pose may differ by
 ALLOWED_SHARE = 0.3  # of the speed, added to ALLOWED_MPS
+FIXED_SHARE = 0.25  # of what is off, that is left when the twist is taken to be in the frame of the pose
+HELD_LEAP, HELD_SHARE = 1.5, 0.4  # a held pose leaps faster than the twist, and on the mean is as fast as it, roughly
 STILL_M = 0.01  # a pose that moves less in all the window is not a pose
 POSE_STEPS = 3  # of STEP_S, from which speed and yaw rate are taken where the twist is not used
 POSE_LEAP_MPS = 3.0  # a step that differs more from its neighbours is a relocalisation
@@ -72,12 +74,14 @@ class TwistCheck:
             return ""
         off, speed = median(step.off for step in self._steps), median(step.pose_speed for step in self._steps)
         twist = median(step.twist_speed for step in self._steps)
-        if off <= ALLOWED_MPS + ALLOWED_SHARE * max(speed, twist):
-            return ""
+        if self._pose_is_held(twist):
+            speed = sum(step.pose_speed for step in self._steps) / len(self._steps)
+            off = 0.0 if twist >= HELD_SHARE * speed else speed
+        fixed = median(step.off_fixed for step in self._steps)
         words = f"the odometry's twist says {twist:.1f} m/s while its pose moves at {speed:.1f} m/s"
-        if median(step.off_fixed for step in self._steps) < 0.5 * off and twist > ALLOWED_MPS:
+        if off > ALLOWED_MPS < twist and fixed < FIXED_SHARE * off:
             return f"{words} in another direction: the twist is given in the frame of the pose, not in child_frame_id"
-        return words
+        return words if off > ALLOWED_MPS + ALLOWED_SHARE * max(speed, twist) else ""
 
     def from_pose(self, state: EgoState) -> EgoState | None:
         """Replace speed and yaw rate by those of the pose; None while too little is known."""
@@ -87,6 +91,11 @@ class TwistCheck:
         usual = min(last, key=lambda step: abs(step.speed - median(other.speed for other in last)))
         newest = last[-1] if abs(last[-1].speed - usual.speed) < POSE_LEAP_MPS else usual
         return replace(state, speed=newest.speed, yaw_rate=newest.yaw_rate)
+
+    def _pose_is_held(self, twist: float) -> bool:
+        """Tell whether the pose stands still between leaps: it is measured less often than the odometry is sent."""
+        speeds = [step.pose_speed for step in self._steps]
+        return min(speeds) == 0.0 and max(speeds) > HELD_LEAP * twist
 
     def _enough(self) -> bool:
         return len(self._steps) >= MIN_STEPS
