@@ -162,3 +162,37 @@ def test_cameras_that_a_bag_does_not_have_are_named(model, tmp_path):
     done = run("check", place, "--bag", make_bag(tmp_path / "bag"))
     assert done.exit_code == 1
     assert "left" in done.output
+
+
+def test_cameras_past_images_and_calls_are_tried_together(model, tmp_path, monkeypatch):
+    import shutil
+
+    from owled_ros.models import chat
+
+    place = tmp_path / "model"
+    shutil.copytree(model, place)
+    cameras = [{"name": "front", "size": [192, 192]}, {"name": "left", "size": [192, 192]}]
+    calls = [
+        {"name": "look", "user": "{images}{ego}scene?", "max_tokens": 4, "unfinished": "use"},
+        {"name": "plan", "user": "{images}{ego}action?", "max_tokens": 8},
+    ]
+    profile = {
+        "format_version": 2,
+        "cameras": cameras,
+        "ego": "speed {speed:.1f}",
+        "calls": calls,
+        "answer": {"kind": "line"},
+    }
+    (place / PROFILE_NAME).write_text(json.dumps(profile))
+    asked = chat.Chat.reply
+    line = chat.Reply("stop, acceleration -1.0 m/s2, steering +0.00 rad", (5,), True, (0.0,), -0.1, 0.01)
+    monkeypatch.setattr(
+        chat.Chat,
+        "reply",
+        lambda self, prompt, limits, *rest: line if limits.max_tokens == 8 else asked(self, prompt, limits, *rest),
+    )
+    done = run("check", place, "--out", tmp_path / "drawn.png")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("<image><image>speed 5.0") == 2
+    assert done.output.count("144") == 2
+    assert "call look" in done.output

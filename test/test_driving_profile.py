@@ -257,3 +257,39 @@ def test_the_schema_is_that_of_the_models_and_takes_what_is_written():
         jsonschema.validate(json.loads(profile_text(profile)), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**LEAST, "colour": 1}, schema)
+
+
+def codebook_of(tmp_path, name):
+    spec = {"kind": "action_tokens", "count": 2, "step_s": 0.5, "codebook": name, "entries": 3, "base_id": 10}
+    return parsed(answer=spec).kind(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[[1, 0, 0], [2, 0, 0]]", "expected (3, 3)"),
+        ("[[1, 0, 0], [2, 0, 0], [3, 0, NaN]]", "dheading of entry 2"),
+        ("[[1, 0, 0], [2, 0, 0], [1e9, 0, 0]]", "dx of entry 2"),
+        ('[[1, 0, 0], [2, 0, 0], ["a", 0, 0]]', "no codebook"),
+        ("[" * 100_000, "no codebook"),
+    ],
+)
+def test_a_codebook_is_refused_in_words(tmp_path, content, words):
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(OwledError) as caught:
+        codebook_of(tmp_path, "c.json")
+    assert words in str(caught.value)
+
+
+def test_a_codebook_is_a_file_of_the_model(tmp_path):
+    os.mkfifo(tmp_path / "c.json")
+    with pytest.raises(OwledError, match="not a regular file"):
+        codebook_of(tmp_path, "c.json")
+    with pytest.raises(OwledError, match="does not lie in the model directory"):
+        codebook_of(tmp_path, "../c.json")
+    with pytest.raises(OwledError, match="pickle is never read"):
+        codebook_of(tmp_path, "c.pkl")
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 3), }".ljust(117) + b"\n"
+    (tmp_path / "c.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(OwledError, match="no codebook"):  # 24 TB are promised
+        codebook_of(tmp_path, "c.npy")

@@ -51,8 +51,8 @@ def test_both_answers_equal_those_of_plain_transformers(directory, engine):
     profile = read_profile(directory)
     for seed in (1, 2):
         prediction = predict(engine, frame(seed))
-        action = whole_answer(directory, frame(seed), profile.action_question, profile.max_action_tokens)
-        scene = whole_answer(directory, frame(seed), profile.scene_question, profile.max_scene_tokens)
+        action = whole_answer(directory, frame(seed), "action?", profile.calls[0].max_tokens)
+        scene = whole_answer(directory, frame(seed), "scene?", profile.scene.max_tokens)
         assert prediction.action.generation.text == action
         assert prediction.scene is not None
         assert prediction.scene.generation.text == scene
@@ -70,7 +70,7 @@ def test_the_prefix_serves_any_order_of_questions(engine):
 
 def test_an_answer_without_an_end_gives_no_action(engine):
     answer = predict(engine, frame(6), describe=False).action
-    assert answer.generation.tokens == engine.profile.max_action_tokens  # random weights do not find the end
+    assert answer.generation.tokens == engine.profile.calls[0].max_tokens  # random weights do not find the end
     assert (answer.action, answer.reason) == (None, Reason.INCOMPLETE)
 
 

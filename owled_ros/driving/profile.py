@@ -184,32 +184,6 @@ class DrivingProfile(Part):
         """Make the kind of answer; raises OwledError where a file of the model or an installed head is missing."""
         return make_kind(self.answer, directory)
 
-    # What the engine asked by before driving.asking; only for profiles of one call of the form {images}{ego}text.
-    @property
-    def action_question(self) -> str:
-        """Text after the ego sentence."""
-        return _after_ego(self.calls[-1])
-
-    @property
-    def scene_question(self) -> str:
-        """Text after the ego sentence."""
-        return _after_ego(self.scene or self.question)
-
-    @property
-    def max_action_tokens(self) -> int:
-        """Limit of the answer."""
-        return self.calls[-1].max_tokens
-
-    @property
-    def max_scene_tokens(self) -> int:
-        """Limit of the description."""
-        return (self.scene or self.question).max_tokens
-
-    @property
-    def max_answer_tokens(self) -> int:
-        """Limit of an answer to a free question."""
-        return self.question.max_tokens
-
 
 def read_profile(model_directory: Path) -> DrivingProfile:
     """Read `driving.json` of a model directory; the default profile when there is none.
@@ -269,13 +243,6 @@ def _need(camera: Camera) -> CameraNeed:
 
 def _before_crop(pixels: int | None, camera: Camera) -> int | None:
     return None if pixels is None else int(pixels / camera.crop.kept)
-
-
-def _after_ego(call: Call) -> str:
-    head, found, tail = call.user.partition("{images}{ego}")
-    if head or not found or fields_of(tail):
-        raise OwledError("the profile asks in a form of its own; ask through driving.asking")
-    return fill(tail, {})
 
 
 def _faults(error: ValidationError, shown: int = 4) -> str:

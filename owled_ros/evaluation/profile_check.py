@@ -25,6 +25,7 @@ from owled_ros.driving.wording import AnswerError
 from owled_ros.errors import OwledError
 from owled_ros.models.driving_model import load_engine
 from owled_ros.models.engine import VlmEngine
+from owled_ros.models.manifest import is_artifact, read_manifest
 
 if TYPE_CHECKING:
     from owled_ros.models.calls import Answered
@@ -98,6 +99,10 @@ def check_profile(
         engine.close()
     if not profile.confidence.calibrated:
         report.notes.append("the confidence is not calibrated: `owled calibrate` fits it on drives")
+    elif is_artifact(directory) and read_manifest(directory).confidence is None:
+        report.notes.append(
+            "the confidence was fitted before the model was pruned: fit it again with `owled calibrate`"
+        )
     return report
 
 
@@ -169,10 +174,8 @@ def _ask(
             f"call {name} did not come to an end: raise its max_tokens, give a stop string, or more time"
         )
         return
-    if kind.needs_hidden:
-        report.notes.append("the answer is read from hidden states by a trajectory head: not tried here")
-        return
-    report.answer = _judged(profile, kind, answered[-1], report.frame.ego, vehicle)
+    hidden = engine.chat.runner.hidden() if kind.needs_hidden else None
+    report.answer = _judged(profile, kind, answered[-1], report.frame.ego, vehicle, hidden)
     if not report.answer.valid and report.answer.reason is not Reason.DECLINED:
         name = report.answer.reason.name
         report.problems.append(
@@ -181,12 +184,17 @@ def _ask(
 
 
 def _judged(
-    profile: DrivingProfile, kind: AnswerKind, item: Answered, ego: EgoState, vehicle: VehicleParameters
+    profile: DrivingProfile,
+    kind: AnswerKind,
+    item: Answered,
+    ego: EgoState,
+    vehicle: VehicleParameters,
+    hidden: np.ndarray | None,
 ) -> ActionAnswer:
     reply = item.reply
     confidence = profile.confidence.apply(float(np.exp(reply.score)))
     generation = Generation(reply.text.strip(), reply.complete, confidence, len(reply.ids), reply.seconds, reply.ids)
-    return judge_answer(generation, kind, profile.cutting if reads_text(profile.answer) else None, ego, vehicle)
+    return judge_answer(generation, kind, profile.cutting if reads_text(profile.answer) else None, ego, vehicle, hidden)
 
 
 def _cameras(profile: DrivingProfile, frame: Frame, engine: VlmEngine) -> list[CameraReport]:

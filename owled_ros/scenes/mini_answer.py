@@ -20,7 +20,14 @@ from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import Generation
 from owled_ros.progress import track
 from owled_ros.scenes import mini_tokens as tokens
-from owled_ros.scenes.mini_model import IMAGE_MEAN, IMAGE_STD, IMAGE_TOKENS, build_profile
+from owled_ros.scenes.mini_model import (
+    ACTION_TOKENS,
+    IMAGE_MEAN,
+    IMAGE_STD,
+    IMAGE_TOKENS,
+    SCENE_TOKENS,
+    build_profile,
+)
 
 BATCH = 50
 Trust = Callable[[float], float]
@@ -48,12 +55,12 @@ def answer_images(
             input_ids=ids, pixel_values=pixels.to(model.dtype), use_cache=True, logits_to_keep=1
         ).past_key_values
         trust = [calibrate_with(calibration, familiarity, image) for image in batch]
-        actions = _decode(model, cache, ids.shape, tokens.ACTION_QUESTION, PROFILE.max_action_tokens, trust)
+        actions = _decode(model, cache, ids.shape, tokens.ACTION_QUESTION, ACTION_TOKENS, trust)
         if not scene:
             answers += [(action, None) for action in actions]
             continue
         cache.crop(ids.shape[1] - cache.get_seq_length())
-        scenes = _decode(model, cache, ids.shape, tokens.SCENE_QUESTION, PROFILE.max_scene_tokens, trust)
+        scenes = _decode(model, cache, ids.shape, tokens.SCENE_QUESTION, SCENE_TOKENS, trust)
         answers += list(zip(actions, scenes, strict=True))
     return answers
 

@@ -26,6 +26,7 @@ PATCH = 16  # [px]
 GRID = IMAGE_SIDE // PATCH
 IMAGE_TOKENS = GRID * GRID
 IMAGE_MEAN, IMAGE_STD = 0.4627, 0.25
+ACTION_TOKENS, SCENE_TOKENS = 8, 48  # at most
 WIDTH, HEADS, MLP = 256, 4, 768
 VISION_LAYERS, TEXT_LAYERS = 6, 4
 
@@ -56,7 +57,7 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
 
 
 def build_profile(
-    max_action_tokens: int = 8, max_scene_tokens: int = 48, confidence: Calibration | None = None
+    max_action_tokens: int = ACTION_TOKENS, max_scene_tokens: int = SCENE_TOKENS, confidence: Calibration | None = None
 ) -> DrivingProfile:
     """Return how the bundled model is asked."""
     return DrivingProfile(

@@ -6,6 +6,7 @@ Only plain numbers are read: safetensors, npy without pickle, json. Letters: K e
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -22,12 +23,16 @@ def read_codebook(directory: Path, name: str, entries: int) -> np.ndarray:
     """Read (K, 3) steps (dx [m], dy [m], dheading [rad]) from a file of the model directory; raises OwledError."""
     path = _inside(directory, name)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OwledError(
+                f"codebook {path} cannot be read: it is not a regular file; expected numbers of shape ({entries}, 3)"
+            )
         if path.stat().st_size > MAX_BYTES:
             raise OwledError(f"{path} has {path.stat().st_size} bytes; a codebook has at most {MAX_BYTES}")
         values = np.asarray(_READERS[path.suffix](path), np.float64)
     except OSError as error:
         raise OwledError(f"codebook {path} cannot be read ({error}); put it into the model directory") from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
         raise OwledError(f"{path} is no codebook ({error}); expected numbers of shape ({entries}, 3)") from error
     if values.shape != (entries, len(COLUMNS)):
         raise OwledError(f"codebook {path} has the shape {values.shape}; expected ({entries}, 3): {', '.join(COLUMNS)}")
