@@ -72,10 +72,10 @@ class Prompter:
         if self._template is None:
             return plain
         said = Turn("assistant", (conversation.answer_start + answer,))
-        pictured, others, system = self._forms[_shape_of(conversation)]
+        with_images, others, system = self._forms[_shape_of(conversation)]
         try:
             whole = self._rendered(
-                replace(conversation, turns=(*conversation.turns, said)), pictured, others, system, False
+                replace(conversation, turns=(*conversation.turns, said)), with_images, others, system, False
             )
         except Exception:  # a template may raise anything, and may know no answers
             return plain
@@ -104,8 +104,8 @@ class Prompter:
             if len(self._forms) >= MAX_SHAPES:
                 self._forms.clear()
             self._forms[shape] = self._find_form(conversation)
-        pictured, others, system = self._forms[shape]
-        return self._rendered(conversation, pictured, others, system) + conversation.answer_start
+        with_images, others, system = self._forms[shape]
+        return self._rendered(conversation, with_images, others, system) + conversation.answer_start
 
     def harmless(self, text: str) -> str:
         """Break up special tokens that a user typed, so that they are read as plain text."""
@@ -138,14 +138,14 @@ class Prompter:
         problem: Exception | str = "it drops or changes what is said"
         has_system = any(turn.role == "system" for turn in conversation.turns)
         for system in (False,) if has_system else (False, True):
-            for pictured, others in FORMS:
+            for with_images, others in FORMS:
                 try:
-                    text = self._rendered(probing, pictured, others, system)
+                    text = self._rendered(probing, with_images, others, system)
                 except Exception as err:  # a template may raise anything; its words are what the user needs
                     problem = err
                     continue
                 if all(text.count(word) == 1 for word in probes) and self._shows_images(text, conversation.images):
-                    return pictured, others, system
+                    return with_images, others, system
         raise OwledError(
             f"the model's chat template cannot hold the prompt ({problem}); expected turns of "
             f"{', '.join(turn.role for turn in conversation.turns)} with {conversation.images} images; correct the template "
@@ -157,11 +157,11 @@ class Prompter:
         return "{'" not in text and (not isinstance(token, str) or text.count(token) == count)
 
     def _rendered(
-        self, conversation: Conversation, pictured: str, others: str, system: bool, goes_on: bool = True
+        self, conversation: Conversation, with_images: str, others: str, system: bool, goes_on: bool = True
     ) -> str:
         messages = [{"role": "system", "content": self._content((SYSTEM,), others)}] if system else []
         for turn in conversation.turns:
-            form = pictured if IMAGE in turn.parts else others
+            form = with_images if IMAGE in turn.parts else others
             messages.append({"role": turn.role, "content": self._content(turn.parts, form)})
         return str(
             self._processor.apply_chat_template(

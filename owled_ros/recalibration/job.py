@@ -29,7 +29,7 @@ from owled_ros.recalibration.request import JobRequest
 
 POLL_S = 0.05
 REAP_S = 10.0
-LOG_BYTES = 2000  # of the child's last words
+LOG_BYTES = 2000  # of the end of the child's log
 # stage -> (where it begins, where it ends) in the whole job
 STAGES = {
     "reading": (0.0, 0.05),
@@ -204,13 +204,13 @@ def _run_child(request: JobRequest, plan: JobOptions, watch: _Watch) -> dict[str
         raise OwledError(last["message"])
     if last.get("event") != "result" or code != 0:
         raise OwledError(
-            f"the recalibration process died ({_death(code)}); nothing was changed. Its last words: {_tail(log)}"
+            f"the recalibration process died ({_death(code)}); nothing was changed. The end of its log: {_tail(log)}"
         )
     return last
 
 
 def _follow(child: subprocess.Popen[str], watch: _Watch) -> dict[str, Any]:
-    """Pass on what the child says until it closes its mouth; returns its last word, a result or an error."""
+    """Pass on the child's events until it closes its output; returns the last one, a result or an error."""
     events = _read_events(child)
     last: dict[str, Any] = {}
     while True:

@@ -27,7 +27,7 @@ from owled_ros.scenes.sample import Snapshot, sample_snapshot
 CALIBRATION_SEEDS = 600_000
 FAMILIAR_SEEDS = 700_000
 FAMILIAR_SCENES = 800
-RECOMMENDED_FLOOR = 0.4  # by driving: at 0.8 the car stands still half sure of itself, at 0.4 it arrives (docs/mini.md)
+RECOMMENDED_FLOOR = 0.4  # by driving: at 0.8 too many good actions are withheld and the car stops, at 0.4 it arrives (docs/mini.md)
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -77,11 +77,11 @@ def calibrate(model: Any, count: int, familiarity: Familiarity | None = None) ->
     """Fit the map from token probabilities to P(action within tolerance) on unseen scenes, and recommend a floor."""
     camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
     scenes: list[Snapshot] = [sample_snapshot(CALIBRATION_SEEDS + index, camera) for index in range(count)]
-    strangers = [
+    unfamiliar = [
         out_of_distribution_image(CALIBRATION_SEEDS + index, (IMAGE_SIDE, IMAGE_SIDE)) for index in range(count // 9)
     ]
-    images = [scene.image for scene in scenes] + strangers
-    egos = [scene.ego for scene in scenes] + [EgoState(0, float(5 + index % 10)) for index in range(len(strangers))]
+    images = [scene.image for scene in scenes] + unfamiliar
+    egos = [scene.ego for scene in scenes] + [EgoState(0, float(5 + index % 10)) for index in range(len(unfamiliar))]
     answers = [action for action, _ in answer_images(model, images, egos, familiarity=familiarity, scene=False)]
     start = Calibration()
     judged = [judge_action(answer) for answer in answers]
@@ -89,7 +89,7 @@ def calibrate(model: Any, count: int, familiarity: Familiarity | None = None) ->
     raw = np.array([answer.generation.confidence for answer in judged])
     good = np.array(
         [_is_good(answer, scene, start) for answer, scene in zip(judged, scenes, strict=False)]
-        + [False] * len(strangers)
+        + [False] * len(unfamiliar)
     )
     if not good.any():
         return replace(start, floor=1.0)
