@@ -160,12 +160,26 @@ def test_a_commit_that_meets_a_stopped_worker_says_so() -> None:
 def test_a_prepared_model_that_nobody_commits_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
     bench.prepare("1")
-    bench.switching.tidy()
+    bench.switching.tidy(60.0)
     assert bench.open_engines() == ["a"]
     monkeypatch.setattr(switching, "PREPARED_S", 0.0)
-    bench.switching.tidy()
+    bench.switching.tidy(60.0)
     assert bench.open_engines() == []
     assert bench.switching.ask("1").state is SwitchState.ABORTED
+
+
+def test_loading_that_takes_too_long_frees_the_caller_and_what_comes_later() -> None:
+    bench = Bench()
+    bench.go.clear()
+    heard: list[SwitchAnswer] = []
+    bench.switching.prepare("1", "a", heard.append)
+    bench.switching.tidy(60.0)
+    assert heard == []
+    bench.switching.tidy(0.0)
+    assert [answer.message for answer in heard] == ["it was not ready within 0 s"]
+    bench.go.set()
+    assert wait_until(lambda: len(bench.engines) == 1 and not bench.open_engines())
+    assert bench.prepare("2", "b").success
 
 
 @settings(max_examples=200, deadline=None)

@@ -42,12 +42,13 @@ from owled_ros.nodes.health import report_inference, report_output
 from owled_ros.nodes.images import make_decoder, stamp_of
 from owled_ros.nodes.inputs import SENSOR, Hearers, Inputs, judge_input
 from owled_ros.nodes.managed import ERROR, FAILURE, SUCCESS, ManagedNode, transition
-from owled_ros.nodes.model_services import ModelServices
+from owled_ros.nodes.model_services import ModelServices, Trial
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.onboard.choice import choose_model
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_calibrated, needs_of
 from owled_ros.onboard.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
+from owled_ros.onboard.quarantine import try_in_child
 from owled_ros.onboard.throttle import Throttle
 from owled_ros.onboard.worker import Worker
 
@@ -61,9 +62,9 @@ class DrivingNode(ManagedNode):
 
     part = "model"
 
-    def __init__(self, load: Loader, stop: StopRequest) -> None:
+    def __init__(self, load: Loader, stop: StopRequest, trial: Trial | None = None) -> None:
         super().__init__("driving_node", stop)
-        self._load = load
+        self._load, self._try = load, trial
         self._worker: Worker | None = None
         self._active = False
         self._publishing = threading.Lock()  # the inference thread publishes while transitions unmake the publishers
@@ -119,6 +120,8 @@ class DrivingNode(ManagedNode):
             chosen,
             self._report_model,
             self._listen,
+            self._try,
+            self._try,
         )
         self._driven.drives(job.engine, path, chosen.source, chosen.why, chosen)
         self._report_model(Level.OK, "loaded")
@@ -352,4 +355,5 @@ class DrivingNode(ManagedNode):
 
 def main(load: Loader = load_default) -> int:
     """Run the node; returns the exit code."""
-    return spin_node(lambda stop: DrivingNode(load, stop), DrivingNode.start, PARAMETER_FILE)
+    trial = try_in_child if load is load_default else None  # a stand-in is nothing that a child could load
+    return spin_node(lambda stop: DrivingNode(load, stop, trial), DrivingNode.start, PARAMETER_FILE)

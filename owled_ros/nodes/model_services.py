@@ -10,7 +10,7 @@ import functools
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
@@ -28,11 +28,12 @@ from owled_ros.nodes.parameters import DrivingSettings
 from owled_ros.onboard.choice import DrivingChoice, Source, requested_model
 from owled_ros.onboard.ladder import needs_of
 from owled_ros.onboard.loading import Loader, ModelChoice, load_and_warm
+from owled_ros.onboard.quarantine import TrialLimits
 from owled_ros.onboard.switching import SwitchAnswer, Switching, SwitchState
 from owled_ros.onboard.worker import Question, Worker
 from owled_ros.srv import AskQuestion, LoadModel, SwitchModel
 
-Response = TypeVar("Response")
+Trial = Callable[[ModelChoice, TrialLimits], None]
 MAX_PATH = 4096  # characters
 SHOWN = 200  # characters of a request in a log
 RETRY_S = 30.0  # before a version that could not be loaded is tried again
@@ -54,11 +55,15 @@ class ModelServices:
         choice: DrivingChoice,
         report: Callable[[Level, str], None],
         listen: Callable[..., None],
+        trial: Trial | None = None,
     ) -> None:
-        """Take the node and what it is made of; `listen` hears the needs of every model whose cameras are to be heard."""
+        """Take the node and what it is made of; `listen` hears the needs of every model whose cameras are to be heard.
+
+        `trial` tries a directory before it is loaded beside the driver, and raises OwledError.
+        """
         self._node, self._worker, self._load, self._settings, self._report = node, worker, load, settings, report
         self._driven, self._choice, self._path, self._source = driven, choice, choice.path, choice.source
-        self._listen = listen
+        self._listen, self._try = listen, trial
         self._listens_for: tuple[InputNeeds, ...] = (needs_of(worker.ladder.engine),)
         self._tried: tuple[str, float] = ("", 0.0)  # what the deployment named and could not be loaded, when
         self.switching = Switching(self._load_beside, worker.exchange, self._switched)
@@ -77,7 +82,7 @@ class ModelServices:
 
     def follow(self) -> None:
         """Look at the deployment, once a second: what it says drives, also when whoever changed it has died since."""
-        self.switching.tidy()
+        self.switching.tidy(2.0 * self._settings().load_timeout_s)  # the trial, then the loading
         if not self.switching.open and len(self._listens_for) > 1:  # what was prepared is gone
             self._hear(needs_of(self._worker.ladder.engine))
         deployment = self._choice.deployment
@@ -172,6 +177,9 @@ class ModelServices:
     def _load_beside(self, path: str) -> Engine:
         settings = self._settings()
         choice = ModelChoice(path, settings.device, settings.dtype, settings.threads, settings.runtime)
+        if self._try is not None and not self._is_known(path):
+            self._report(Level.WARN, f"trying {path[:SHOWN]!r} in a process of its own")
+            self._try(choice, TrialLimits(settings.load_timeout_s))
         self._report(Level.WARN, f"loading {path[:SHOWN]!r} beside the running model")
         engine = load_and_warm(choice, self._load, self._worker.ladder.frame, settings.memory_reserve_mb)
         before, needs = needs_of(self._worker.ladder.engine), self._worker.expect(engine)
@@ -180,6 +188,11 @@ class ModelServices:
             time.sleep(min(needs.image_past_s + FIRST_IMAGES_S, MAX_FILLING_S))
         self._report(Level.OK, "another model is ready")
         return engine
+
+    def _is_known(self, path: str) -> bool:
+        """Tell whether a directory needs no trial: the bundled model, and what the deployment names (made, hashed and judged)."""
+        deployment = self._choice.deployment
+        return not path or (deployment is not None and _names(deployment.driving, path))
 
     def _soon(self, *needs: InputNeeds) -> None:
         """Let the executor's thread listen: subscriptions are made where they are served."""

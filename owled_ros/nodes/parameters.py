@@ -65,6 +65,7 @@ class DrivingSettings:
     runtime: str
     threads: int
     memory_reserve_mb: float
+    load_timeout_s: float
     image_transport: str
     image_decoder: str
     max_pixels: int
@@ -145,6 +146,7 @@ ENTRIES = (
     Entry("runtime", "str", "How the model runs.", choices=("auto", "torch", "sparse"), read_only=True),
     Entry("threads", "int", "CPU threads for inference.", 1, 256, read_only=True),
     Entry("memory_reserve_mb", "float", "Memory that stays free beside two models in ~/load_model [MB].", 0.0, 1e6),
+    Entry("load_timeout_s", "float", "How long a model of ~/load_model may take to be tried, and again to be loaded [s].", 0.1, 3600.0),
     Entry("image_transport", "str", "Which image topic is read.", choices=("raw", "compressed"), read_only=True),
     Entry("image_decoder", "str", "auto: a sound cv_bridge for unusual encodings, own: never.", choices=("auto", "own"), read_only=True),
     Entry("max_pixels", "int", "Images with more pixels than this are refused before they are decoded.", 4, 1_000_000_000, read_only=True),

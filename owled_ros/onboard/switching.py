@@ -50,7 +50,8 @@ class _Request:
     state: SwitchState = SwitchState.PREPARING
     message: str = "it is being loaded"
     engine: Engine | None = None
-    prepared_at: float = 0.0  # [s] monotonic
+    began_at: float = field(default_factory=time.monotonic)  # [s] monotonic
+    prepared_at: float = 0.0
     committing: bool = False  # the exchange is on its way and cannot be stopped any more
     waiting: list[Callable[[SwitchAnswer], None]] = field(
         default_factory=list
@@ -156,18 +157,20 @@ class Switching:
                 request.identity if request and request.state is SwitchState.PREPARED and request.path == path else ""
             )
 
-    def tidy(self) -> None:
-        """Free a prepared model that nobody has committed for long."""
+    def tidy(self, load_s: float) -> None:
+        """Free a prepared model that nobody has committed for long, and give up one that loads longer than `load_s`."""
         with self._lock:
-            request = self._open
-            if (
-                request is None
-                or request.state is not SwitchState.PREPARED
-                or time.monotonic() - request.prepared_at < PREPARED_S
-            ):
+            request, now = self._open, time.monotonic()
+            if request is None:
                 return
-            self._drop(request, f"it was not committed within {PREPARED_S:g} s")
-        logger.warning("the prepared model %s was not committed and is freed", request.path)
+            prepared = request.state is SwitchState.PREPARED
+            limit, since = (PREPARED_S, request.prepared_at) if prepared else (load_s, request.began_at)
+            if now - since < limit:
+                return
+            waiting = self._drop(request, f"it was not {'committed' if prepared else 'ready'} within {limit:g} s")
+            answer = request.answer(False)
+        logger.warning("%s is given up: %s", request.path, request.message)
+        _tell(waiting, answer)
 
     def close(self) -> None:
         """Answer everybody and free everything; what is still being loaded is freed when it ends."""

@@ -27,7 +27,9 @@ from owled_ros.scenes.sample import Snapshot, sample_snapshot
 CALIBRATION_SEEDS = 600_000
 FAMILIAR_SEEDS = 700_000
 FAMILIAR_SCENES = 800
-RECOMMENDED_FLOOR = 0.4  # by driving: at 0.8 too many good actions are withheld and the car stops, at 0.4 it arrives (docs/mini.md)
+RECOMMENDED_FLOOR = (
+    0.4  # by driving: at 0.8 too many good actions are withheld and the car stops, at 0.4 it arrives (docs/mini.md)
+)
 CARD = """---
 license: apache-2.0
 library_name: transformers
