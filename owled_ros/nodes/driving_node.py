@@ -121,7 +121,6 @@ class DrivingNode(ManagedNode):
             self._report_model,
             self._listen,
             self._try,
-            self._try,
         )
         self._driven.drives(job.engine, path, chosen.source, chosen.why, chosen)
         self._report_model(Level.OK, "loaded")
