@@ -333,6 +333,19 @@ def test_action_first_then_the_description_unless_a_newer_image_waits() -> None:
     assert engine.closed
 
 
+def test_a_model_without_a_question_about_the_scene_describes_nothing() -> None:
+    engine = Engine()
+    engine.profile = SimpleNamespace(**vars(profile()), scene=None)
+    hearer = Hearer(engine)
+    hearer.worker.slot.put(arrival())
+    assert hearer.wait(lambda: hearer.outcomes)
+    said: list[Any] = []
+    hearer.worker.ask(Question("why", time.monotonic() + 5.0, lambda *words: said.append(words)))
+    assert hearer.wait(lambda: said), "the thread has had the time to describe"
+    assert hearer.scenes == []
+    assert hearer.worker.stop(2.0)
+
+
 def test_engines_are_exchanged_between_images_and_questions_come_before_descriptions() -> None:
     old, new = Engine(), Engine("stop, acceleration -2.0 m/s2, steering +0.00 rad")
     hearer = Hearer(old, rate=0.0)

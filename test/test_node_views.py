@@ -198,6 +198,19 @@ def test_odometry_without_a_pose_and_poses_that_jump(car: Car) -> None:
     car.drive("VALID")
 
 
+def test_a_twist_that_contradicts_the_pose_is_said_and_refused(car: Car) -> None:
+    bench = car.bench
+
+    def still(stamp: int) -> None:
+        bench.send_ego(stamp, speed=0.0, x=8.0 * (stamp - car.started) / SECOND + car.offset)
+
+    assert "the odometry's twist says" in car.drive("BAD_EGO", ego=still)["detail"]
+    words = "the odometry's twist says 0.0 m/s while its pose moves at 8.0 m/s"
+    status = bench.status("odometry", words, meanwhile=lambda: car.drive("BAD_EGO", ego=still))
+    assert "with ego_source auto the pose is used" in status.message
+    car.drive("VALID")
+
+
 def test_commands_expire_and_cannot_be_anything(car: Car) -> None:
     bench = car.bench
     assert bench.set(command_timeout_s=0.5) == []

@@ -38,7 +38,7 @@ from owled_ros.nodes import conversions, parameters, topics
 from owled_ros.nodes.debug_outputs import DebugOutputs
 from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.driven_model import DrivenModel, parameter_file_given
-from owled_ros.nodes.health import report_inference, report_output
+from owled_ros.nodes.health import judge_motion, report_inference, report_output
 from owled_ros.nodes.images import make_decoder, stamp_of
 from owled_ros.nodes.inputs import SENSOR, Hearers, Inputs, judge_input
 from owled_ros.nodes.managed import ERROR, FAILURE, SUCCESS, ManagedNode, transition
@@ -311,6 +311,8 @@ class DrivingNode(ManagedNode):
         """Look at the inputs and publish every status, once a second."""
         for item in [] if self._inputs is None else self._inputs.watches:
             level, words = judge_input(self, item, self.settings.input_timeout_s)
+            if item.part == "odometry" and level is Level.OK and self._worker is not None:
+                level, words = judge_motion(self._worker.ladder.motion)
             self.diagnostics.report(item.part, level, words, topic=item.topic, messages=item.count)
             if level is Level.ERROR and self._throttle.due(words):
                 self.get_logger().warning(words)

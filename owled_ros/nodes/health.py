@@ -7,6 +7,7 @@ import time
 from owled_ros.driving.prediction import Reason
 from owled_ros.nodes.diagnostics import Diagnostics, Level
 from owled_ros.onboard.ladder import Outcome
+from owled_ros.onboard.motion import TWIST, EgoMotion
 from owled_ros.onboard.worker import Worker
 
 BROKEN = (Reason.INFERENCE_ERROR, Reason.OUT_OF_MEMORY)
@@ -53,6 +54,15 @@ def report_inference(diagnostics: Diagnostics, worker: Worker, outcome: Outcome 
         diagnostics.report("inference", Level.ERROR, outcome.detail, **values)
     else:
         diagnostics.report("inference", Level.OK, "running", **values)
+
+
+def judge_motion(motion: EgoMotion) -> tuple[Level, str]:
+    """Say whether odometry that comes is also sound: its twist must not contradict its pose."""
+    if not motion.contradiction:
+        return Level.OK, "receiving"
+    if motion.source == TWIST:
+        return Level.ERROR, f"{motion.contradiction}; nothing is driven on it; with ego_source auto the pose is used"
+    return Level.WARN, f"{motion.contradiction}; the pose is used"
 
 
 def report_output(diagnostics: Diagnostics, outcome: Outcome | None, valid_at: float | None, timeout_s: float) -> None:

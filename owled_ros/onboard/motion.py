@@ -29,7 +29,7 @@ class EgoMotion:
 
     def __init__(self, source: str = TWIST) -> None:
         self.jumps = 0  # states that began anew with an earlier time
-        self._source = source
+        self.source = source
         self._history = EgoHistory(CAPACITY)
         self._check = TwistCheck()
         self._accelerations: deque[tuple[int, float]] = deque(maxlen=64)  # stamp [ns], [m/s2]
@@ -60,11 +60,11 @@ class EgoMotion:
             self._check.add(state, lateral)
             self._contradiction = self._check.problem()
             used: EgoState | None = state
-            if self._source == POSE or (self._source == AUTO and self._contradiction):
+            if self.source == POSE or (self.source == AUTO and self._contradiction):
                 used = self._check.from_pose(state)
                 self._bad = "" if used is not None else "the odometry's pose does not say yet how fast the vehicle is"
             else:
-                self._bad = self._contradiction if self._source == TWIST else ""
+                self._bad = self._contradiction if self.source == TWIST else ""
             if used is not None:
                 self.jumps += not self._history.add(self._accelerated(used))
 

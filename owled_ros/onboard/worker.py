@@ -185,7 +185,12 @@ class Worker:
             self._answer(waiting[0], self._last)
         rate, patience = self._description()
         now = time.monotonic()
-        if rate > 0.0 and now - self._described_at >= 1.0 / rate and self._last is not self._described:
+        if (
+            rate > 0.0
+            and describes(self.ladder.engine)
+            and now - self._described_at >= 1.0 / rate
+            and self._last is not self._described
+        ):
             self._due_since = self._due_since or now
             if not self.slot.waiting or now - self._due_since > patience:
                 self._describe(self._last, patience)
@@ -255,3 +260,8 @@ class Worker:
         self.counters.errors += 1
         kind = "out of memory, " if is_out_of_memory(error) else ""
         self.ladder.last_error = f"{kind}{type(error).__name__}: {error}"
+
+
+def describes(engine: Engine) -> bool:
+    """Tell whether a model is asked about the scene at all: its profile may have no question about it."""
+    return getattr(getattr(engine, "profile", None), "scene", True) is not None
