@@ -38,6 +38,7 @@ def play(path: Path, delay_s: float) -> None:
             for connection in connections
         }
         time.sleep(delay_s)
+        print("playing", flush=True)
         started, first, last = time.monotonic(), bag.start_time, bag.start_time
         for connection, stamp, data in bag.messages(connections):
             while (left := started + (stamp - first) / 1e9 - time.monotonic()) > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from pathlib import Path
@@ -21,16 +22,17 @@ GOOD = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
 SEEN = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
 
 
-def answer(number: int, reason: str = "VALID", kind: str = "action", text: str = GOOD) -> str:
-    return json.dumps({
+def answer(number: int, reason: str = "VALID", kind: str = "action", text: str = GOOD, **more: Any) -> dict[str, Any]:
+    return {
         "kind": kind, "stamp": START + number * IMAGE_PERIOD, "reason": reason, "text": text, "confidence": 0.9,
-        "latency_ms": 50.0 + number, "model_id": "fake@1", "artifact_id": "",
-    })  # fmt: skip
+        "latency_ms": 50.0 + number, "model_id": "fake@1", "artifact_id": "", **more,
+    }  # fmt: skip
 
 
-def answers_of(lines: list[str]) -> Answers:
+def answers_of(said: list[dict[str, Any]]) -> Answers:
     answers: Answers = {}
-    assert all(add_answer(answers, line) for line in lines)
+    for item in said:
+        add_answer(answers, item)
     return answers
 
 
@@ -60,10 +62,42 @@ def test_too_few_answers_are_a_failure_however_good_they_are(tmp_path):
     assert silent.metrics["bag_notes"]["bag"] == ["nobody answered"]
 
 
-def test_lines_that_are_no_answers_are_left_out(tmp_path):
-    answers: Answers = {}
-    assert not any(add_answer(answers, line) for line in ("", "{", "[]", '{"kind": "action"}', '{"stamp": "x"}'))
-    assert not answers
+def test_trajectories_commands_and_reasoning_reach_the_result(tmp_path):
+    # 5 m/s and 0.1 1/m: the tire angle is atan(2.8 * 0.1); the text is of a kind that has no line
+    rows = [[t / 2, 2.5 * t, 0.0, 0.0, 5.0, -0.5, 0.1] for t in range(7)]
+    said = [
+        answer(n, text="[(1, 2), (3, 4)]", trajectory=rows, manoeuvre=3, command=3, reasoning="a red light")
+        for n in range(10)
+    ]
+    result = judge_replay(make_bag(tmp_path / "bag", images=40), answers_of(said), EASY, tmp_path / "out")
+    first = read_result(tmp_path / "out").records[0]
+    assert (first.reason, first.manoeuvre, first.command, first.reasoning) == ("VALID", "STOP", "LEFT", "a red light")
+    assert (first.acceleration, first.steering) == (-0.5, pytest.approx(math.atan(2.8 * 0.1), abs=1e-6))
+    assert first.trajectory == tuple(map(tuple, rows))
+    assert result.metrics["means"]["path_fde_3s_m"] is not None  # three more seconds of the bag are known
+    assert result.metrics["by_command"][0]["group"] == "LEFT"
+
+
+def test_the_nodes_messages_become_answers():
+    pytest.importorskip("rclpy")
+    pytest.importorskip("owled_ros.msg", reason="the messages are not built", exc_type=ImportError)
+    from owled_ros.msg import PredictedTrajectory, SceneDescription, TrajectoryPoint
+    from owled_ros.nodes.conversions import description_to_answer, stamp_to_time, trajectory_to_answer
+
+    message = PredictedTrajectory(
+        valid=True, reason=1, text="t", points=[TrajectoryPoint(time=0.5, x=2.0, curvature=0.25)]
+    )
+    message.header.stamp, message.command.kind = stamp_to_time(START), 4
+    said = trajectory_to_answer(message)
+    assert (said["stamp"], said["reason"], said["command"]) == (START, "VALID", 4)
+    assert said["trajectory"] == [[0.5, 2.0, 0.0, 0.0, 0.0, 0.0, 0.25]]
+    withheld = trajectory_to_answer(PredictedTrajectory(valid=False, reason=17, points=message.points))
+    assert (withheld["reason"], withheld["trajectory"]) == ("INFEASIBLE", [])
+    assert trajectory_to_answer(PredictedTrajectory(reason=200))["reason"] == "UNKNOWN"  # of a later release
+    assert description_to_answer(SceneDescription(reason=12, text="erm"))["reason"] == "UNPARSED"
+
+
+def test_texts_that_are_no_answers_are_unparsed(tmp_path):
     lie = answers_of([answer(n, text="this is no action") for n in range(10)])
     result = judge_replay(make_bag(tmp_path / "bag"), lie, EASY, tmp_path / "out")
     assert {record.reason for record in result.records} == {"UNPARSED"}
@@ -181,7 +215,8 @@ def test_a_player_that_leaves_early_fails_with_the_reason(stage):
     with stage.evaluator() as evaluator, stage.driver():
         evaluator.wait_for_text("listening", 90)
         with stage.player() as player:
-            time.sleep(4.5)  # 3 s before the first message, 1.5 s of 3 s of images
+            player.wait_for_text("playing", 90)
+            time.sleep(1.5)  # of 3 s of images
             player.end(signal.SIGKILL)
         code = evaluator.process.wait(120)
     result = read_result(stage.home / "out")

@@ -1,20 +1,22 @@
 """Judges what a driving node said while a bag was replayed to it: seen, answered, late and dropped are counted.
 
-Needs evaluation.evaluate. The node's answers (one JSON line per image that it took up, ~/debug/answer) are matched with
-the bag's images by their stamps; truth comes from the bag, so replay and offline results can be compared.
+Needs evaluation.evaluate. The node's answers (its typed topics, nodes.conversions) are matched with the bag's images by their
+stamps; truth comes from the bag, so replay and offline results can be compared.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from owled_ros.bags.frames import ReadStatistics, fingerprint, read_samples
 from owled_ros.bags.summary import BagSummary, summarise_bag
-from owled_ros.driving.answer import AnswerError, parse_action, parse_scene
+from owled_ros.driving.answer import AnswerError, Manoeuvre, parse_action, parse_scene
+from owled_ros.driving.navigation import CommandKind, NavigationCommand
 from owled_ros.driving.prediction import (
     ActionAnswer,
     Generation,
@@ -23,6 +25,8 @@ from owled_ros.driving.prediction import (
     Reason,
     SceneAnswer,
 )
+from owled_ros.driving.trajectory import Trajectory
+from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.evaluate import conclude, metrics_of
 from owled_ros.evaluation.offline import truth_from
@@ -33,14 +37,11 @@ from owled_ros.evaluation.scenario import Scenario
 Answers = dict[int, dict[str, dict[str, Any]]]  # stamp [ns] -> "action" or "scene" -> what the node said
 
 
-def add_answer(answers: Answers, line: str) -> bool:
-    """Take one line of ~/debug/answer; False when it is not one."""
-    try:
-        value = json.loads(line)
-        answers.setdefault(int(value["stamp"]), {})[str(value["kind"])] = value
-    except (ValueError, KeyError, TypeError):
-        return False
-    return True
+def add_answer(answers: Answers, said: Mapping[str, Any]) -> None:
+    """Take what the node said about one image: kind ("action" or "scene"), stamp, reason, text, and for actions confidence,
+    latency_ms, model_id, artifact_id, trajectory (rows of driving.trajectory.COLUMNS), manoeuvre, command, reasoning.
+    """
+    answers.setdefault(int(said["stamp"]), {})[str(said["kind"])] = dict(said)
 
 
 def judge_replay(bag: Path, answers: Answers, scenario: Scenario, directory: Path, why_ended: str = "") -> ResultFile:
@@ -93,29 +94,52 @@ def _records(
         for index, stamp in zip(frames.index, frames.stamps, strict=True)
         if "action" in answers.get(int(stamp), {})
     }
-    truth = truth_from(summary.tracks, scenario.vehicle_parameters())
+    vehicle = scenario.vehicle_parameters()
+    truth = truth_from(summary.tracks, vehicle)
     records = []
     for sample in read_samples(bag, scenario.read_options(), statistics, only=wanted):
         frame = sample.frame
         said = answers[frame.stamp]
-        prediction = Prediction(frame.stamp, _action(said["action"]), _scene(said.get("scene")), ModelIdentity(""))
+        answer = _action(said["action"], vehicle)
+        prediction = Prediction(frame.stamp, answer, _scene(said.get("scene")), ModelIdentity(""))
         timing = Timing(see_s=float(said["action"].get("latency_ms") or 0.0) / 1e3)
         records.append(
             make_record(
-                bag.name, sample.drive, sample.index, frame.ego, prediction, truth(sample), timing, fingerprint(frame)
+                bag.name,
+                sample.drive,
+                sample.index,
+                frame.ego,
+                prediction,
+                truth(sample),
+                timing,
+                fingerprint(frame),
+                _command(said["action"]),
             )
         )
     return records
 
 
-def _action(said: Mapping[str, Any]) -> ActionAnswer:
+def _action(said: Mapping[str, Any], vehicle: VehicleParameters) -> ActionAnswer:
     reason = _reason(said)
-    generation = Generation(str(said.get("text", "")), True, float(said.get("confidence") or 0.0), 0, 0.0)
+    generation = Generation(
+        str(said.get("text", "")), True, float(said.get("confidence") or 0.0), 0, 0.0,
+        reasoning=str(said.get("reasoning", "")),
+    )  # fmt: skip
+    rows = said.get("trajectory")
+    if reason is Reason.VALID and rows:
+        trajectory = Trajectory(np.array(rows, np.float64))
+        action = trajectory.first_action(vehicle.wheel_base, Manoeuvre(int(said.get("manoeuvre", 0))))
+        return ActionAnswer(generation, action, reason, trajectory=trajectory)
     try:
         action = parse_action(generation.text) if reason is Reason.VALID else None
     except AnswerError as error:
         return ActionAnswer(generation, None, Reason.UNPARSED, str(error))
     return ActionAnswer(generation, action, reason)
+
+
+def _command(said: Mapping[str, Any]) -> NavigationCommand | None:
+    kind = CommandKind(int(said.get("command") or 0))
+    return None if kind is CommandKind.UNKNOWN else NavigationCommand(kind)
 
 
 def _scene(said: Mapping[str, Any] | None) -> SceneAnswer | None:

@@ -188,6 +188,38 @@ def scene_to_message(outcome: Outcome, answer: SceneAnswer, frame_age_s: float, 
     return message
 
 
+def trajectory_to_answer(message: PredictedTrajectory) -> dict[str, Any]:
+    """Return what the driving node said about one image, as evaluation.replay reads it."""
+    return {
+        "kind": "action",
+        "stamp": stamp_of(message),
+        "reason": _reason_name(message.reason),
+        "text": message.text,
+        "reasoning": message.reasoning,
+        "confidence": message.confidence,
+        "latency_ms": message.latency_ms,
+        "manoeuvre": message.manoeuvre,
+        "command": message.command.kind,
+        "trajectory": [[getattr(point, name) for name in COLUMNS] for point in message.points] if message.valid else [],
+        "model_id": message.model_id,
+        "artifact_id": message.artifact_id,
+    }
+
+
+def description_to_answer(message: SceneDescription) -> dict[str, Any]:
+    """Return how the driving node described one image, as evaluation.replay reads it."""
+    return {
+        "kind": "scene",
+        "stamp": stamp_of(message),
+        "reason": _reason_name(message.reason),
+        "text": message.text,
+    }
+
+
+def _reason_name(value: int) -> str:
+    return Reason(value).name if value in list(Reason) else Reason.UNKNOWN.name
+
+
 def outcome_to_json(outcome: Outcome, **more: Any) -> str:
     """Write what became of an image, with the raw text, as one line of JSON."""
     answer = outcome.answer

@@ -24,11 +24,18 @@ from owled_ros.errors import OwledError
 from owled_ros.evaluation.replay import Answers, add_answer, judge_replay
 from owled_ros.evaluation.report import write_html
 from owled_ros.evaluation.scenario import Scenario, read_scenario
+from owled_ros.msg import PredictedTrajectory, SceneDescription
+from owled_ros.nodes.conversions import description_to_answer, trajectory_to_answer
 from owled_ros.nodes.parameters import Entry, declare, read_values
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.spinning import spin_node
 
 CLOCK_TOPIC = "/clock"
+ANSWERS = (
+    "/output/trajectory",
+    "/output/withheld",
+)  # of the driving node: together one message per image that it took up
+SCENE = "/output/scene"
 LOOK_PERIOD_S = 0.2
 ANSWER_DEPTH = 1000
 logger = logging.getLogger(__name__)
@@ -82,7 +89,9 @@ class EvaluationNode(Node):
         self._result = self.create_publisher(String, "~/debug/result", 1)
         reliable = QoSProfile(depth=ANSWER_DEPTH)
         quick = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.create_subscription(String, f"{self.options.driver}/debug/answer", self._on_answer, reliable)
+        for topic in ANSWERS:
+            self.create_subscription(PredictedTrajectory, self.options.driver + topic, self._on_trajectory, reliable)
+        self.create_subscription(SceneDescription, self.options.driver + SCENE, self._on_scene, reliable)
         self.create_subscription(Clock, CLOCK_TOPIC, self._on_clock, quick)
 
     def prepare(self) -> int | None:
@@ -103,9 +112,11 @@ class EvaluationNode(Node):
         self.get_logger().info(f"listening to {self.options.driver} for {len(summary.frames.stamps)} images")
         return None
 
-    def _on_answer(self, message: String) -> None:
-        if not add_answer(self.answers, message.data):
-            self.get_logger().warning("an answer of the driving node cannot be read", throttle_duration_sec=5.0)
+    def _on_trajectory(self, message: PredictedTrajectory) -> None:
+        add_answer(self.answers, trajectory_to_answer(message))
+
+    def _on_scene(self, message: SceneDescription) -> None:
+        add_answer(self.answers, description_to_answer(message))
 
     def _on_clock(self, message: Clock) -> None:
         self._clock_seen = True

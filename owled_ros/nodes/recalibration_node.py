@@ -186,7 +186,7 @@ class RecalibrationNode(ManagedNode):
                 int(asked.seed),
                 self.deployment.base,
             )
-            request = dataclasses.replace(request, running=self._running())
+            request = dataclasses.replace(request, running=self._running(), drives=self._drives())
             return run_job(
                 request, self.store, settings.plan(asked.promote, float(asked.time_budget)),
                 progress=functools.partial(self._tell, goal),
@@ -298,6 +298,11 @@ class RecalibrationNode(ManagedNode):
         if said is None or not said.loaded:
             return None
         return resolve_model(said.artifact_path).resolve()
+
+    def _drives(self) -> str:
+        """Return the hash of what drives, as the driving node says it; the gate compares with nothing else."""
+        said = self._said
+        return "" if said is None or not said.loaded else said.artifact_id or said.model_id
 
     @property
     def store(self) -> Store:

@@ -104,12 +104,13 @@ def run_job(
     request.check()
     started = time.monotonic()
     with store.job() as work:
-        running = request.running or store.current()
+        current = store.current()
+        running = request.running or current
         watch = _Watch(progress, cancelled, pacer, plan.time_limit_s, started)
         result = _run_child(replace(request, work=work, running=running), plan, watch)
         watch.tell("promoting", 0, 1, "filing the candidate")
         version = store.add(Path(result["candidate"]))
-        changed = request.running is None and store.current() != running
+        changed = store.current() != current
         promoted, message = _promote(store, version, result["verdict"], plan.promote, driver, changed)
         for removed in store.retain(plan.retention, protect=(version.artifact_id,)):
             logger.info("version %s was deleted to keep the store within its limits", removed)
