@@ -128,8 +128,8 @@ def _action(said: Mapping[str, Any], vehicle: VehicleParameters) -> ActionAnswer
     rows = said.get("trajectory")
     if reason is Reason.VALID and rows:
         trajectory = Trajectory(np.array(rows, np.float64))
-        action = trajectory.first_action(vehicle.wheel_base, Manoeuvre(int(said.get("manoeuvre", 0))))
-        return ActionAnswer(generation, action, reason, trajectory=trajectory)
+        first = trajectory.first_action(vehicle.wheel_base, Manoeuvre(int(said.get("manoeuvre", 0))))
+        return ActionAnswer(generation, first, reason, trajectory=trajectory)
     try:
         action = parse_action(generation.text) if reason is Reason.VALID else None
     except AnswerError as error:
