@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from odd_bags import JPEG, Mcap, camera, drive, header, make, raw_camera, twist, write, write_mcap
+from odd_bags import JPEG, Mcap, camera, drive, header, make, raw_camera, time_of, twist, write, write_mcap
 from recorded_drives import IMAGE_PERIOD, START, make_bag
 
 from owled_ros.bags.foreign import plain_type, what_encoding_is
@@ -191,6 +191,17 @@ def test_the_colour_image_of_a_depth_camera_is_a_camera(tmp_path):
     assert len(list(read_frames(bag))) == 40
 
 
+def test_compressed_images_of_foxglove_are_images(tmp_path):
+    kind = "foxglove_msgs/msg/CompressedImage"
+    row = (
+        "/cam",
+        kind,
+        lambda stamp, _: make(kind, timestamp=time_of(stamp), frame_id="eye", format="jpeg", data=JPEG),
+    )
+    frames = list(read_frames(write(tmp_path / "bag", row, drive())))
+    assert [frame.frame_id for frame in frames] == ["eye"] * 40
+
+
 def test_headers_seconds_behind_the_recording_lose_no_frame_and_are_said(tmp_path):
     bag = write(tmp_path / "bag", camera(behind=3 * SECOND), drive())
     statistics = ReadStatistics()
@@ -207,6 +218,16 @@ def test_frames_that_are_skipped_are_said(tmp_path):
     # the first images are 0.8 s older than the ego motion, which is bridged by 0.5 s
     assert (len(frames), statistics.without_ego) == (37, 3)
     assert statistics.notes == ["of 40 images 3 without ego motion on /odom within 0.5 s"]
+
+
+def test_an_index_without_a_single_frame_says_why(tmp_path):
+    kind = "geometry_msgs/msg/TwistStamped"
+    nothing = ("/twist", kind, lambda stamp, _: make(kind, header=header(stamp), twist=twist(float("nan"))))
+    summary = summarise_bag(write(tmp_path / "bag", camera(), nothing))
+    assert summary.notes == [
+        "none of 40 images on /cam/compressed gives a frame: no ego motion on /twist near them, or not everything else that the "
+        "model asks for"
+    ]
 
 
 @pytest.mark.parametrize("only", [None, EveryFourth()])

@@ -96,3 +96,55 @@ def test_options_of_a_bag_need_a_bag() -> None:
     demo.register(app)
     result = CliRunner().invoke(app, ["--ego-topic", "/odom"])
     assert "belong to --bag" in str(result.exception)
+
+
+@pytest.mark.parametrize("messages", ["decoded", "recorded"])
+def test_further_cameras_and_the_command_go_to_the_inputs_of_the_driver(tmp_path: Path, messages: str) -> None:
+    import rclpy
+    from driving_rig import BEST_EFFORT, NodeProcess, until
+    from nav_msgs.msg import Odometry
+    from rclpy.context import Context
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from sensor_msgs.msg import Image
+
+    from owled_ros.msg import NavigationCommand as CommandMessage
+
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.navigation_command(START, NavigationCommand(CommandKind.LEFT, 30.0))
+        for number in range(20):
+            stamp = START + number * 100_000_000
+            bag.odometry(stamp, EgoState(stamp, 8.0), pose=(5.0 + 0.8 * number, 0.0, 0.0))
+            bag.image(stamp, image(number), topic="/a/image")
+            bag.image(stamp, image(number + 100), topic="/b/image")
+    heard: dict[str, list[Any]] = {"front": [], "left": [], "ego": [], "command": []}
+    domain, context = free_domain(), Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node("ears", context=context)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    node.create_subscription(Image, "/camera/image", heard["front"].append, BEST_EFFORT)
+    node.create_subscription(Image, "/driving_node/input/left/image", heard["left"].append, BEST_EFFORT)
+    node.create_subscription(Odometry, "/ego/odometry", heard["ego"].append, 50)
+    node.create_subscription(CommandMessage, "/driving_node/input/command", heard["command"].append, latched)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    words = ["-m", "owled_ros.nodes", "source_node", "--ros-args"]
+    values = {
+        "source": "bag", "path": tmp_path / "bag", "messages": messages, "image_topic": "front=/a/image,left=/b/image",
+    }  # fmt: skip
+    words += [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
+    try:
+        with NodeProcess(words, domain, tmp_path / "source.log") as source:
+
+            def everything() -> bool:
+                executor.spin_once(timeout_sec=0.05)
+                return all(heard.values()) and len(heard["left"]) > 3
+
+            assert until(everything, 60, 0.0), ({key: len(value) for key, value in heard.items()}, source.text())
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    assert heard["command"][0].kind == CommandKind.LEFT
+    assert heard["left"][0].data[0] >= 100 > heard["front"][0].data[0]
+    assert heard["ego"][-1].pose.pose.position.x >= 5.0

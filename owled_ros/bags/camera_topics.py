@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from owled_ros.bags.conversions import IMAGE_TYPES
+from owled_ros.bags.conversions import IMAGE_TYPES, STILL_TYPES
 from owled_ros.bags.foreign import what_encoding_is
-from owled_ros.bags.message_types import COMPRESSED_IMAGE, IMAGE
+from owled_ros.bags.message_types import IMAGE
 from owled_ros.bags.peek import first_messages
 from owled_ros.bags.reading import ReadOptions
 from owled_ros.bags.storage import Bag, TopicSummary
@@ -97,7 +97,7 @@ def _one_each(images: Sequence[TopicSummary]) -> list[TopicSummary]:
 
 def _without_colour(bag: Bag, cameras: Sequence[TopicSummary]) -> list[TopicSummary]:
     """Find depth images and the like: by their encoding, and where that could be both, or is not known, by their names."""
-    first = first_messages(bag, [camera for camera in cameras if camera.msgtype in (IMAGE, COMPRESSED_IMAGE)])
+    first = first_messages(bag, [camera for camera in cameras if camera.msgtype in STILL_TYPES])
     sure = [camera for camera in cameras if _is_depth(camera, first.get(camera.name))]
     others = [camera for camera in cameras if camera not in sure]
     guessed = [camera for camera in others if NO_COLOUR.search(camera.name) and not _has_colour(first.get(camera.name))]

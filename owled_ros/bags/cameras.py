@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rosbags.interfaces import Connection
 
 from owled_ros.bags.conversions import VIDEO_TYPES
 from owled_ros.bags.images import decode_image
-from owled_ros.bags.message_types import COMPRESSED_IMAGE
+from owled_ros.bags.message_types import IMAGE
 from owled_ros.bags.messages import MessageDecoder
 from owled_ros.bags.video import VideoStream, codec_of
 from owled_ros.driving.needs import CameraNeed
@@ -98,7 +99,7 @@ class CameraImages:
         if self._is_video:
             raise OwledError(self.unreadable or self._video_fault())
         message = self._decode(held.connection, held.data)
-        held.frame_id = str(message.header.frame_id)
+        held.frame_id = _frame_id(message)
         self._keep(held, decode_image(message))
         return held.past if past and held.past is not None else held.now  # type: ignore[return-value]
 
@@ -132,7 +133,7 @@ class CameraImages:
     def _add_video(self, held: HeldImage) -> None:
         """Decode what belongs to a video; find out with the first message whether it does."""
         kind = held.connection.msgtype
-        if self._is_video is None and kind not in (COMPRESSED_IMAGE, *VIDEO_TYPES):
+        if self._is_video is None and kind == IMAGE:
             self._is_video = False
             return
         try:
@@ -149,9 +150,7 @@ class CameraImages:
             return
         if self._stream is None:
             return
-        held.frame_id = str(
-            getattr(message, "frame_id", "") or getattr(getattr(message, "header", None), "frame_id", "")
-        )
+        held.frame_id = _frame_id(message)
         self._in_stream[held.index] = held
         self._show(self._stream.feed(held.index, bytes(message.data)))
         held.data = b""
@@ -176,3 +175,7 @@ class CameraImages:
 
 def _stamp(held: HeldImage) -> int:
     return held.stamp
+
+
+def _frame_id(message: Any) -> str:
+    return str(message.header.frame_id if hasattr(message, "header") else message.frame_id)

@@ -62,7 +62,8 @@ ACCELERATION_CONVERTERS: dict[str, Callable[[Any], float]] = {  # [m/s2] along x
     types.ACCELERATION: lambda message: float(message.accel.linear.x),
 }
 VIDEO_TYPES = (types.COMPRESSED_VIDEO, types.FFMPEG_PACKET)
-IMAGE_TYPES = (types.IMAGE, types.COMPRESSED_IMAGE, *VIDEO_TYPES)
+STILL_TYPES = (types.IMAGE, types.COMPRESSED_IMAGE, types.FOXGLOVE_IMAGE)
+IMAGE_TYPES = (*STILL_TYPES, *VIDEO_TYPES)
 STEERING_TYPES = (types.STEERING_REPORT, types.OLD_STEERING_REPORT)
 
 

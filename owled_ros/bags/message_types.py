@@ -33,6 +33,7 @@ POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 NAV_SAT_FIX = "sensor_msgs/msg/NavSatFix"
 IMU = "sensor_msgs/msg/Imu"
 COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
+FOXGLOVE_IMAGE = "foxglove_msgs/msg/CompressedImage"
 FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
 ACCELERATION = "geometry_msgs/msg/AccelStamped"
 ACCELERATION_WITH_COVARIANCE = "geometry_msgs/msg/AccelWithCovarianceStamped"
@@ -67,6 +68,7 @@ uint8[] data
 """
 FOREIGN_TEXTS = {
     COMPRESSED_VIDEO: COMPRESSED_VIDEO_TEXT,
+    FOXGLOVE_IMAGE: COMPRESSED_VIDEO_TEXT,
     FFMPEG_PACKET: FFMPEG_PACKET_TEXT,
     VELOCITY_REPORT: VELOCITY_REPORT_TEXT,
     OLD_VELOCITY_REPORT: VELOCITY_REPORT_TEXT,

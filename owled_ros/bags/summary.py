@@ -89,6 +89,11 @@ def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
         if not any(len(track.stamps) for track in tracks):
             raise OwledError(f"bag {bag.path} gives no ego motion: {'; '.join(bag.notes)}")
     frames = index_of(seen, topics.cameras, tracks, replace(options, max_ego_gap_s=ego_gap_s(topics, options)))
+    if len(seen.images) and not np.isfinite(frames.speed).any():
+        bag.note(
+            f"none of {len(seen.images)} images on {topics.image} gives a frame: no ego motion on {topics.ego} near them, "
+            "or not everything else that the model asks for"
+        )
     return BagSummary(
         path=bag.path,
         topics=list_topics(bag),
