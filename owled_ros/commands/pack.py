@@ -40,6 +40,7 @@ def pack(
     from rich.console import Console
 
     from owled_ros.models.manifest import is_artifact
+    from owled_ros.models.packed_weights import vouch
     from owled_ros.models.packing import pack_directory
     from owled_ros.sparse.pack import PACKED_NAME
 
@@ -53,6 +54,8 @@ def pack(
         )
         return
     console.print(summary(pack_directory(model, out or model / PACKED_NAME, precision, vision)))
+    if out is None:
+        vouch(model)
 
 
 def summary(facts: PackFacts) -> str:

@@ -33,6 +33,7 @@ def train_mini(
     Killed at any moment it goes on from its last checkpoint. OUT/model is a Hugging Face directory ready for
     `owled demo --model OUT/model`; OUT/learning.png shows the curves. About 25 images/s on one core.
     """
+    from owled_ros.models.packed_weights import vouch
     from owled_ros.models.packing import pack_directory
     from owled_ros.scenes import mini_train
     from owled_ros.scenes.mini_export import export
@@ -51,3 +52,4 @@ def train_mini(
     mini_train.plot_learning(out)
     model = export(module.model.float().cpu(), out, calibration_scenes, mini_train.samples_seen(out))
     pack_directory(model, model / PACKED_NAME, vision=False)
+    vouch(model)

@@ -133,8 +133,8 @@ def _make_runner(
 ) -> tuple[TextRunner, dict[str, Any]]:
     import torch
 
+    from owled_ros.models.packed_weights import packed_weights
     from owled_ros.models.runners import TorchRunner
-    from owled_ros.sparse.pack import PACKED_NAME
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     facts = {
@@ -144,10 +144,12 @@ def _make_runner(
         "parameters": parameters,
         "disk_bytes": tree_bytes(directory),
     }
-    packed = directory / PACKED_NAME
-    if runtime == "sparse" and not (packed.is_file() and device == "cpu"):
-        raise OwledError(f"runtime 'sparse' needs {packed} and device cpu; make the file with `owled pack {directory}`")
-    if runtime == "torch" or device != "cpu" or not packed.is_file():
+    packed = packed_weights(directory) if runtime != "torch" and device == "cpu" else None
+    if runtime == "sparse" and packed is None:
+        raise OwledError(
+            f"runtime 'sparse' needs packed weights and device cpu; make the file with `owled pack {directory}`"
+        )
+    if packed is None:
         return TorchRunner(model, device, getattr(torch, dtype)), {**facts, "runtime": "torch", "kernel": "torch"}
     from owled_ros.models.sparse_runner import SparseRunner
 

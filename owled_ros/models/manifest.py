@@ -13,12 +13,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from owled_ros.errors import OwledError
-from owled_ros.files import sha256_file, write_atomic
+from owled_ros.files import ASIDE, read_small_file, sha256_file, write_atomic
 
 MANIFEST_NAME = "owled.json"
 FORMAT_VERSION = 1
 ID_LENGTH = 12
 REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".ckpt", ".h5", ".msgpack"}
+UNREAD_SUFFIXES = {".owled", ".md", ".png", ".html", ".log"}
+MAX_MANIFEST_BYTES = 256 << 20
 LATER_SECTIONS = ("packed", "gate", "confidence")  # added after pruning; no part of the artifact's identity
 FITTED_FILES = ("driving.json", "familiarity.json")  # that calibration may write anew
 UNIDENTIFIED = ("self_sha256", "timings", "quality", "created", "versions", *LATER_SECTIONS)
@@ -107,8 +109,8 @@ def read_manifest(path: Path) -> Manifest:
     if file.is_symlink() or not file.is_file():
         raise OwledError(f"{path} is not an artifact: it has no {MANIFEST_NAME}")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as err:
+        content = json.loads(read_small_file(file, MAX_MANIFEST_BYTES) or b"")
+    except (ValueError, OSError, RecursionError) as err:
         raise OwledError(f"{file} cannot be read as JSON ({err}): the artifact is damaged, prune again") from err
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -148,6 +150,7 @@ def verify(path: Path) -> Manifest:
         OwledError: a missing, changed, unlisted, linked or refused file, or a name that leaves the directory.
     """
     manifest = read_manifest(path)
+    listed = _all_files(manifest)
     for child in path.rglob("*"):
         name = child.relative_to(path).as_posix()
         if child.is_symlink():
@@ -156,11 +159,19 @@ def verify(path: Path) -> Manifest:
             )
         if child.suffix in REFUSED_SUFFIXES:
             raise OwledError(f"{path} holds {name}: files that can carry code are refused, remove it")
-        if child.suffix == ".safetensors" and name not in manifest.files:
+        if child.is_file() and name not in listed and not _is_harmless(name):
             raise OwledError(f"{path} holds {name}, which its manifest does not list: remove it or prune again")
-    for name, entry in _all_files(manifest).items():
+    for name, entry in listed.items():
         _check_file(path, name, entry)
     return manifest
+
+
+def _is_harmless(name: str) -> bool:
+    """Tell whether an unlisted file may lie there: nothing that is read when the model is loaded, asked or judged.
+
+    Packed weights that the manifest does not name are such a file: they are never opened (models.packed_weights).
+    """
+    return name == MANIFEST_NAME or ASIDE in name or Path(name).suffix in UNREAD_SUFFIXES
 
 
 def artifact_id(manifest: Manifest) -> str:
