@@ -139,9 +139,11 @@ def check_device(device: str) -> None:
 
 def is_vision_language(config: PretrainedConfig) -> bool:
     """Tell whether a config belongs to an image-text-to-text model."""
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    return type(config) in AutoModelForImageTextToText._model_mapping and hasattr(config, "vision_config")
+    if type(config) not in AutoModelForImageTextToText._model_mapping:
+        return False
+    return hasattr(config, "vision_config") or type(config) not in AutoModelForCausalLM._model_mapping
 
 
 @contextlib.contextmanager

@@ -43,14 +43,17 @@ def try_out(chat: Chat, first: Conversation, family: str, dtype: str) -> None:
     Raises:
         OwledError: The family cannot be driven.
     """
-    noise = np.random.default_rng(0).integers(0, 255, IMAGE_SHAPE, np.uint8)
-    images = images_of([noise] * first.images)
+    random = np.random.default_rng(0)
+    images, others = (
+        images_of([random.integers(0, 255, IMAGE_SHAPE, np.uint8) for _ in range(first.images)]) for _ in range(2)
+    )
     try:
         one, other = chat.prompt(first, images), chat.prompt(_varied(first), images)
-        logits = chat.read(one, TOKENS)
+        seen = logits = chat.read(one, TOKENS)
         for _ in range(TOKENS):
             logits = chat.runner.extend(int(np.argmax(logits)))
-        chat.forget()
+        if images and np.array_equal(seen, chat.read(chat.prompt(first, others), 0)):
+            raise OwledError("what it answers does not depend on the images; its template or processor drops them")
         whole = chat.read(other, 0)
     except OwledError as err:
         raise OwledError(f"{family} models cannot be driven: {err}") from err

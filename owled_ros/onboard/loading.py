@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
 from collections.abc import Callable
@@ -27,6 +28,7 @@ MEGABYTE = 1e6
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 STORED_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 WARM_UP_RUNS = 2
+WARM_UP_TOKENS = 4  # of a description
 BLANK_SPEED = 5.0  # [m/s]
 RECOMMENDED = -1.0  # confidence floor: that of the model
 NOT_ANSWERS = (Reason.UNPARSED, Reason.INCOMPLETE)
@@ -154,11 +156,19 @@ def _warm_up(engine: Engine, frame: Frame | None) -> None:
     real = frame is not None and fits(frame, needs)
     tried = frame if real and frame is not None else blank_frame(needs)
     for _ in range(WARM_UP_RUNS):
-        answer = withhold_unsure(engine.act(engine.see(tried)), engine, RECOMMENDED)
+        prefix = engine.see(tried)
+        answer = withhold_unsure(engine.act(prefix), engine, RECOMMENDED)
+        engine.describe(prefix, _after(WARM_UP_TOKENS))
     if real and answer.reason in NOT_ANSWERS:
         raise OwledError(
             f"the model loads, but on the newest image its answer is of no use: {answer.detail}; choose a driving model"
         )
+
+
+def _after(times: int) -> Callable[[], bool]:
+    """Become true when it has been asked so often."""
+    asked = itertools.count(1)
+    return lambda: next(asked) > times
 
 
 def fits(frame: Frame, needs: InputNeeds) -> bool:
