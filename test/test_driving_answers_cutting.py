@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from owled_ros.driving.answer import Light, Scene
 from owled_ros.driving.answers.cutting import Cutting, cut
+from owled_ros.driving.prediction import Generation, Reason, judge_scene
 from owled_ros.driving.wording import AnswerError, plain
 
 PLANNING = Cutting(begin="<PLANNING>", end="</PLANNING>")
@@ -112,6 +114,15 @@ def test_what_is_not_exactly_one_answer(text, cutting, words):
 )
 def test_only_what_encloses_all_is_taken_off(text, meant):
     assert plain(text) == meant
+
+
+def test_a_description_has_the_reasoning_of_the_model_and_not_the_marks_of_its_plans():
+    cutting = Cutting(reasoning_start="<r>", reasoning_end="</r>", begin="<PLANNING>", end="</PLANNING>", prose=True)
+    said = Generation("<r>a red light</r>\n0 cars: none; 0 pedestrians; traffic light red 22 m", True, 0.9, 20, 0.1)
+    scene = judge_scene(said, cutting.of_reasoning())
+    assert scene.scene == Scene(light=Light.RED, light_distance=22.0)
+    assert scene.generation.reasoning == "a red light"
+    assert judge_scene(said).reason is Reason.UNPARSED
 
 
 @given(st.text(max_size=80))

@@ -1,4 +1,4 @@
-"""What leaves the engine, is published and is scored. Needs numpy."""
+"""What leaves the engine, is published and is scored. Needs numpy and pydantic."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from owled_ros.driving.answer import Action, AnswerError, Scene, parse_action, parse_scene
+from owled_ros.driving.answers.cutting import Cutting, cut
 from owled_ros.driving.trajectory import Trajectory
 
 DECLINED_DETAIL = "the model does not know scenes like this one"
@@ -126,14 +127,16 @@ def withhold_below(answer: ActionAnswer, confidence_floor: float) -> ActionAnswe
     return replace(answer, action=None, trajectory=None, reason=Reason.LOW_CONFIDENCE, detail=detail)
 
 
-def judge_scene(generation: Generation) -> SceneAnswer:
-    """Turn text into a scene, or into the reason why it must not be used."""
+def judge_scene(generation: Generation, cutting: Cutting | None = None) -> SceneAnswer:
+    """Turn text into a scene, or into the reason why it must not be used; `cutting` says how it is cut out of other text."""
     if not generation.complete:
         return SceneAnswer(generation, None, Reason.INCOMPLETE, "token limit reached before the end of the answer")
     try:
-        scene = parse_scene(generation.text)
+        text, aside = cut(generation.text, cutting or Cutting())
+        scene = parse_scene(text)
     except AnswerError as error:
         return SceneAnswer(generation, None, Reason.UNPARSED, str(error))
     if scene is None:
         return SceneAnswer(generation, None, Reason.DECLINED, DECLINED_DETAIL)
-    return SceneAnswer(generation, scene, Reason.VALID)
+    reasoning = "\n".join(part for part in (generation.reasoning, aside) if part)
+    return SceneAnswer(replace(generation, reasoning=reasoning), scene, Reason.VALID)

@@ -92,7 +92,7 @@ class VlmEngine:
         if conversation is None or self.profile.scene is None:
             return SceneAnswer(Generation("", True, 0.0, 0, 0.0), None, Reason.DECLINED, NOT_ASKED)
         generation = self._answer(prefix, conversation, asking.limits(self.profile.scene), cancelled)
-        return None if generation is None else judge_scene(generation)
+        return None if generation is None else judge_scene(generation, self.profile.cutting.of_reasoning())
 
     def ask(self, prefix: Prefix, question: str, cancelled: Callable[[], bool] = never) -> Generation | None:
         """Decode a free answer."""

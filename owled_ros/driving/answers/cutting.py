@@ -42,6 +42,14 @@ class Cutting(Spec):
     prose: bool = False
     """Text may stand before and after a marked, labelled, fenced or bracketed answer."""
 
+    def of_reasoning(self) -> Cutting:
+        """Return what holds for every answer of the model, also for descriptions: the reasoning before it."""
+        return Cutting(
+            reasoning_start=self.reasoning_start,
+            reasoning_end=self.reasoning_end,
+            reasoning_opened=self.reasoning_opened,
+        )
+
     @model_validator(mode="after")
     def _whole(self) -> Cutting:
         if bool(self.reasoning_start) != bool(self.reasoning_end):
