@@ -14,6 +14,7 @@ from owled_ros.nodes import topics
 
 TRANSPORTS = ("raw", "compressed")
 MAIN_PART = "image"
+PAST_DEPTH = 3
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class CameraInput:
     part: str  # in the diagnostics
     topic: str
     compressed: bool
+    depth: int  # images that wait; a past must not miss those that come while the executor is busy
 
 
 @dataclass(frozen=True)
@@ -70,5 +72,6 @@ def camera_inputs(choices: CameraChoices, *wanted: InputNeeds) -> dict[tuple[str
             base = topics.IMAGE.name if place == 0 else topics.VIEW.name.replace("<camera>", need.name)
             topic = choices.topics.get(need.name, f"{base}/compressed" if compressed else base)
             part = MAIN_PART if place == 0 else f"{MAIN_PART} {need.name}"
-            found.setdefault((topic, compressed), CameraInput(name, part, topic, compressed))
+            depth = PAST_DEPTH if needs.image_past_s > 0.0 else 1
+            found.setdefault((topic, compressed), CameraInput(name, part, topic, compressed, depth))
     return found

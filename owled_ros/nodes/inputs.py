@@ -113,7 +113,7 @@ class Inputs:
             item.heard()
             self._hearers.image(camera.name, message)
 
-        quality = QoSProfile(depth=1, reliability=SENSOR)
+        quality = QoSProfile(depth=camera.depth, reliability=SENSOR)
         topic = topics.COMPRESSED if camera.compressed else topics.IMAGE
         item = watch(camera.part, _type_of(topic), self._subscribe(kind, camera.topic, heard, quality))
         return item

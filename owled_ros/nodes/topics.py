@@ -29,7 +29,7 @@ VIEW = Topic(
     "sensor_msgs/Image",
     "in",
     "best effort, depth 1",
-    "every further camera of the driving profile, by its name; `/compressed` behind it with compressed transport",
+    "every further camera of the driving profile, by its name; `/compressed` behind it with compressed transport; depth 3 where past images are needed",
 )
 ODOMETRY = Topic(
     "~/input/odometry",
