@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,18 @@ from owled_ros.errors import OwledError
 from owled_ros.models.manifest import Manifest, file_entry, write_manifest
 
 
-def make_artifact(path: Path, name: str = "a", passed: bool | None = True, weight_bytes: int = 64) -> Path:
-    """Write an artifact whose hash depends on `name`; `passed` is the gate's verdict, None: not judged."""
+def make_artifact(
+    path: Path,
+    name: str = "a",
+    passed: bool | None = True,
+    weight_bytes: int = 64,
+    more: Mapping[str, str] | None = None,
+) -> Path:
+    """Write an artifact whose hash depends on `name`; `passed` is the gate's verdict, None: not judged; `more` are further files."""
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(name.encode().ljust(weight_bytes, b"."))
-    (path / "config.json").write_text("{}")
+    for file_name, text in {"config.json": "{}", **(more or {})}.items():
+        (path / file_name).write_text(text)
     files = {file.name: file_entry(file) for file in sorted(path.iterdir())}
     values: dict[str, Any] = {
         "format": "owled", "format_version": 1, "created": "2026-01-02T03:04:05+00:00",

@@ -1,0 +1,186 @@
+"""What drives is what the deployment says and what the topic says: real driving nodes, real promotions, real deaths."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import rclpy
+from driving_rig import NODE, TEST, NodeProcess, fake_node, free_domain, until
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from stored_artifacts import make_artifact
+
+from owled_ros.deployment.deployment import Deployment, create_deployment
+from owled_ros.errors import OwledError
+from owled_ros.msg import DrivingModel
+from owled_ros.nodes.driven_model import LATCHED
+from owled_ros.nodes.driver_client import running_driver
+
+DOMAIN = free_domain()
+FOLLOW_S = 30.0
+
+
+class Listener:
+    """Hears what a driving node says that it drives."""
+
+    def __init__(self) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.node = rclpy.create_node("listener", context=self.context)
+        self.said: list[DrivingModel] = []
+        self.node.create_subscription(DrivingModel, f"{NODE}/output/model", self.said.append, LATCHED)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def drives(self, path: Path | str) -> bool:
+        def now() -> bool:
+            self.executor.spin_once(timeout_sec=0.05)
+            return bool(self.said) and self.said[-1].loaded and self.said[-1].artifact_path == str(path)
+
+        return until(now, FOLLOW_S, 0.0)
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def car(tmp_path: Path) -> Deployment:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "control.json").write_text("{}")
+    return create_deployment(tmp_path / "car", base)
+
+
+def add(car: Deployment, name: str, **control: Any) -> Path:
+    with car.store.job() as work:
+        made = make_artifact(work / "candidate", name, more={"control.json": json.dumps(control)})
+        return car.store.add(made).path
+
+
+@pytest.fixture
+def in_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+
+
+def test_the_node_follows_its_deployment_and_survives_a_restart(
+    tmp_path: Path, car: Deployment, listener: Listener
+) -> None:
+    first, broken = add(car, "a"), add(car, "b", load_fails=True)
+    with fake_node(DOMAIN, tmp_path / "log", deployment=car.root):
+        assert listener.drives(car.base)
+        assert listener.said[-1].source == DrivingModel.SOURCE_DEPLOYMENT
+        assert listener.said[-1].deployment == str(car.root)
+        car.store.promote(first.name)  # by somebody who knows nothing of the node
+        assert listener.drives(first)
+        car.store.rollback()
+        assert listener.drives(car.base)
+        car.store.promote(broken.name)  # cannot be loaded: what drives goes on, and the topic does not lie
+        assert until(lambda: "cannot be loaded" in (tmp_path / "log").read_text())
+        assert listener.drives(car.base)
+        car.store.rollback()
+        car.store.promote(first.name)
+        assert listener.drives(first)
+    listener.said.clear()
+    with fake_node(DOMAIN, tmp_path / "log2", deployment=car.root):
+        assert listener.drives(first)
+
+
+def test_a_promotion_with_the_driver_is_prepare_rename_commit(
+    tmp_path: Path, car: Deployment, listener: Listener, in_domain: None
+) -> None:
+    good, bad = add(car, "a"), add(car, "b", load_fails=True)
+    with fake_node(DOMAIN, tmp_path / "log", deployment=car.root):
+        assert listener.drives(car.base)
+        with running_driver("driving_node", car.base, car.root) as driver:
+            car.store.promote(good.name, driver=driver)
+            assert listener.drives(good)
+            with pytest.raises(OwledError, match="safetensors header is damaged"):
+                car.store.promote(bad.name, driver=driver)
+            assert car.store.current() == good
+            car.store.rollback(driver=driver)
+            assert listener.drives(car.base)
+        other = create_deployment(tmp_path / "other", car.base)
+        with running_driver("driving_node", car.base, other.root) as driver:
+            with pytest.raises(OwledError, match="would not survive its restart"):
+                driver.prepare(None)
+    assert "request switch-" in listener.said[-1].why
+
+
+@pytest.mark.parametrize("victim", ["driver", "promoter"])
+def test_whoever_dies_during_a_promotion_store_and_car_agree_afterwards(
+    tmp_path: Path, car: Deployment, listener: Listener, in_domain: None, victim: str
+) -> None:
+    slow = add(car, "a", load_s=3.0)
+    with fake_node(DOMAIN, tmp_path / "log", deployment=car.root) as node:
+        assert listener.drives(car.base)
+        script = (
+            "import sys; from pathlib import Path; from owled_ros.deployment.deployment import open_deployment\n"
+            "from owled_ros.nodes.driver_client import running_driver\n"
+            "car = open_deployment(sys.argv[1])\n"
+            "with running_driver('driving_node', car.base, car.root, 20.0) as driver: car.store.promote(sys.argv[2], driver=driver)\n"
+        )
+        with NodeProcess(["-c", script, str(car.root), slow.name], DOMAIN, tmp_path / "promoter") as promoter:
+            threading.Event().wait(2.5)  # somewhere between its start and the end of the slow loading
+            (node if victim == "driver" else promoter).process.send_signal(signal.SIGKILL)
+            promoter.process.wait(60.0)
+        wanted = car.driving()
+        assert wanted in (car.base, slow)
+        if victim == "promoter":
+            assert listener.drives(wanted)
+            return
+    with fake_node(DOMAIN, tmp_path / "log2", deployment=car.root):
+        listener.said.clear()
+        assert listener.drives(car.driving())
+
+
+def test_a_parameter_file_without_a_model_drives_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    deadline_s: 0.4\n")
+    arguments = [
+        str(TEST / "fake_driving_node.py"),
+        "--ros-args",
+        "--params-file",
+        str(file),
+        "-p",
+        "exit_on_failure:=true",
+    ]
+    with NodeProcess(arguments, DOMAIN, tmp_path / "log") as process:
+        assert process.process.wait(60.0) == 1
+        assert "a parameter file was given but no model" in process.text()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no deployment"),
+        ("{", "is not a deployment"),
+        (json.dumps({"format_version": 1, "base": "/gone"}), "is not there"),
+    ],
+)
+def test_a_wrong_deployment_drives_nothing(tmp_path: Path, content: str | None, words: str) -> None:
+    root = tmp_path / "car"
+    if content is not None:
+        root.mkdir()
+        (root / "deployment.json").write_text(content)
+    with fake_node(DOMAIN, tmp_path / "log", deployment=root, exit_on_failure=True) as process:
+        assert process.process.wait(60.0) == 1
+        assert words in process.text()
