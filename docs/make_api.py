@@ -23,7 +23,8 @@ ROOMS = {  # in the order of the page; the command line and the demonstration ar
     "pruning": "Scores, allocations, artifacts",
     "sparse": "Packed weights and the sparse decoder",
     "evaluation": "Metrics, results, reports",
-    "recalibration": "Store, gate and job",
+    "deployment": "What drives: deployments and their versions",
+    "recalibration": "Gate and job",
     "scenes": "The rendered world and the bundled model",
     "doctor": "What is found, missing or mismatched",
     "nodes": "The ROS 2 nodes",
@@ -48,18 +49,19 @@ def page() -> str:
     parts = [HEADER]
     for room, title in ROOMS.items():
         parts.append(f"\n## {room}: {title.lower()[:1]}{title[1:]}\n")
-        for path in sorted((PACKAGE / room).glob("*.py")):
+        for path in sorted((PACKAGE / room).rglob("*.py")):
             if not path.stem.startswith("_"):
-                parts += module_lines(path, room)
+                parts += module_lines(path)
     return "\n".join(parts) + "\n"
 
 
-def module_lines(path: Path, room: str) -> Iterator[str]:
+def module_lines(path: Path) -> Iterator[str]:
     """Yield the lines of one module: its sentence, and an entry for each public definition."""
     tree = ast.parse(path.read_text())
     entries = [line for node in tree.body for line in entry_lines(node)]
     if entries:
-        yield f"\n### `owled_ros.{room}.{path.stem}`\n\n{sentence(tree)}\n"
+        dotted = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield f"\n### `owled_ros.{dotted}`\n\n{sentence(tree)}\n"
         yield from entries
 
 
