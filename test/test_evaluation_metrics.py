@@ -270,6 +270,15 @@ def test_paired_difference_finds_a_small_steady_change():
     assert paired_difference(ours, ours)["acceleration_mae_mps2"]["verdict"] == "same"
 
 
+def test_what_never_acted_is_not_better():
+    ours = [record(n, seconds=n / 2, truth=truth(0.0), acceleration=1.0) for n in range(100)]
+    silent = [replace(r, acceleration=None, steering=None, reason="DECLINED") for r in ours]
+    found = paired_difference(ours, silent)
+    assert found["acceleration_filled_mae_mps2"]["difference"] == -1.0
+    assert found["acceleration_filled_mae_mps2"]["verdict"] == "unknown"
+    assert found["valid_share"]["verdict"] == "worse"
+
+
 def test_agreement_counts_two_who_withhold():
     silent = {"acceleration": None, "steering": None, "reason": "DECLINED"}
     ours = [record(0), record(1), record(2, **silent), record(3, **silent)]

@@ -13,6 +13,8 @@ from owled_ros.evaluation.bootstrap import clip_numbers, interval_of_mean
 from owled_ros.evaluation.frame_values import LOWER_IS_BETTER, Tolerance, frame_values
 from owled_ros.evaluation.record import Record
 
+FILLED = ("acceleration_filled_mae_mps2", "path_ade_filled_3s_m")  # a withheld answer counts as keeping on
+
 
 def paired_difference(
     records_a: Sequence[Record],
@@ -23,7 +25,8 @@ def paired_difference(
     """Compare b with a on the frames that both saw: metric -> a, b, difference b - a, interval_95, frames, clips, verdict.
 
     Only frames where a metric applies to both count for it. The verdict is "better", "worse" (of b; the interval leaves
-    out zero), "same" or "unknown" (too few clips). Raises OwledError when no frame was seen by both.
+    out zero), "same" or "unknown" (too few clips; or a metric that fills in for withheld answers, and one model never acted).
+    Raises OwledError when no frame was seen by both.
     """
     by_key = {record.key: record for record in records_b}
     pairs = [(record, by_key[record.key]) for record in records_a if record.key in by_key]
@@ -32,7 +35,11 @@ def paired_difference(
     ours = frame_values([pair[0] for pair in pairs], vehicle, tolerance)
     theirs = frame_values([pair[1] for pair in pairs], vehicle, tolerance)
     clips = clip_numbers([pair[0] for pair in pairs])
-    return {name: _compare(name, ours[name], theirs[name], clips) for name in LOWER_IS_BETTER}
+    compared = {name: _compare(name, ours[name], theirs[name], clips) for name in LOWER_IS_BETTER}
+    if not all(any(pair[side].valid for pair in pairs) for side in (0, 1)):
+        for name in FILLED:
+            compared[name]["verdict"] = "unknown"
+    return compared
 
 
 def action_agreement(
