@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,20 @@ def test_further_cameras_and_the_command_go_to_the_inputs_of_the_driver(tmp_path
     assert heard["command"][0].kind == CommandKind.LEFT
     assert heard["left"][0].data[0] >= 100 > heard["front"][0].data[0]
     assert heard["ego"][-1].pose.pose.position.x >= 5.0
+
+
+def test_a_model_of_several_cameras_finds_them_by_their_names(tmp_path: Path) -> None:
+    from owled_ros.demo.bag_choice import choose_from_bag
+
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.odometry(START, EgoState(START, 8.0))
+        for side in ("front", "left", "right"):
+            bag.image(START, image(0), topic=f"/CAM_{side.upper()}/image/compressed", encoding="jpeg")
+    model = make_model(tmp_path / "model", text=CRUISE)
+    cameras = [{"name": "front"}, {"name": "left"}]
+    calls = [{"name": "drive", "user": "{images}Drive.", "max_tokens": 32}]
+    profile = {"format_version": 2, "cameras": cameras, "calls": calls, "answer": {"kind": "line"}}
+    (model / "driving.json").write_text(json.dumps(profile))
+    choice = choose_from_bag(tmp_path / "bag", str(model), "", "", "", recorded=True)
+    assert choice.image_topic == "front=/CAM_FRONT/image/compressed,left=/CAM_LEFT/image/compressed"
+    assert choice.transport == "compressed"

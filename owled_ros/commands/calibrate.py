@@ -35,6 +35,7 @@ def calibrate(
     ] = False,
     image_topic: Annotated[str, typer.Option(help="Camera, or front=/a,left=/b for several.")] = "",
     ego_topic: Annotated[str, typer.Option(help="Ego motion, where the bags have several.")] = "",
+    ego_from: Annotated[str, typer.Option(help="What tells the ego motion (docs/bags.md).")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and show, write nothing.")] = False,
     device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -56,7 +57,7 @@ def calibrate(
     request = FitRequest(
         model=directory, bags=bags, frames=frames, familiar_images=familiar_images, held_out_share=held_out_share,
         floor=None if floor < 0 else floor, displacement_tolerance=tolerance_m or None, cut_single=cut_single_drive,
-        image_topic=image_topic, ego_topic=ego_topic, device=device, threads=threads, seed=seed,
+        image_topic=image_topic, ego_topic=ego_topic, ego_from=ego_from, device=device, threads=threads, seed=seed,
     )  # fmt: skip
     result = fit_confidence(request)
     console = Console(highlight=False, soft_wrap=True)

@@ -73,6 +73,8 @@ def check(
         int, typer.Option(min=0, help="Which frame of the bag, counted among those that can be used.")
     ] = 0,
     image_topic: Annotated[str, typer.Option(help="Camera topic, or front=/a,left=/b for several.")] = "",
+    ego_topic: Annotated[str, typer.Option(help="Ego motion, where the bag has several.")] = "",
+    ego_from: Annotated[str, typer.Option(help="What tells the ego motion (docs/bags.md).")] = "",
     speed: Annotated[float, typer.Option(min=0.0, max=60.0, help="With --image: the speed [m/s].")] = 5.0,
     command: Annotated[str, typer.Option(help="With --image: the navigation command, such as left.")] = "",
     out: Annotated[Path, typer.Option(help="The image with the trajectory drawn on it.")] = Path("profile_check.png"),
@@ -95,7 +97,11 @@ def check(
         return
     from owled_ros.evaluation.profile_check import check_profile
 
-    report = check_profile(resolve_model(model), _frame_maker(bag, image, frame, image_topic, speed, command), device)
+    report = check_profile(
+        resolve_model(model),
+        _frame_maker(bag, image, frame, (image_topic, ego_topic, ego_from), speed, command),
+        device,
+    )
     _show(report, console)
     if report.frame is not None and report.answer is not None:
         _draw(report, out, fov_deg)
@@ -110,7 +116,7 @@ def check(
 
 
 def _frame_maker(
-    bag: Path | None, images: list[Path], number: int, image_topic: str, speed: float, command: str
+    bag: Path | None, images: list[Path], number: int, topics: tuple[str, str, str], speed: float, command: str
 ) -> Any:
     from owled_ros.driving.asking import made_up_frame
     from owled_ros.driving.ego import EgoState
@@ -132,7 +138,7 @@ def _frame_maker(
         from owled_ros.bags.frames import ReadOptions, read_frames
 
         assert bag is not None
-        options = ReadOptions(image_topic=image_topic, needs=profile.needs)
+        options = ReadOptions(*topics, needs=profile.needs)
         found = next(islice(read_frames(bag, options), number, None), None)
         if found is None:
             raise OwledError(f"bag {bag} has no frame {number} that can be used; give a smaller --frame")

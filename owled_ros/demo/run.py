@@ -9,7 +9,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,6 +46,7 @@ class DemoOptions:
     ego_topic: str = ""
     ego_from: str = ""
     recorded: bool = False  # the bag's messages as they were recorded
+    transport: str = "raw"  # of the images that are played
     model: str = ""
     routes: int = 3
     seconds: float = 0.0  # [s], 0: no limit
@@ -68,6 +69,7 @@ def run_demo(options: DemoOptions, console: Console) -> Tally:
     """Drive, show, report; raises OwledError when it could not start, broke off, or gave no action at all."""
     environment = node_environment(options.domain)
     _check(options, environment)
+    options = _with_bag(options)
     options.out.mkdir(parents=True, exist_ok=True)
     tally = Tally()
     title = _title(options)
@@ -109,32 +111,18 @@ def _check(options: DemoOptions, environment: dict[str, str]) -> None:
         raise OwledError(f"{options.record} exists already; name a new directory for the recording")
     if options.path and not Path(options.path).exists():
         raise OwledError(f"{options.path} does not exist; name a bag or a video clip")
-    if options.source == "bag":
-        _choose(options)  # refuses now what source_node would refuse when everything has started
 
 
-def _choose(options: DemoOptions) -> str:
-    """Return the transport of the bag's first camera; raises OwledError for a bag that cannot be played."""
-    from owled_ros.bags.camera_topics import named_cameras
-    from owled_ros.bags.reading import ReadOptions
-    from owled_ros.bags.recorded import open_recording
-    from owled_ros.bags.storage import find_bag
-    from owled_ros.bags.topics import choose_topics
-    from owled_ros.driving.needs import CameraNeed, InputNeeds
+def _with_bag(options: DemoOptions) -> DemoOptions:
+    """Decide what is played of a bag: what source_node would refuse is refused before everything has started."""
+    if options.source != "bag":
+        return options
+    from owled_ros.demo.bag_choice import choose_from_bag
 
-    names = named_cameras(options.image_topic)
-    needs = InputNeeds(tuple(CameraNeed(name) for name in names)) if names else InputNeeds()
-    reading = ReadOptions(options.image_topic, options.ego_topic, options.ego_from, needs=needs)
-    if not options.recorded:
-        choose_topics(find_bag(Path(options.path)), reading)
-        return "raw"
-    recording = open_recording(Path(options.path), reading)
-    packed = {camera: kind.endswith("/CompressedImage") for camera, kind in recording.types.items()}
-    if len(set(packed.values())) > 1:
-        raise OwledError(
-            "some cameras of the bag are compressed and some are raw; replay it decoded, without --as-recorded"
-        )
-    return "compressed" if packed[recording.cameras[0]] else "raw"
+    choice = choose_from_bag(
+        Path(options.path), options.model, options.image_topic, options.ego_topic, options.ego_from, options.recorded
+    )
+    return replace(options, image_topic=choice.image_topic, transport=choice.transport)
 
 
 def _driver_arguments(options: DemoOptions) -> list[str]:
@@ -145,7 +133,7 @@ def _driver_arguments(options: DemoOptions) -> list[str]:
         "threads": options.threads,
         "use_sim_time": str(simulated).lower(),
         "exit_on_failure": "true",
-        "image_transport": _choose(options) if options.recorded else "",
+        "image_transport": options.transport if options.recorded else "",
     }
     arguments = [part for remap in REMAPS for part in ("-r", remap)]
     for name, value in values.items():

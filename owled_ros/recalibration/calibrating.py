@@ -62,6 +62,7 @@ class FitRequest:
     cut_single: bool = False
     image_topic: str = ""
     ego_topic: str = ""
+    ego_from: str = ""
     device: str = "cpu"
     threads: int = 1
     seed: int = 0
@@ -90,7 +91,7 @@ def fit_confidence(request: FitRequest) -> FitResult:
         raise OwledError(
             "a trajectory head has no token probabilities for its path: its confidence cannot be fitted on them"
         )
-    options = ReadOptions(image_topic=request.image_topic, ego_topic=request.ego_topic, needs=profile.needs)
+    options = ReadOptions(request.image_topic, request.ego_topic, request.ego_from, needs=profile.needs)
     notes: list[str] = []
     bags = _unseen([summarise_bag(path, options) for path in request.bags], directory, notes)
     split = split_by_drive(bags, request.held_out_share, request.seed, request.cut_single)
