@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,17 @@ class Listener:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+
+PROMOTER = """
+import sys
+from owled_ros.deployment.deployment import open_deployment
+from owled_ros.nodes.driver_client import running_driver
+car = open_deployment(sys.argv[1])
+with running_driver("driving_node", car.base, car.root, 20.0) as driver:
+    print("promoting", flush=True)
+    car.store.promote(sys.argv[2], driver=driver) if sys.argv[2] else car.store.rollback(driver)
+"""
 
 
 @pytest.fixture
@@ -132,13 +146,7 @@ def test_whoever_dies_during_a_promotion_store_and_car_agree_afterwards(
     slow = add(car, "a", load_s=3.0)
     with fake_node(DOMAIN, tmp_path / "log", deployment=car.root) as node:
         assert listener.drives(car.base)
-        script = (
-            "import sys; from pathlib import Path; from owled_ros.deployment.deployment import open_deployment\n"
-            "from owled_ros.nodes.driver_client import running_driver\n"
-            "car = open_deployment(sys.argv[1])\n"
-            "with running_driver('driving_node', car.base, car.root, 20.0) as driver: car.store.promote(sys.argv[2], driver=driver)\n"
-        )
-        with NodeProcess(["-c", script, str(car.root), slow.name], DOMAIN, tmp_path / "promoter") as promoter:
+        with NodeProcess(["-c", PROMOTER, str(car.root), slow.name], DOMAIN, tmp_path / "promoter") as promoter:
             threading.Event().wait(2.5)  # somewhere between its start and the end of the slow loading
             (node if victim == "driver" else promoter).process.send_signal(signal.SIGKILL)
             promoter.process.wait(60.0)
@@ -150,6 +158,39 @@ def test_whoever_dies_during_a_promotion_store_and_car_agree_afterwards(
     with fake_node(DOMAIN, tmp_path / "log2", deployment=car.root):
         listener.said.clear()
         assert listener.drives(car.driving())
+
+
+def test_random_kills_of_either_side_leave_store_and_car_agreed(
+    tmp_path: Path, car: Deployment, listener: Listener, in_domain: None
+) -> None:
+    """OWLED_KILLS=200 makes a long run of it; what was killed when comes from a fixed seed."""
+    chance = random.Random(11)
+    versions = [add(car, name, load_s=0.4) for name in ("a", "b", "c")]
+    node = fake_node(DOMAIN, tmp_path / "log0", deployment=car.root)
+    killed = {"driver": 0, "promoter": 0}
+    try:
+        assert listener.drives(car.base)
+        for turn in range(int(os.environ.get("OWLED_KILLS", "4"))):
+            current = car.store.current()
+            target = chance.choice([version for version in versions if version != current])
+            name = "" if current is not None and chance.random() < 0.3 else target.name
+            victim = chance.choice(("driver", "promoter"))
+            with NodeProcess(["-c", PROMOTER, str(car.root), name], DOMAIN, tmp_path / f"promoter{turn}") as promoter:
+                promoter.wait_for_text("promoting")
+                time.sleep(chance.uniform(0.0, 1.2))
+                (node if victim == "driver" else promoter).process.kill()
+                promoter.process.wait(60.0)
+            killed[victim] += 1
+            if victim == "driver":
+                node.process.wait(60.0)
+                listener.said.clear()
+                node = fake_node(DOMAIN, tmp_path / f"log{turn + 1}", deployment=car.root)
+            assert listener.drives(car.driving()), f"turn {turn}, {victim} killed: {listener.said[-1:]}"
+            assert car.driving() in (car.base, *versions)
+    finally:
+        node.process.kill()
+        node.process.wait()
+    print(f"killed {killed}: store and car agreed every time")
 
 
 def test_a_parameter_file_without_a_model_drives_nothing(tmp_path: Path) -> None:
