@@ -89,6 +89,12 @@ def test_a_command_is_no_measurement(tmp_path):
     assert "is a command and not measured" in statistics.notes[0]
 
 
+def test_an_impossible_speed_is_left_out(tmp_path):
+    row = ("/twist", TWIST, lambda stamp, _: make(TWIST, header=header(stamp), twist=twist(8000.0)))  # mm/s
+    with pytest.raises(OwledError, match="40 ego states that are not finite numbers or beyond what a vehicle can do"):
+        list(read_frames(write(tmp_path / "bag", camera(), row)))
+
+
 def test_beside_a_measurement_a_command_is_not_looked_at(tmp_path):
     row = ("/cmd_vel", TWIST, lambda stamp, _: make(TWIST, header=header(stamp), twist=twist(3.0)))
     measured = ("/vehicle/twist", TWIST, lambda stamp, _: make(TWIST, header=header(stamp), twist=twist(8.0)))

@@ -13,6 +13,7 @@ from typing import Any
 from owled_ros.bags.cameras import CameraImages, HeldImage
 from owled_ros.bags.conversions import message_to_action, message_to_command, message_to_scene
 from owled_ros.bags.ego_source import EgoSource, contradiction_note, ego_gap_s
+from owled_ros.bags.ego_track import is_possible
 from owled_ros.bags.messages import MessageDecoder
 from owled_ros.bags.perception import PerceivedScenes
 from owled_ros.bags.reading import ReadOptions, ReadStatistics, Sample
@@ -123,7 +124,7 @@ class Aligner:
 
     def _store_ego(self, states: list[EgoState]) -> None:
         for state in states:
-            if state.is_finite():
+            if is_possible(state):
                 self._ego_count += 1
                 self._newest_ego = max(state.stamp, self._newest_ego or state.stamp)
                 heapq.heappush(self._states, (state.stamp, self._ego_count, state))

@@ -13,6 +13,9 @@ import numpy as np
 
 from owled_ros.driving.frame import EgoState
 
+MAX_SPEED = 150.0  # [m/s], as in the node
+MAX_YAW_RATE = 10.0  # [rad/s]
+
 
 @dataclass(frozen=True)
 class EgoTrack:
@@ -45,6 +48,11 @@ class EgoTrack:
         return len(self.stamps) > 0 and bool(np.isfinite(self.x + self.y + self.heading).all())
 
 
+def is_possible(state: EgoState) -> bool:
+    """Tell whether a state is made of numbers that a road vehicle can have."""
+    return state.is_finite() and abs(state.speed) <= MAX_SPEED and abs(state.yaw_rate) <= MAX_YAW_RATE
+
+
 class TrackCollector:
     """Collects the ego motion of one section (Sample.section) in whatever order it comes."""
 
@@ -56,7 +64,7 @@ class TrackCollector:
 
     def add_motion(self, state: EgoState, received: int | None = None) -> None:
         """Store a state, and when it was recorded [ns]."""
-        if not state.is_finite():
+        if not is_possible(state):
             return
         self._stamps.append(state.stamp)
         self._received.append(state.stamp if received is None else received)

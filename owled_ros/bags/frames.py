@@ -88,7 +88,7 @@ def _why_empty(bag: Bag, topics: TopicChoice, options: ReadOptions, statistics: 
     parts = [f"bag {bag.path} gives no frame: {statistics.images} images on {topics.image}"]
     parts.extend(_missing(topics, options, statistics))
     if statistics.bad_ego:
-        words = f"{statistics.bad_ego} ego states that are not finite numbers"
+        words = f"{statistics.bad_ego} ego states that are not finite numbers or beyond what a vehicle can do"
         is_odometry = topics.ego_type == ODOMETRY and topics.ego_kind == TWIST
         parts.insert(2, words + (" (--ego-from pose takes the pose of the odometry instead)" if is_odometry else ""))
     parts.extend(note for note in bag.notes if not note.startswith("of "))

@@ -39,7 +39,7 @@ class ReadStatistics:
     disordered: int = 0  # behind the look-ahead, or a stamp twice
     left_out: int = 0  # not asked for (`only`)
     repaired_stamps: int = 0
-    bad_ego: int = 0  # NaN or infinite motion
+    bad_ego: int = 0  # NaN, infinite or impossible motion
     contradicted_ego: int = 0  # states whose twist the pose contradicts
     sizes: set[tuple[int, int]] = field(default_factory=set)  # (width, height) [px]
     first_fault: str = ""  # of the undecodable images
