@@ -8,6 +8,7 @@ from owled_ros.driving.familiarity import (
     FILE_NAME,
     MIN_IMAGES,
     fit_familiarity,
+    fit_statistics,
     image_statistics,
     read_familiarity,
     write_familiarity,
@@ -61,3 +62,20 @@ def test_a_damaged_file_is_refused(tmp_path, text):
 def test_too_few_images_are_refused():
     with pytest.raises(OwledError, match="too few"):
         fit_familiarity([known(0)] * (MIN_IMAGES - 1))
+
+
+def test_what_is_familiar_is_measured_on_other_drives():
+    """Images of one drive are copies of one, nearly: each drive is strange to the others, and the next one will be too."""
+    random = np.random.default_rng(3)
+
+    def drive():
+        return random.normal(0.0, 1.0, DIMENSIONS) + random.normal(0.0, 0.05, (60, DIMENSIONS))
+
+    rows, others = np.concatenate([drive() for _ in range(8)]), [drive() for _ in range(20)]
+    alone = fit_statistics(list(rows))
+    apart = fit_statistics(list(rows), [number // 60 for number in range(len(rows))])
+    far = [np.linalg.norm(alone.whitening @ (other[0] - alone.mean)) for other in others]
+    assert np.mean([distance > alone.limit for distance in far]) > 0.9  # copies made it narrow
+    assert np.mean([distance > apart.limit for distance in far]) < 0.3
+    quarters = fit_statistics(list(rows), ["only"] * len(rows))
+    assert quarters.limit > alone.limit

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ LUMA_LEVELS, CHROMA_LEVELS, THIRDS = 5, 3, 3
 DIMENSIONS = LUMA_LEVELS * THIRDS * 3 + 2 * CHROMA_LEVELS * 2
 QUIET = 0.05  # grey levels; keeps the logarithm of an empty band finite
 MIN_IMAGES = 4 * DIMENSIONS
+LONE_DRIVE_PARTS = 4
 RIDGE = 1e-3  # of the mean variance, added to every variance
 LIMIT_FACTOR = 1.15  # the familiarity is a half where the distance is this many times its 99th percentile
 SHARE_AT_99 = 4.0  # logit of the familiarity at the 99th percentile
@@ -74,16 +75,19 @@ def fit_familiarity(images: Iterable[np.ndarray]) -> Familiarity:
     return fit_statistics([image_statistics(image) for image in images])
 
 
-def fit_statistics(statistics: Sequence[np.ndarray]) -> Familiarity:
-    """Fit on the statistics of images of one size, N times (D,); raises OwledError when there are too few."""
+def fit_statistics(statistics: Sequence[np.ndarray], drives: Sequence[Hashable] | None = None) -> Familiarity:
+    """Fit on the statistics of images of one size, N times (D,); raises OwledError when there are too few.
+
+    Images of one drive are alike. Where `drives` names the drive of each, what is familiar is measured on drives that were
+    left out of the fit, as the next drive will be.
+    """
     if len(statistics) < MIN_IMAGES:
         raise OwledError(f"{len(statistics)} images are too few to fit the familiarity; expected at least {MIN_IMAGES}")
     rows = np.stack(list(statistics))  # (N, D)
-    mean = rows.mean(0)
-    covariance = np.cov(rows.T)
-    covariance += RIDGE * np.trace(covariance) / DIMENSIONS * np.eye(DIMENSIONS)
-    whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+    mean, whitening = _gaussian(rows)
     distances = np.linalg.norm((rows - mean) @ whitening.T, axis=1)
+    if drives is not None:
+        distances = _distances_of_others(rows, _folds(drives))
     high = float(np.quantile(distances, 0.99))
     limit = LIMIT_FACTOR * high
     return Familiarity(mean, whitening, limit, (limit - high) / SHARE_AT_99)
@@ -123,6 +127,31 @@ def read_familiarity(directory: Path) -> Familiarity | None:
     if values.get("format_version") != FORMAT_VERSION or not sound or not scaled:
         raise OwledError(f"{path} is not of format {FORMAT_VERSION} or holds unusable numbers; restore it")
     return Familiarity(mean, whitening, limit, softness)
+
+
+def _gaussian(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean (D,) and the whitening (D, D) of rows (N, D)."""
+    mean = rows.mean(0)
+    covariance = np.cov(rows.T)
+    covariance += RIDGE * np.trace(covariance) / DIMENSIONS * np.eye(DIMENSIONS)
+    return mean, np.linalg.inv(np.linalg.cholesky(covariance))
+
+
+def _folds(drives: Sequence[Hashable]) -> np.ndarray:
+    """Number the part of each image, (N,): its drive, or a quarter of the only one."""
+    numbers = {drive: number for number, drive in enumerate(dict.fromkeys(drives))}
+    if len(numbers) > 1:
+        return np.array([numbers[drive] for drive in drives])
+    return np.arange(len(drives)) * LONE_DRIVE_PARTS // len(drives)
+
+
+def _distances_of_others(rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Return the distance of every row, (N,), from the Gaussian of all other parts."""
+    distances = np.zeros(len(rows))
+    for part in np.unique(parts):
+        mean, whitening = _gaussian(rows[parts != part])
+        distances[parts == part] = np.linalg.norm((rows[parts == part] - mean) @ whitening.T, axis=1)
+    return distances
 
 
 def _bands(plane: np.ndarray, levels: int) -> list[np.ndarray]:

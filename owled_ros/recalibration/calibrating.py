@@ -45,6 +45,7 @@ from owled_ros.progress import track
 from owled_ros.recalibration.confidence_fit import MIN_ANSWERS, Judged, fit, is_good, judge
 
 DEFAULT_FLOOR = 0.5
+CLEARLY_WORSE = 0.01  # of the Brier score
 logger = logging.getLogger(__name__)
 
 
@@ -110,8 +111,8 @@ def fit_confidence(request: FitRequest) -> FitResult:
     usual = before.floor if before.calibrated else DEFAULT_FLOOR
     calibration = fit(fitted, held, before, usual if request.floor is None else request.floor)
     numbers = judge(calibration, fitted, held)
-    if numbers["brier"] > numbers["brier_constant"]:
-        notes.append("on the held-out drives the confidence says no more than the share of good answers")
+    if numbers["brier"] > numbers["brier_constant"] + CLEARLY_WORSE:
+        notes.append("on the held-out drives the confidence says less than the share of good answers: give more drives")
     source = (
         f"{numbers['answers']} answers of {len(bags)} bags, {numbers['held_out_answers']} of held-out drives, "
         f"{datetime.datetime.now(datetime.UTC).date()}"
@@ -240,16 +241,17 @@ def _fit_familiarity(
     options: ReadOptions,
     notes: list[str],
 ) -> Familiarity | None:
-    rows, sizes = [], set()
-    for _, sample in _samples(bags, masks, count, options, "familiar images"):
+    rows, drives, sizes = [], [], set()
+    for number, sample in _samples(bags, masks, count, options, "familiar images"):
         image = asking.main_image(profile, sample.frame)
         sizes.add(image.shape[:2])
         rows.append(image_statistics(image))
+        drives.append((number, sample.drive))
     if len(rows) < MIN_IMAGES or len(sizes) > 1:
         why = f"{len(rows)} images, {MIN_IMAGES} are needed" if len(sizes) < 2 else f"images of {len(sizes)} sizes"
         notes.append(f"no familiarity was fitted ({why}); what the model directory has stays")
         return None
-    return fit_statistics(rows)
+    return fit_statistics(rows, drives)
 
 
 def _tolerances(before: Calibration, request: FitRequest) -> Calibration:
