@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from owled_ros.commands import inspect as inspect_command
 from owled_ros.commands import prune as prune_command
+from owled_ros.commands import sensitivity as sensitivity_command
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import read_manifest, verify
 
@@ -24,6 +26,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz "
 def app() -> typer.Typer:
     found = typer.Typer()
     prune_command.register(found)
+    sensitivity_command.register(found)
     inspect_command.register(found)
     return found
 
@@ -97,12 +100,56 @@ def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
         (["--budget", "vision"], "not of the form"),
         (["--driving-text", "/nowhere.jsonl"], "cannot be read"),
         (["--sparsity", "1.2"], "inside"),
+        (["--sparsity", "60.0"], r"the sparsity is 60: .*for 60 % give 0\.6"),
+        (["--budget", "vision=40"], r"the sparsity of vision is 40: .*give 0\.4"),
+        ([], "vocabulary has 29 words.*--general-text FILE"),
+        (["--device", "gpu"], "device 'gpu'"),
+        (["--general-text", "/nowhere.txt"], "cannot be read as general text"),
     ],
 )
 def test_what_is_wrong_is_said(words: list[str], message: str, app: typer.Typer, place: Path, tmp_path: Path) -> None:
     with pytest.raises(OwledError, match=message):
         _run(app, "prune", place / "model", tmp_path / "out", *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1]", "line 1, is a list"),
+        ('{"messages": [{"role": "user"}]}', "no dialogue.*content"),
+        ('{"qa": [{"question": "?"}]}', "no dialogue"),
+        ('{"messages": "hello"}', "no dialogue"),
+        ("{}", "has no text, messages"),
+        ("<html>", "one JSON object per line"),
+    ],
+)
+def test_driving_text_that_is_none(line: str, message: str, app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text(line)
+    with pytest.raises(OwledError, match=message):
+        _run(app, "prune", place / "model", tmp_path / "out", "--driving-text", tmp_path / "bad.jsonl")
+
+
+def test_a_template_that_raises_is_a_sentence(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(place / "model", tmp_path / "model"))
+    (model / "chat_template.jinja").write_text("{{ raise_exception('only roles that I know') }}")
+    (tmp_path / "drive.jsonl").write_text('{"messages": [{"role": "user", "content": "go"}]}')
+    with pytest.raises(OwledError, match=r"chat template.*only roles that I know"):
+        _run(app, "prune", model, tmp_path / "out", "--driving-text", tmp_path / "drive.jsonl")
+
+
+def test_general_text_of_ones_own_is_always_used(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join(["the road is long and the car is slow today"] * 6))
+    options = ["--samples", 4, "--tokens", 16, "--general-text", tmp_path / "text.txt", "--allocation", "uniform"]
+    _run(app, "prune", place / "model", tmp_path / "out", "--score", "wanda", *options)
+    assert [entry["kind"] for entry in read_manifest(tmp_path / "out").calibration] == ["general_text"]
+    drive = ["--driving-text", place / "drive.jsonl"]
+    _run(app, "prune", place / "model", tmp_path / "out", "--score", "wanda", *options, *drive)
+    assert {e["kind"]: e["samples"] for e in read_manifest(tmp_path / "out").calibration} == {
+        "driving_text": 3, "general_text": 1
+    }  # fmt: skip
+    with pytest.raises(OwledError, match="would not be used"):
+        _run(app, "prune", place / "model", tmp_path / "out", *options, *drive, "--general-share", 0)
 
 
 def test_a_later_run_replaces_the_artifact_whole(app: typer.Typer, place: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_pruning_leaves_what_evaluation_needs(tmp_path: Path) -> None:
         "--bag",
         bag,
         "--samples",
-        8,
+        6,
         "--sparsity",
         0.3,
         "--score",

@@ -96,3 +96,33 @@ def test_torch_attention_is_left_alone() -> None:
     assert [matrix.kind for matrix in structure.blocks[0].matrices] == ["linear1", "linear2"]
     assert any("fused attention" in reason for reason in structure.skipped.values())
     assert isinstance(structure.blocks[0].matrices[0].weight(), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "projector"),
+    [
+        ("blip2", {"qformer.encoder.layer.0", "qformer.encoder.layer.1", "language_projection"}),
+        ("deepseek_vl", {"model.aligner"}),
+        ("git", {"git.visual_projection"}),
+        ("llava", {"model.multi_modal_projector"}),
+        ("qwen3_vl", {"model.visual.merger", "model.visual.deepstack_merger_list.0"}),
+        ("llama", set()),
+    ],
+)
+def test_projectors_by_any_name(name: str, projector: set[str]) -> None:
+    blocks = find_structure(tiny_model(name)).blocks
+    assert {block.name for block in blocks if block.component == "projector"} == projector
+    wanted = {"language"} if name == "llama" else {"vision", "language", "projector"}
+    assert {block.component for block in blocks} == wanted
+
+
+def test_a_projector_that_no_word_tells_is_what_lies_between() -> None:
+    model = tiny_model("llava")
+    model.model.glue = model.model.multi_modal_projector
+    del model.model.multi_modal_projector
+    assert [b.name for b in find_structure(model).blocks if b.component == "projector"] == ["model.glue"]
+
+
+def test_weights_of_other_kinds_are_listed() -> None:
+    skipped = find_structure(tiny_model("mamba")).skipped
+    assert "Conv1d" in skipped["backbone.layers.0.mixer.conv1d.weight"]

@@ -94,7 +94,7 @@ def test_driving_text_by_hand(tmp_path: Path) -> None:
     with pytest.raises(OwledError, match="no record"):
         read_driving_text(file, Letters(), range(9, 12))
     file.write_text('{"something": 1}')
-    with pytest.raises(OwledError, match="without text"):
+    with pytest.raises(OwledError, match="has no text"):
         read_driving_text(file, Letters())
     with pytest.raises(OwledError, match="cannot be read"):
         read_driving_text(tmp_path / "missing.jsonl", Letters())

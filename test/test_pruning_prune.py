@@ -105,6 +105,92 @@ def test_stored_dtype_is_kept(tmp_path: Path) -> None:
     assert load_model(tmp_path / "out", dtype=None).dtype == torch.float16
 
 
+def test_every_tensor_keeps_its_type_and_what_is_not_read_is_carried_over(llama: Path, tmp_path: Path) -> None:
+    from broken_models import halves, put, shards, tensors_of
+
+    tensors = {name: t if "norm" in name else t.bfloat16() for name, t in tensors_of(llama).items()}
+    tensors["planner.head.weight"] = torch.randn(3, 32, dtype=torch.float16)
+    for cut in ("whole", "shards"):
+        put(llama, tensors) if cut == "whole" else shards(llama, halves(tensors))
+        out = prune(_config(llama, tmp_path / cut, score="sparsegpt"), tiny_batches("llama"))
+        written = tensors_of(out)
+        assert {name: t.dtype for name, t in written.items()} == {name: t.dtype for name, t in tensors.items()}
+        for name in ("planner.head.weight", "model.norm.weight", "lm_head.weight"):
+            assert torch.equal(written[name], tensors[name])
+        assert read_manifest(out).sparsity == sum(
+            int((t == 0).sum()) for name, t in written.items() if "proj" in name
+        ) / sum(t.numel() for name, t in written.items() if "proj" in name)
+
+
+def test_an_artifact_is_pruned_further_but_never_less(llama: Path, tmp_path: Path) -> None:
+    first = prune(_config(llama, tmp_path / "a", sparsity=0.6, score="sparsegpt"), tiny_batches("llama"))
+    for allocation in ("uniform", "owl", "block0"):
+        config = _config(first, tmp_path / allocation, sparsity=0.62, allocation=allocation)
+        manifest = read_manifest(prune(config, tiny_batches("llama")))
+        assert sum(block.zeros for block in manifest.blocks) == round(0.62 * 18432)
+        before, after = _weights(first), _weights(tmp_path / allocation)
+        assert all(bool((after[key][before[key] == 0] == 0).all()) for key in after)
+    with pytest.raises(OwledError, match=r"60\.00% zeros already"):
+        prune(_config(first, tmp_path / "less", sparsity=0.5), tiny_batches("llama"))
+    pattern = {"pattern": "2:4", "allocation": "uniform"}
+    with pytest.raises(OwledError, match=r"zeros already|target was not met"):
+        prune(_config(first, tmp_path / "n_of_m", **pattern), tiny_batches("llama"))
+    assert not (tmp_path / "n_of_m").exists()
+
+
+@pytest.mark.parametrize("target", [0.5, 0.8, 0.97, 0.995])
+def test_the_default_plan_reaches_what_uniform_reaches(target: float, llama: Path, tmp_path: Path) -> None:
+    for allocation in ("block0", "uniform", "owl"):
+        config = _config(llama, tmp_path / allocation, sparsity=target, allocation=allocation)
+        manifest = read_manifest(prune(config, tiny_batches("llama")))
+        assert sum(block.zeros for block in manifest.blocks) == round(target * 18432)
+
+
+def test_zeros_are_counted_as_they_are_stored(tmp_path: Path) -> None:
+    """Weights below float16's range round to zero when they are written: they count, and too many fail the run."""
+    model = tiny_model("llama")
+    model.half().save_pretrained(tmp_path / "half")
+    config = _config(tmp_path / "half", tmp_path / "out", allocation="uniform")
+    import owled_ros.pruning.blocks as blocks
+
+    real = blocks.prune_matrix
+    for few, fails in ((3, False), (300, True)):
+
+        def tiny(matrix: Any, *given: Any, few: int = few) -> Any:
+            done = real(matrix, *given)
+            weight = matrix.weight()
+            kept = (weight != 0).nonzero()[:few]
+            if matrix.name.endswith("layers.0.mlp.up_proj"):
+                weight[kept[:, 0], kept[:, 1]] = 1e-9
+            return done
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blocks, "prune_matrix", tiny)
+            if fails:
+                with pytest.raises(OwledError, match=r"target was not met.*layers\.0\.mlp\.up_proj \(\+300\)"):
+                    prune(replace(config, seed=1), tiny_batches("llama"))
+            else:
+                manifest = read_manifest(prune(config, tiny_batches("llama")))
+                assert sum(block.zeros for block in manifest.blocks) == 18432 // 2 + 3
+
+
+def test_a_model_that_does_not_come_back_is_not_kept(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import owled_ros.models.write as write
+
+    real = write.save_model
+
+    def forgetful(model: Any, *given: Any) -> None:
+        model.model.layers[0].mlp.up_proj.weight.data[0, 0] += 1
+        real(model, *given)
+
+    monkeypatch.setattr("owled_ros.pruning.artifact.save_model", forgetful)
+    with pytest.raises(OwledError, match=r"layers\.0\.mlp\.up_proj\.weight did not come back"):
+        prune(_config(llama, tmp_path / "out"), tiny_batches("llama"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_recovery_never_changes_a_mask(llama: Path, tmp_path: Path) -> None:
     held_out = tiny_batches("llama", seed=8)
     prune(_config(llama, tmp_path / "plain"), tiny_batches("llama"))
@@ -211,7 +297,7 @@ def test_too_little_space_is_said_before_the_work(llama: Path, tmp_path: Path, m
         ({"pattern": "2:4", "sparsity": 0.6}, "always zeroes 50%"),
         ({"pattern": "2:4"}, "allocation uniform"),
         ({"allocation": "owl-reference", "budgets": {"language": 0.4}}, "knows no budgets"),
-        ({"sparsity": 0.995}, "cannot be reached"),
+        ({"budgets": {"vision": 0.4}}, "no such part"),
     ],
 )
 def test_bad_values_are_named(changes: dict[str, Any], message: str, llama: Path, tmp_path: Path) -> None:
@@ -225,6 +311,16 @@ def test_bad_values_are_named(changes: dict[str, Any], message: str, llama: Path
         ([], "0 sample"),
         ([{"input_ids": torch.ones(1, 5, dtype=torch.long)}], "1 sample"),
         ([{"pixel_values": torch.ones(2, 3, 8, 8)}], "input_ids"),
+        ([{"input_ids": torch.full((2, 5), 128)}], "token 128, the model knows 0 to 127"),
+        ([{"input_ids": torch.full((2, 5), -1)}], "token -1"),
+        (
+            [{"input_ids": torch.ones(2, 129, dtype=torch.long)}],
+            "129 tokens, the model 128 positions: give --tokens 128",
+        ),
+        (
+            [{"input_ids": torch.ones(2, 5, dtype=torch.long), "inputs_embeds": torch.ones(2, 5, 32)}],
+            "cannot run the cal",
+        ),
         ([{"input_ids": torch.ones(2, 5, dtype=torch.long), "pixel_values": torch.full((2, 3), torch.nan)}], "NaN"),
     ],
 )
@@ -233,6 +329,32 @@ def test_bad_calibration_is_named(
 ) -> None:
     with pytest.raises(OwledError, match=message):
         prune(_config(llama, tmp_path / "out"), batches)
+
+
+def test_more_logits_than_labels(tmp_path: Path) -> None:
+    """GIT puts the image's tokens before the text: answers are scored at the end, text without answers is refused."""
+    tiny_model("git").save_pretrained(tmp_path / "git")
+    plain = tiny_batches("git")
+    answered = [{**batch, "labels": batch["input_ids"]} for batch in plain]
+    config = _config(tmp_path / "git", tmp_path / "out", score="pruner-zero", allocation="learned", learn_steps=1)
+    manifest = read_manifest(prune(config, answered, held_out=answered))
+    assert {"vision", "language"} == {block.component for block in manifest.blocks}
+    assert manifest.quality["pruned"]["tokens"] == 44
+    with pytest.raises(OwledError, match=r"logits \(2, \d+, 128\) for 12 tokens"):
+        prune(replace(config, output=tmp_path / "other"), plain, held_out=plain)
+
+
+def test_out_of_memory_is_a_sentence(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import owled_ros.pruning.usage as usage
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 20 GB")
+
+    monkeypatch.setattr(usage, "forward_body", full)
+    with pytest.raises(
+        OwledError, match=r"out of memory while the model ran the calibration.*fewer or shorter samples"
+    ):
+        prune(_config(llama, tmp_path / "out"), tiny_batches("llama"))
 
 
 def test_nan_weights_are_named(tmp_path: Path) -> None:

@@ -129,6 +129,66 @@ def _qwen3_moe() -> Any:
     return hf.Qwen3MoeForCausalLM(hf.Qwen3MoeConfig(head_dim=8, **experts, **TEXT))
 
 
+QFORMER: dict[str, Any] = {
+    "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "encoder_hidden_size": WIDTH, "vocab_size": VOCABULARY, "cross_attention_frequency": 1,
+}  # fmt: skip
+
+
+def _blip2() -> Any:
+    text = {"model_type": "opt", "hidden_size": WIDTH, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text |= {"vocab_size": VOCABULARY, "word_embed_proj_dim": WIDTH}
+    config = hf.Blip2Config(
+        vision_config=VISION, qformer_config=QFORMER, text_config=text, num_query_tokens=3, image_token_index=IMAGE
+    )
+    model = hf.Blip2ForConditionalGeneration(config)
+    model.query_tokens.data.normal_()
+    return model
+
+
+def _deepseek_vl() -> Any:
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **VISION}
+    text = {"model_type": "llama", **TEXT}
+    return hf.DeepseekVLForConditionalGeneration(
+        hf.DeepseekVLConfig(vision_config=vision, text_config=text, **OF_IMAGE)
+    )
+
+
+def _git() -> Any:
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    return hf.GitForCausalLM(hf.GitConfig(vision_config=VISION, vocab_size=VOCABULARY, **sizes))
+
+
+def _llama4() -> Any:
+    text = {**TEXT, "intermediate_size": 48}
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1}
+    config = hf.Llama4TextConfig(**text, **experts, intermediate_size_mlp=64, head_dim=8, attention_chunk_size=64)
+    return hf.Llama4ForCausalLM(config)
+
+
+def _jetmoe() -> Any:
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_key_value_heads": 2, "kv_channels": 8}
+    experts = {"intermediate_size": 64, "num_local_experts": 4, "num_experts_per_tok": 2}
+    return hf.JetMoeForCausalLM(
+        hf.JetMoeConfig(**sizes, **experts, vocab_size=VOCABULARY, max_position_embeddings=VOCABULARY)
+    )
+
+
+UNUSUAL_MODELS: dict[str, Callable[[], Any]] = {  # weights read from outside their layer, experts in other layouts
+    "mamba": lambda: hf.MambaForCausalLM(
+        hf.MambaConfig(hidden_size=WIDTH, num_hidden_layers=2, vocab_size=VOCABULARY, state_size=4)
+    ),
+    "llama4": _llama4,
+    "gpt_oss": lambda: hf.GptOssForCausalLM(
+        hf.GptOssConfig(**TEXT, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=16)
+    ),
+    "jetmoe": _jetmoe,
+}
+BRIDGED_MODELS: dict[str, Callable[[], Any]] = {  # projectors by other names, a Q-Former, images before the text
+    "blip2": _blip2,
+    "deepseek_vl": _deepseek_vl,
+    "git": _git,
+}
 VISION_MODELS: dict[str, Callable[[], Any]] = {
     "llava": _llava,
     "llava_next": _llava_next,
@@ -158,7 +218,7 @@ TEXT_MODELS: dict[str, Callable[[], Any]] = {
 def tiny_model(name: str, seed: int = 0) -> Any:
     """Build one of the models in evaluation mode."""
     torch.manual_seed(seed)
-    model = {**VISION_MODELS, **TEXT_MODELS}[name]().eval()
+    model = {**VISION_MODELS, **TEXT_MODELS, **UNUSUAL_MODELS, **BRIDGED_MODELS}[name]().eval()
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
     return model
@@ -172,7 +232,12 @@ def tiny_batches(
     batches = []
     for _ in range(count):
         ids = torch.randint(9, VOCABULARY, (sequences, tokens), generator=generator)
-        batches.append({"input_ids": ids, **(_image_inputs(name, ids, generator) if name in VISION_MODELS else {})})
+        batches.append(
+            {
+                "input_ids": ids,
+                **(_image_inputs(name, ids, generator) if name in {**VISION_MODELS, **BRIDGED_MODELS} else {}),
+            }
+        )
     return batches
 
 
@@ -197,6 +262,10 @@ def _image_inputs(name: str, ids: torch.Tensor, generator: torch.Generator) -> d
         return {"pixel_values": noise(sequences, 1, 3, 28, 28)}
     if name == "internvl":
         ids[:, 1] = IMAGE
+    elif name == "blip2":
+        ids[:, 1:4] = IMAGE
+    elif name == "git":  # puts the image's tokens before the text itself
+        return {"pixel_values": noise(sequences, 3, 28, 28)}
     elif name == "llava_next":
         ids[:, 1:11] = IMAGE  # one whole image (4) and two crops side by side with a line end (6)
         sizes = torch.tensor([[28, 28]] * sequences)

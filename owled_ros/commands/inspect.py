@@ -84,6 +84,12 @@ def summary(manifest: Manifest) -> Any:
         part = [block for block in manifest.blocks if block.component == component]
         share = sum(block.zeros for block in part) / sum(block.parameters for block in part)
         table.add_row(f"  {component}", f"{share:.2%} in {len(part)} blocks")
+    if manifest.fallbacks:
+        name, reason = next(iter(manifest.fallbacks.items()))
+        table.add_row("fallbacks", f"{len(manifest.fallbacks)} matrices not by the score: {name} {reason}")
+    dense = [name for name, reason in manifest.skipped.items() if "never runs" in reason]
+    if dense:
+        table.add_row("left dense", f"{len(dense)} blocks that the calibration never ran: {dense[0]} …")
     for entry in manifest.calibration:
         table.add_row(
             "calibration",

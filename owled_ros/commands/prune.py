@@ -1,4 +1,4 @@
-"""`owled prune` and `owled sensitivity`: from a model and calibration data to an artifact. Needs pruning and bags."""
+"""`owled prune`: from a model and calibration data to an artifact. Needs pruning and bags."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from owled_ros.pruning.calibration import AnsweredFrame, CalibrationSet
 
 SCENE_SEEDS = 900_000  # rendered scenes that calibrate; evaluation counts up from 0, training starts at ten million
+FEW_WORDS = 4096  # smaller vocabularies are those of one task
 HELD_OUT_SHARE = 0.2  # of the calibration sources, kept back to measure
 logger = logging.getLogger(__name__)
 
-Model = Annotated[str, typer.Argument(help="Hugging Face directory, .gguf file, or 'mini' (the bundled model).")]
+Model = Annotated[
+    str, typer.Argument(help="Hugging Face directory, .gguf file, artifact, or 'mini' (the bundled model).")
+]
 Bags = Annotated[list[Path], typer.Option("--bag", help="rosbag2 to calibrate on (may be given several times).")]
-DrivingText = Annotated[Path | None, typer.Option(help="jsonl of driving text, see docs/pruning.md.")]
+DrivingText = Annotated[Path | None, typer.Option(help="jsonl of driving text: docs/pruning.md, 'Driving text'.")]
 GeneralText = Annotated[str, typer.Option(help="Text file, or 'python-docs' (comes with Python); '' for none.")]
 Scenes = Annotated[int, typer.Option(min=0, help="Rendered scenes with the expert's answers (no bag needed).")]
 Samples = Annotated[int, typer.Option(min=2, help="Calibration samples in all, shared by the sources given.")]
@@ -36,9 +39,8 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(prune)
-    app.command()(sensitivity)
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,9 @@ def prune(
     from rich.console import Console
 
     from owled_ros.evaluation.beside import UNIFORM, UNIFORM_SUFFIX
+    from owled_ros.models.load import check_device, check_model
 
-    place = _place(model)
+    place = place_of(model)
     if not allocation:
         allocation = "learned" if pattern == "unstructured" else "uniform"
     config = PruneConfig(
@@ -129,6 +132,8 @@ def prune(
         _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
     )  # fmt: skip
     config.check()
+    check_device(device)
+    check_model(place)  # before a tokenizer is looked for: the first sentence names what is really wrong
     sources = Sources(
         tuple(bag),
         driving_text,
@@ -170,59 +175,6 @@ def write_artifact(
     return summary(read_manifest(config.output))
 
 
-def sensitivity(
-    model: Model,
-    sparsity: Annotated[float, typer.Option(help="Overall sparsity that the proposed budget must reach.")] = 0.6,
-    out: Annotated[Path, typer.Option(help="Directory for sensitivity.json and sensitivity.png.")] = Path(
-        "sensitivity"
-    ),
-    score: Annotated[str, typer.Option(help=" | ".join(SCORES))] = "wanda",
-    bag: Bags = [],  # noqa: B006
-    driving_text: DrivingText = None,
-    general_text: GeneralText = "python-docs",
-    scenes: Scenes = 0,
-    samples: Samples = 32,
-    tokens: Tokens = 256,
-    general_share: Share = 0.25,
-    seed: Seed = 0,
-    threads: Threads = None,
-) -> None:
-    """Measure what pruning each component alone costs, plot it, and propose a budget."""
-    import torch
-    from rich.console import Console
-
-    from owled_ros.files import write_json
-    from owled_ros.models.components import find_structure
-    from owled_ros.models.load import load_model
-    from owled_ros.pruning.passes import forward_precision
-    from owled_ros.pruning.sensitivity import measure_sensitivity, plot, propose_budget
-
-    place = _place(model)
-    config = PruneConfig(
-        place, out, sparsity, score, "uniform", seed=seed, components=("vision", "projector", "language")
-    )
-    config.check()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    calibration, held_out = calibration_sets(
-        place, Sources(tuple(bag), driving_text, general_text, scenes, samples, tokens, general_share, seed)
-    )
-    loaded = load_model(place)
-    with forward_precision(config.dtype, "cpu"):
-        found = measure_sensitivity(
-            loaded, find_structure(loaded), calibration.batches, held_out.batches, config,
-            report=lambda done, total, detail: logger.info("%d of %d: %s", done, total, detail),
-        )  # fmt: skip
-    budget = propose_budget(found, sparsity)
-    out.mkdir(parents=True, exist_ok=True)
-    losses = {name: {str(level): loss for level, loss in curve.items()} for name, curve in found.losses.items()}
-    write_json(
-        out / "sensitivity.json", {"dense_loss": found.dense, "losses": losses, "sizes": found.sizes, "budget": budget}
-    )
-    plot(found, budget, out / "sensitivity.png")
-    Console().print(_sensitivity_table(found, budget))
-
-
 def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, CalibrationSet]:
     """Build the calibration and a held-out set from the same kinds of sources, never from the same part of one.
 
@@ -236,7 +188,8 @@ def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, Cal
     kinds = sum((bool(sources.bags), sources.driving_text is not None, sources.scenes > 0))
     if not kinds and not sources.general_text:
         raise OwledError("nothing to calibrate on: give --bag, --driving-text, --scenes or --general-text")
-    share = (1 - sources.general_share) if sources.general_text and kinds else 1.0
+    general = _general_text(sources, getattr(processor, "tokenizer", processor), bool(kinds))
+    share = (1 - sources.general_share) if general and kinds else 1.0
     driving = max(round(sources.samples * share / max(kinds, 1)), 1)
     parts, kept = [], []
     if sources.bags:
@@ -248,9 +201,8 @@ def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, Cal
         halves = _cut(list(scene_frames(model, sources.scenes)))
         parts.append(frame_set("rendered scenes", halves[0], processor))
         kept.append(frame_set("held out", halves[1], processor))
-    texts = _text_parts(
-        sources, processor, driving if kinds else 0, sources.samples - (driving * kinds if kinds else 0)
-    )
+    rest_samples = max(sources.samples - driving * kinds, 1) if general else 0
+    texts = _text_parts(sources, processor, driving if kinds else 0, rest_samples)
     return merge([*parts, *texts[0]]), merge([*kept, *texts[1]])
 
 
@@ -263,7 +215,7 @@ def _text_parts(sources: Sources, processor: Any, driving: int, general: int) ->
     if sources.driving_text is not None:
         texts = read_driving_text(sources.driving_text, tokenizer)
         wanted.append(("driving_text", sources.driving_text.name, sha256_file(sources.driving_text), texts, driving))
-    if sources.general_text and general > 0 and not _few_words(tokenizer):
+    if general > 0:
         texts, sha256 = read_general_text(sources.general_text)
         wanted.append(("general_text", Path(sources.general_text).name, sha256, texts, general))
     used: list[Any] = []
@@ -277,12 +229,33 @@ def _text_parts(sources: Sources, processor: Any, driving: int, general: int) ->
     return used, kept
 
 
-def _few_words(tokenizer: Any) -> bool:
-    """Tell a vocabulary that knows driving answers only, such as the bundled model's: general text means nothing to it."""
-    few = len(tokenizer) < 4096
-    if few:
-        logger.info("the model's vocabulary has %d words: no general text", len(tokenizer))
-    return few
+def _general_text(sources: Sources, tokenizer: Any, beside: bool) -> bool:
+    """Tell whether general text is taken: what was asked for by name always, Python's own help where it means something.
+
+    A vocabulary that knows driving answers only, such as the bundled model's, makes nothing of general text.
+
+    Raises:
+        OwledError: when it would be the only source and means nothing, or when it was asked for with a share of zero.
+    """
+    from owled_ros.pruning.calibration import PYTHON_DOCS
+
+    if not sources.general_text:
+        return False
+    if sources.general_text != PYTHON_DOCS:
+        if beside and sources.general_share == 0:
+            raise OwledError(
+                f"--general-text {sources.general_text} with --general-share 0 would not be used: leave out one"
+            )
+        return True
+    if len(tokenizer) >= FEW_WORDS:
+        return not beside or sources.general_share > 0
+    if not beside:
+        raise OwledError(
+            f"nothing to calibrate on: the model's vocabulary has {len(tokenizer)} words, general text means nothing to it; "
+            "give --scenes, --bag, --driving-text, or a text of your own with --general-text FILE"
+        )
+    logger.info("the model's vocabulary has %d words: no general text", len(tokenizer))
+    return False
 
 
 def _traces(frames: list[_BagFrame], sources: Sources) -> dict[str, Any]:
@@ -341,7 +314,8 @@ def _cut(items: list[Any]) -> tuple[list[Any], list[Any]]:
     return items[:edge], items[edge:] or items
 
 
-def _place(model: str) -> Path:
+def place_of(model: str) -> Path:
+    """Return the path of a model given by its path or as 'mini'."""
     from owled_ros.models.driving_model import BUNDLED, bundled_model
 
     return bundled_model() if model == BUNDLED else Path(model).expanduser()
@@ -360,21 +334,3 @@ def _budgets(given: list[str]) -> dict[str, float]:
 
 def _say(progress: PruneProgress) -> None:
     logger.info("%s %d of %d %s", progress.stage, progress.done, progress.total, progress.detail)
-
-
-def _sensitivity_table(found: Any, budget: dict[str, float]) -> Any:
-    from rich.table import Table
-
-    levels = sorted(next(iter(found.losses.values())))
-    table = Table(
-        "component",
-        "weights",
-        *(f"{level:.0%}" for level in levels),
-        "budget",
-        title=f"held-out loss, dense {found.dense:.4f}",
-    )
-    for name, losses in found.losses.items():
-        table.add_row(
-            name, f"{found.sizes[name]:,}", *(f"{losses[level]:.4f}" for level in levels), f"{budget[name]:.1%}"
-        )
-    return table

@@ -1,23 +1,28 @@
 """The Transformer blocks and prunable matrices of a Hugging Face model, sorted into vision tower, projector, language model.
 
 Needs torch and a loaded model. No list of architectures: blocks are the elements of the outermost ModuleLists that hold
-linear layers, and components are read from the words in a module's path. Letters: E experts, R outputs, K inputs.
+linear layers; components follow the parts of the config and the words in a module's path. Letters: E experts, R outputs, K inputs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from owled_ros.errors import OwledError
 
-VISION_WORDS = {"vision", "visual", "image", "vit"}
-PROJECTOR_WORDS = {"projector", "connector", "merger"}
-FOREIGN_WORDS = {"audio", "speech", "codec"}  # towers that a driving model does not use: left dense
+VISION_WORDS = {"vision", "visual", "image", "img", "vit", "clip", "siglip"}
+PROJECTOR_WORDS = {
+    "projector", "connector", "merger", "aligner", "projection", "qformer", "resampler", "perceiver", "abstractor",
+    "adapter", "bridge",
+}  # fmt: skip
+LANGUAGE_WORDS = {"text", "llm", "language", "decoder"}
+FOREIGN_WORDS = {"audio", "speech", "codec", "vqmodel", "vq", "generation"}  # not used by a driving model: left dense
 ROUTER_NAMES = {"gate", "router", "shared_expert_gate"}  # small and decisive: left dense
 
 
@@ -33,6 +38,7 @@ class Matrix:
     columns: int
     transposed: bool = False  # stored as (K, R): Conv1D and some fused experts
     expert: int | None = None
+    read: bool = False  # its weight is multiplied without its module being called (see pruning.usage)
 
     @property
     def size(self) -> int:
@@ -40,10 +46,18 @@ class Matrix:
 
     def weight(self) -> torch.Tensor:
         """Return the live weight as a (R, K) view: writing into it changes the model."""
-        stored = getattr(self.module, self.parameter).data
-        if self.expert is not None:
-            stored = stored[self.expert]
-        return stored.t() if self.transposed else stored
+        return self.stored().t() if self.transposed else self.stored()
+
+    def stored(self) -> torch.Tensor:
+        """Return the live weight as it is stored."""
+        parameter: torch.Tensor = getattr(self.module, self.parameter).data
+        return parameter if self.expert is None else parameter[self.expert]
+
+    def laid_out(self, transposed: bool) -> Matrix:
+        """Return the same matrix read as (R, K) or (K, R)."""
+        if transposed == self.transposed:
+            return self
+        return replace(self, transposed=transposed, rows=self.columns, columns=self.rows)
 
 
 @dataclass(frozen=True)
@@ -88,12 +102,13 @@ def find_structure(model: nn.Module) -> Structure:
         OwledError: when the model has no linear layer in a repeated block.
     """
     shared = _shared_parameters(model)
+    component_at = component_finder(model)
     skipped: dict[str, str] = {}
     blocks = []
     inside: set[nn.Module] = set()
-    for name, module in _block_modules(model):
+    for name, module in _block_modules(model, component_at):
         inside.update(module.modules())
-        component = component_of(name)
+        component = component_at(name)
         if component == "foreign":
             skipped[name] = "neither vision tower, projector nor language model"
             continue
@@ -111,9 +126,36 @@ def find_structure(model: nn.Module) -> Structure:
     return Structure(tuple(blocks), skipped)
 
 
+def component_finder(model: nn.Module) -> Callable[[str], str]:
+    """Return what tells the component of a module path in one model.
+
+    Where a composite config has parts (vision_config, text_config, qformer_config, ...), the submodels that were built from
+    them are towers and language model, and what lies between them is the projector. The words of the path decide the rest.
+    """
+    roots = _submodels(model)
+    kinds = set(roots.values())
+    words = {word for name, _ in model.named_modules() for word in _words(name)}
+    heads = {id(part) for part in _embeddings(model)}
+    tables = {name for name, module in model.named_modules() if id(module) in heads}
+
+    def component(name: str) -> str:
+        root = max((at for at in roots if name == at or name.startswith(at + ".")), key=len, default=None)
+        if root is not None and roots[root] == "language":
+            return "language"
+        told = component_of(name)
+        if told in ("foreign", "projector"):
+            return told if "vision" in kinds or words & (VISION_WORDS | FOREIGN_WORDS) else "language"
+        if root is not None:
+            return roots[root]
+        above = not name or name in tables or any(at.startswith(name + ".") for at in roots)
+        return "projector" if {"vision", "language"} <= kinds and not above else told
+
+    return component
+
+
 def component_of(name: str) -> str:
-    """Tell the component from the words of a module path: vision, projector, language, or foreign."""
-    words = set(re.split(r"[._]", name.lower()))
+    """Tell the component from the words of a module path alone: vision, projector, language, or foreign."""
+    words = _words(name)
     if words & FOREIGN_WORDS:
         return "foreign"
     if words & PROJECTOR_WORDS:
@@ -121,7 +163,48 @@ def component_of(name: str) -> str:
     return "vision" if words & VISION_WORDS else "language"
 
 
-def _block_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[._]", name.lower()))
+
+
+def _submodels(model: nn.Module) -> dict[str, str]:
+    """Return the component of every submodel that was built from a part of the model's config, by its path."""
+    kinds = _config_kinds(getattr(model, "config", None))
+    roots: dict[str, str] = {}
+    for name, module in model.named_modules():
+        kind = kinds.get(type(getattr(module, "config", None)))
+        if name and kind and hasattr(module, "get_input_embeddings"):
+            roots[name] = kind
+    return roots
+
+
+def _config_kinds(config: Any) -> dict[type, str]:
+    """Return the component that each class of config stands for; a class in two roles tells nothing."""
+    found: dict[type, set[str]] = {}
+    waiting = [] if config is None else [config]
+    while waiting:
+        for key, part in vars(waiting.pop()).items():
+            if not hasattr(part, "model_type") or isinstance(part, type):
+                continue
+            words = _words(key)
+            for kind, known in (
+                ("foreign", FOREIGN_WORDS), ("projector", PROJECTOR_WORDS), ("vision", VISION_WORDS), ("language", LANGUAGE_WORDS)
+            ):  # fmt: skip
+                if words & known:
+                    found.setdefault(type(part), set()).add(kind)
+                    break
+            else:
+                waiting.append(part)
+    return {kind: roles.pop() for kind, roles in found.items() if len(roles) == 1}
+
+
+def _embeddings(model: nn.Module) -> list[nn.Module]:
+    tables = [getattr(model, name, None) for name in ("get_input_embeddings", "get_output_embeddings")]
+    found = [table() for table in tables if table is not None]
+    return [table for table in found if isinstance(table, nn.Module)]
+
+
+def _block_modules(model: nn.Module, component_at: Callable[[str], str]) -> Iterator[tuple[str, nn.Module]]:
     """Yield projectors and the elements of the outermost ModuleLists, each once, none inside another."""
     taken: list[str] = []
     for name, module in model.named_modules():
@@ -131,9 +214,14 @@ def _block_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             taken.append(name)
             for index, element in enumerate(module):
                 yield f"{name}.{index}", element
-        elif name and component_of(name) == "projector":
+        elif name and component_at(name) == "projector" and not _holds_blocks(module):
             taken.append(name)
             yield name, module
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """Tell a projector with layers of its own (a Q-Former, a resampler): its layers are the blocks."""
+    return any(isinstance(part, nn.ModuleList) and any(map(_is_linear, part.modules())) for part in module.modules())
 
 
 def _matrices(block_name: str, block: nn.Module, shared: set[int], skipped: dict[str, str]) -> Iterator[Matrix]:
@@ -153,6 +241,8 @@ def _matrices(block_name: str, block: nn.Module, shared: set[int], skipped: dict
                 yield Matrix(name, kind, module, "weight", rows, columns, transposed)
         elif "expert" in type(module).__name__.lower():
             yield from _fused_experts(name, kind, module, shared, skipped)
+        else:
+            _note_others(name, module, skipped)
 
 
 def _fused_experts(
@@ -160,9 +250,11 @@ def _fused_experts(
 ) -> Iterator[Matrix]:
     transposed = bool(getattr(module, "is_transposed", False))
     for parameter_name, parameter in module.named_parameters(recurse=False):
-        if parameter.ndim != 3:
-            continue
         full = f"{name}.{parameter_name}"
+        if parameter.ndim != 3:
+            if parameter.ndim == 2 and "bias" not in parameter_name:
+                skipped[full] = "experts in a form that is not known"
+            continue
         if id(parameter) in shared:
             skipped[full] = "shares its weight with another layer"
             continue
@@ -178,6 +270,13 @@ def _fused_experts(
                 transposed,
                 expert,
             )
+
+
+def _note_others(name: str, module: nn.Module, skipped: dict[str, str]) -> None:
+    """List the weights of a block that are no Linear layer's: convolutions, tables, attention in one piece."""
+    for parameter_name, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim > 1 and not isinstance(module, nn.ModuleList):
+            skipped[f"{name}.{parameter_name}"] = f"no Linear layer ({type(module).__name__})"
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -108,6 +108,16 @@ def unread_tensors(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(getattr(model, UNREAD, ()))
 
 
+def check_model(path: Path | str) -> None:
+    """Raise OwledError unless a path is a model that can be read rightly; the weights themselves are not read."""
+    place = existing(path, allow_download=False)
+    assert place is not None
+    if place.suffix == ".gguf":
+        check_gguf(place)
+    else:
+        check_directory(place)
+
+
 def check_directory(place: Path) -> Weights:
     """Raise OwledError unless a directory is a whole model that can be read rightly; returns its weights."""
     if is_artifact(place):

@@ -23,7 +23,7 @@ UNREAD_SUFFIXES = {".owled", ".md", ".png", ".html", ".log"}
 MAX_MANIFEST_BYTES = 256 << 20
 LATER_SECTIONS = ("packed", "gate", "confidence")  # added after pruning; no part of the artifact's identity
 FITTED_FILES = ("driving.json", "familiarity.json")  # that calibration may write anew
-UNIDENTIFIED = ("self_sha256", "timings", "quality", "created", "versions", *LATER_SECTIONS)
+UNIDENTIFIED = ("self_sha256", "fallbacks", "timings", "quality", "created", "versions", *LATER_SECTIONS)
 
 
 class _Section(BaseModel):
@@ -82,6 +82,7 @@ class Manifest(_Section):
     sparsity: float = Field(ge=0, le=1)  # zeros over prunable parameters
     blocks: list[BlockEntry]
     skipped: dict[str, str]  # layers left dense, and why
+    fallbacks: dict[str, str] = {}  # matrices pruned otherwise than by the score, and how
     calibration: list[dict[str, Any]]
     calibration_sha256: str
     quality: dict[str, Any]

@@ -20,8 +20,8 @@ import torch
 
 from owled_ros.errors import OwledError
 from owled_ros.files import fsync_path
-from owled_ros.models.components import component_of
-from owled_ros.models.load import load_model, source_of
+from owled_ros.models.components import component_finder, component_of
+from owled_ros.models.load import existing, load_model, source_of
 from owled_ros.models.pack_check import check_packed
 from owled_ros.models.weights import read_config
 from owled_ros.sparse import architecture
@@ -54,6 +54,10 @@ def pack_directory(
         OwledError: The directory is no model that can be read rightly, its language model cannot be packed, there is no
             vision tower to pack, or the file does not do what the model does.
     """
+    if existing(directory, allow_download=False) and not directory.is_dir():
+        raise OwledError(
+            f"{directory} is a file: packing needs a model directory (a .gguf file is pruned to one first)"
+        )
     with_vision = wants_vision(directory, vision)
     reason = architecture.refusal(architecture.text_config(read_config(directory)))
     if reason:
@@ -97,8 +101,9 @@ def patches_of(tower: Mapping[str, Any]) -> int:
 def vision_matrices(model: PreTrainedModel) -> Matrices:
     """Return the Linear layers inside a model's vision tower by their names in the model."""
     matrices: Matrices = {}
+    component_at = component_finder(model)
     for name, module in model.named_modules():
-        if type(module) is torch.nn.Linear and component_of(name) == "vision":
+        if type(module) is torch.nn.Linear and component_at(name) == component_of(name) == "vision":
             bias = None if module.bias is None else module.bias.detach().float().numpy()
             matrices[name] = (module.weight.detach().float().numpy(), bias)
     return matrices

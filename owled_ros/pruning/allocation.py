@@ -44,8 +44,15 @@ def owl_reference(lod: Floats, target: float, spread: float) -> Floats:
 
 
 def protect_first(first: npt.NDArray[np.bool_], sizes: Floats, target: float) -> Floats:
-    """Prune the marked blocks (the first of each component) by 0.25 less and all others evenly more."""
-    return project(np.where(first, max(target - BLOCK0_RELIEF, 0.0), target), sizes, target, held=first)
+    """Prune the marked blocks (the first of each component) by 0.25 less and all others evenly more.
+
+    Where the others cannot take that much (few blocks, a high target) the relief is what they can take.
+    """
+    weights = np.asarray(sizes, float) / np.sum(sizes)
+    share = float(weights[first].sum())
+    least = (target - (1.0 - share) * max(MAX_SPARSITY, target)) / share if share > 0.0 else 0.0
+    relieved = min(max(target - BLOCK0_RELIEF, least, 0.0), target)
+    return project(np.where(first, relieved, target), sizes, target, held=first)
 
 
 def project(
@@ -53,7 +60,7 @@ def project(
 ) -> Floats:
     """Shift `values` by one number and clip to [0, high], so that the mean weighted by `sizes` is the target.
 
-    `held` marks values that are only clipped, not shifted.
+    A target above `high` raises it: what the uniform plan reaches every plan reaches. `held` marks values that are only clipped, not shifted.
 
     Raises:
         OwledError: when no shift can reach the target within the bounds.
@@ -61,7 +68,7 @@ def project(
     values, sizes = np.asarray(values, float), np.asarray(sizes, float)
     if not np.isfinite(values).all():
         raise OwledError("the allocation is not finite: check the calibration for NaN or infinities")
-    weights = sizes / sizes.sum()
+    weights, high = sizes / sizes.sum(), max(high, target)
     fixed = np.zeros(len(values), bool) if held is None else held
 
     def shifted(by: float) -> Floats:
@@ -96,6 +103,20 @@ def zero_counts(sparsity: Floats, sizes: npt.NDArray[np.int64], target: float) -
         )
     counts[order[:rest]] += 1
     return counts
+
+
+def raised(counts: npt.NDArray[np.int64], least: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Raise counts to a least value each and take what that adds from the others, in proportion to what they can give."""
+    result = np.maximum(counts, least)
+    surplus = int(result.sum() - counts.sum())
+    spare = result - least
+    if surplus == 0 or surplus > spare.sum():
+        return result
+    exact = spare * (surplus / spare.sum())
+    taken = np.floor(exact).astype(np.int64)
+    order = np.argsort(-(exact - taken), kind="stable")
+    taken[order[: surplus - int(taken.sum())]] += 1
+    return result - taken
 
 
 def _relief(lod: Floats, spread: float) -> Floats:

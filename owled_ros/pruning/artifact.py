@@ -6,18 +6,18 @@ Needs transformers and safetensors. The format is docs/artifact.md; reading is i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
 
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory
-from owled_ros.models.load import LOAD_ERRORS, ModelSource, quiet
+from owled_ros.models.load import ModelSource, quiet
 from owled_ros.models.manifest import (
-    MANIFEST_NAME,
     Manifest,
     add_section,
     artifact_id,
@@ -27,7 +27,12 @@ from owled_ros.models.manifest import (
     verify,
     write_manifest,
 )
-from owled_ros.models.processor import load_processor
+from owled_ros.models.write import copy_companions, digests, load_back, save_model
+from owled_ros.pruning.config import Batch
+from owled_ros.pruning.passes import LABEL_KEYS, in_words, to_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = [
     "Manifest",
@@ -41,40 +46,68 @@ __all__ = [
     "write_artifact",
 ]
 
-COPIED_SUFFIXES = {".json", ".jinja", ".txt", ".model"}  # tokenizer, processor, templates, our own small files
-NOT_COPIED = {"config.json", MANIFEST_NAME, "model.safetensors.index.json"}
 SPACE_MARGIN = 1.1
+LOGITS = 0.1  # distance over length that rounding to the stored types explains; another model's are about 1.4 away
 
 
 def write_artifact(
-    model: nn.Module, source: ModelSource, target: Path, manifest: dict[str, Any], dtype: torch.dtype
+    model: PreTrainedModel,
+    source: ModelSource,
+    target: Path,
+    describe: Callable[[PreTrainedModel], dict[str, Any]],
+    device: str = "cpu",
+    probe: Batch | None = None,
 ) -> Manifest:
-    """Write weights, config, tokenizer or processor and manifest aside and rename them to `target` in one step.
+    """Write weights, config, tokenizer or processor and manifest aside, load them back, and rename them to `target`.
+
+    The model is given up on the way, so that only one is in memory at a time.
 
     Args:
-        manifest: all fields of `Manifest` but `files`.
-        dtype: of the written weights; the model is cast in place.
+        describe: returns all fields of `Manifest` but `files`, of the model as it was loaded back.
+        probe: a batch on which the model that is loaded back must answer like the one that was written.
 
     Raises:
-        OwledError: when the disk is full or cannot be written; nothing half-written stays.
+        OwledError: when the disk is full or cannot be written, or another model comes back; nothing half-written stays.
     """
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     try:
         with quiet(), replace_directory(target) as aside:
-            model.save_pretrained(aside)  # type: ignore[operator]
-            _copy_companions(source, aside)
+            expected, answer = digests(model, source), None if probe is None else last_logits(model, probe)
+            save_model(model, source, aside)
+            copy_companions(source, aside)
+            model.to(torch.device("meta"))  # type: ignore[arg-type]
+            again = load_back(aside, device, dtype, expected)
+            if probe is not None and answer is not None:
+                _check_answer(answer, last_logits(again, probe))
             files = {
                 path.relative_to(aside).as_posix(): file_entry(path)
                 for path in sorted(aside.rglob("*"))
                 if path.is_file()
             }
-            return write_manifest(aside, Manifest(**manifest, files=files))
-    except OSError as err:
+            return write_manifest(aside, Manifest(**describe(again), files=files))
+    except (OSError, SafetensorError) as err:
         raise OwledError(
             f"cannot write the artifact {target}: {err}; free the disk and run the same command again"
         ) from err
+
+
+def last_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Return the logits after a batch's last tokens (B, V)."""
+    parameter = next(model.parameters())
+    inputs = to_device(
+        {key: value for key, value in batch.items() if key not in LABEL_KEYS}, parameter.device, parameter.dtype
+    )
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
+    with torch.no_grad(), in_words("the calibration"):
+        logits: torch.Tensor = model(**inputs).logits[:, -1]
+    return logits.float().cpu()
+
+
+def _check_answer(before: torch.Tensor, after: torch.Tensor) -> None:
+    distance = float((after - before).norm()) / max(float(before.norm()), 1e-30)
+    if not distance <= LOGITS:
+        raise OwledError(f"the model loaded back answers otherwise ({distance:.2f} away): nothing was kept of it")
 
 
 def export(artifact: Path, target: Path) -> None:
@@ -109,16 +142,3 @@ def versions() -> dict[str, str]:
     for name in ("torch", "transformers", "numpy", "safetensors"):
         found[name] = metadata.version(name)
     return found
-
-
-def _copy_companions(source: ModelSource, aside: Path) -> None:
-    """Copy tokenizer, processor and other small files of the base model; make a tokenizer from GGUF."""
-    if source.path.suffix == ".gguf":
-        try:
-            load_processor(source.path).save_pretrained(aside)
-        except LOAD_ERRORS as err:
-            raise OwledError(f"the tokenizer of {source.path} cannot be written ({err})") from err
-        return
-    for file in sorted(source.path.iterdir()):
-        if file.is_file() and file.suffix in COPIED_SUFFIXES and file.name not in NOT_COPIED:
-            shutil.copyfile(file, aside / file.name)

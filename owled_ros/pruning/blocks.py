@@ -5,10 +5,11 @@ Needs torch. Three ways of statistics (see `PruneConfig.statistics`): fused, blo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from owled_ros.pruning import scores
 from owled_ros.pruning.lockstep import Arguments, run_in_step
 from owled_ros.pruning.passes import Chunk, run_block
 from owled_ros.pruning.sparsegpt import refine, sparsegpt
-from owled_ros.pruning.statistics import InputStatistics, run_experts
+from owled_ros.pruning.statistics import InputStatistics, ProductStatistics, run_experts
 
 logger = logging.getLogger(__name__)
 
@@ -47,21 +48,32 @@ def prune_block(
     rule: Rule,
     statistics: str,
     gradients: Mapping[str, torch.Tensor] | None = None,
-) -> None:
+) -> dict[str, str]:
     """Prune the matrices of a block in place and replace each chunk's hidden state by the block's output.
 
     Args:
         zeros: how many weights of each matrix become zero, by matrix name.
         gradients: (R, K) per matrix name, for pruner-zero.
+
+    Returns:
+        The matrices that could not be ranked by the score, with what was done instead.
     """
+    fallbacks: dict[str, str] = {}
+
+    def cut(matrix: Matrix, seen: InputStatistics) -> None:
+        reason = prune_matrix(matrix, seen, zeros[matrix.name], rule, (gradients or {}).get(matrix.name))
+        if reason is not None:
+            fallbacks[matrix.name] = reason
+
     if statistics == "fused":
-        _prune_fused(block, chunks, zeros, rule, gradients or {})
-        return
+        _prune_fused(block, chunks, rule, cut)
+        return fallbacks
     seen = observe(block, chunks, rule.needs_hessian, advance=statistics == "oneshot")
     for matrix in block.matrices:
-        prune_matrix(matrix, seen[matrix.name], zeros[matrix.name], rule, (gradients or {}).get(matrix.name))
+        cut(matrix, seen[matrix.name])
     if statistics != "oneshot":
         advance(block, chunks)
+    return fallbacks
 
 
 def advance(block: Block, chunks: Sequence[Chunk]) -> None:
@@ -73,9 +85,9 @@ def advance(block: Block, chunks: Sequence[Chunk]) -> None:
 
 def observe(block: Block, chunks: Sequence[Chunk], with_hessian: bool, advance: bool) -> dict[str, InputStatistics]:
     """Run a block as it is and return the statistics of all its matrices; optionally keep its outputs."""
-    with StatisticsHooks(block, with_hessian) as hooks, torch.no_grad():
+    with StatisticsHooks([block], with_hessian) as hooks, torch.no_grad():
         for chunk in chunks:
-            hooks.token_mask = chunk.token_mask
+            hooks.over(chunk.token_mask)
             output = run_block(block, chunk)
             if advance:
                 chunk.hidden = output
@@ -83,32 +95,42 @@ def observe(block: Block, chunks: Sequence[Chunk], with_hessian: bool, advance: 
 
 
 class StatisticsHooks:
-    """Collects the statistics of a block's matrices during any forward pass while it is entered."""
+    """Collects the statistics of all matrices of some blocks during any forward pass while it is entered."""
 
-    def __init__(self, block: Block, with_hessian: bool) -> None:
-        self.token_mask: torch.Tensor | None = None  # (B, T) of the pass under way
-        self._block, self._with_hessian = block, with_hessian
-        self._seen = {matrix.name: _empty(matrix, with_hessian) for matrix in block.matrices}
-        self._handles: list[Any] = []
+    def __init__(self, blocks: Sequence[Block], with_hessian: bool) -> None:
+        self._token_mask: torch.Tensor | None = None
+        self._with_hessian = with_hessian
+        matrices = [matrix for block in blocks for matrix in block.matrices]
+        self._read = ProductStatistics([matrix for matrix in matrices if matrix.read], with_hessian)
+        self._of_module: dict[nn.Module, list[Matrix]] = {}
+        for matrix in matrices:
+            if not matrix.read:
+                self._of_module.setdefault(matrix.module, []).append(matrix)
+        self._seen = {m.name: _empty(m, with_hessian) for m in matrices if not m.read}
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> StatisticsHooks:
-        self._handles = [
-            module.register_forward_pre_hook(self._before, with_kwargs=True) for module in _modules(self._block)
-        ]
+        for module in self._of_module:
+            self._stack.callback(module.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+        if self._read.statistics:
+            self._stack.enter_context(self._read)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._stack.close()
+
+    def over(self, token_mask: torch.Tensor | None) -> None:
+        """Tell which tokens (B, T) of the next pass are real; None: all."""
+        self._token_mask = self._read.token_mask = token_mask
 
     def results(self) -> dict[str, InputStatistics]:
         """Return the sums so far, by matrix name; a matrix that never ran has no tokens."""
-        return self._seen
+        return {**self._seen, **self._read.statistics}
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        matrices = [matrix for matrix in self._block.matrices if matrix.module is module]
+        matrices = self._of_module[module]
         if matrices[0].expert is None:
-            self._seen[matrices[0].name].add(_input_of((args, kwargs)), self.token_mask)
+            self._seen[matrices[0].name].add(_input_of((args, kwargs)), self._token_mask)
             return
         for name, found in run_experts(module, matrices, [(args, kwargs)], self._with_hessian).items():
             self._seen[name].merge(found)
@@ -116,19 +138,23 @@ class StatisticsHooks:
 
 def prune_matrix(
     matrix: Matrix, seen: InputStatistics, zeros: int, rule: Rule, gradient: torch.Tensor | None = None
-) -> None:
-    """Choose the zeros of one matrix and write them (for SparseGPT the corrected weights too) into the model."""
+) -> str | None:
+    """Choose the zeros of one matrix and write them (for SparseGPT the corrected weights too) into the model.
+
+    Returns what was done instead, where nothing is known that the score could rank by.
+    """
     weight = matrix.weight()
     if not bool(weight.isfinite().all()):
         raise OwledError(f"the weights of {matrix.name} hold NaN or infinities: the model is damaged")
     seen.check(matrix.name)
-    score = rule.score
-    if seen.tokens == 0 and score != "magnitude":
-        logger.warning("%s saw no calibration token: pruned by magnitude", matrix.name)
+    score, reason = rule.score, _unknown(rule.score, seen, gradient)
+    if reason is not None:
+        logger.warning("%s: %s", matrix.name, reason)
         score = "magnitude"
     if score == "sparsegpt":
         assert seen.hessian is not None
         pruned, mask = sparsegpt(weight, seen.hessian, zeros, rule.group, rule.damping)
+        pruned = torch.where(mask | (pruned != 0), pruned, weight.float())  # inputs that were always zero tell nothing
     else:
         mask = _mask(matrix, score, seen, zeros, rule, gradient)
         pruned = weight.masked_fill(mask, 0.0)
@@ -136,6 +162,15 @@ def prune_matrix(
         assert seen.hessian is not None
         pruned = refine(weight, pruned, mask, seen.hessian, rule.refine_steps, rule.damping)
     weight.copy_(pruned)
+    return reason
+
+
+def _unknown(score: str, seen: InputStatistics, gradient: torch.Tensor | None) -> str | None:
+    if score in ("wanda", "sparsegpt") and not bool(seen.squares.any()):
+        return "pruned by magnitude: no calibration token reached it, or only zeros"
+    if score == "pruner-zero" and gradient is not None and not bool(gradient.any()):
+        return "pruned by magnitude: the loss has no gradient for it"
+    return None
 
 
 def _mask(
@@ -150,19 +185,34 @@ def _mask(
         if gradient is None:
             raise OwledError(f"no gradient for {matrix.name}: pruner-zero needs the gradients of every matrix")
         ranking = scores.pruner_zero(weight, gradient)
-    return scores.mask_groups(ranking, *rule.group) if rule.group else scores.mask_rows(ranking, zeros)
+    gone = weight == 0
+    ranking = ranking.masked_fill(gone, -1.0)  # what is zero already counts first
+    return scores.mask_groups(ranking, *rule.group) if rule.group else scores.mask_rows(ranking, zeros, gone.sum(1))
 
 
 def _prune_fused(
-    block: Block, chunks: Sequence[Chunk], zeros: Mapping[str, int], rule: Rule, gradients: Mapping[str, torch.Tensor]
+    block: Block, chunks: Sequence[Chunk], rule: Rule, cut: Callable[[Matrix, InputStatistics], None]
 ) -> None:
+    """Prune every matrix on inputs that passed the pruned ones before it; `cut` prunes one and notes how.
+
+    A weight that is read without its module being called cannot be waited for: it is pruned first, on the whole block's
+    inputs. What the chunks never reach comes last.
+    """
+    read = replace(block, matrices=tuple(matrix for matrix in block.matrices if matrix.read))
+    if read.matrices:
+        found = observe(read, chunks, rule.needs_hessian, advance=False)
+        for matrix in read.matrices:
+            cut(matrix, found[matrix.name])
+    left = {matrix.name: matrix for matrix in block.matrices if not matrix.read}
     last: tuple[list[weakref.ref[torch.Tensor]], InputStatistics] | None = None  # weak: holds no activation in memory
 
     def handle(module: nn.Module, calls: list[tuple[int, Arguments]]) -> None:
         nonlocal last
-        matrices = [matrix for matrix in block.matrices if matrix.module is module]
+        matrices = [matrix for matrix in left.values() if matrix.module is module]
+        for matrix in matrices:
+            left.pop(matrix.name)
         if matrices[0].expert is not None:
-            _prune_experts(module, matrices, [arguments for _, arguments in calls], zeros, rule, gradients)
+            _prune_experts(module, matrices, [arguments for _, arguments in calls], rule, cut)
             return
         inputs = [_input_of(arguments) for _, arguments in calls]
         if last is not None and _same_tensors(last[0], inputs):
@@ -172,12 +222,15 @@ def _prune_fused(
             for (index, _), tensor in zip(calls, inputs, strict=True):
                 found.add(tensor, chunks[index].token_mask)
         last = ([weakref.ref(tensor) for tensor in inputs], found)
-        prune_matrix(matrices[0], found, zeros[matrices[0].name], rule, gradients.get(matrices[0].name))
+        cut(matrices[0], found)
 
     def run(chunk: Chunk) -> None:
         chunk.hidden = run_block(block, chunk)
 
-    run_in_step([partial(run, chunk) for chunk in chunks], _modules(block), handle)
+    stops = list(dict.fromkeys(matrix.module for matrix in left.values()))
+    run_in_step([partial(run, chunk) for chunk in chunks], stops, handle)
+    for matrix in left.values():
+        cut(matrix, _empty(matrix, with_hessian=False))
 
 
 def _same_tensors(known: Sequence[weakref.ref[torch.Tensor]], inputs: Sequence[torch.Tensor]) -> bool:
@@ -188,20 +241,15 @@ def _prune_experts(
     module: nn.Module,
     matrices: Sequence[Matrix],
     calls: Sequence[Arguments],
-    zeros: Mapping[str, int],
     rule: Rule,
-    gradients: Mapping[str, torch.Tensor],
+    cut: Callable[[Matrix, InputStatistics], None],
 ) -> None:
     """Prune one fused parameter after the other; each sees the inputs that come from the pruned ones before it."""
     for parameter in dict.fromkeys(matrix.parameter for matrix in matrices):
         part = [matrix for matrix in matrices if matrix.parameter == parameter]
         found = run_experts(module, part, calls, rule.needs_hessian)
         for matrix in part:
-            prune_matrix(matrix, found[matrix.name], zeros[matrix.name], rule, gradients.get(matrix.name))
-
-
-def _modules(block: Block) -> list[nn.Module]:
-    return list(dict.fromkeys(matrix.module for matrix in block.matrices))
+            cut(matrix, found[matrix.name])
 
 
 def _input_of(arguments: Arguments) -> torch.Tensor:

@@ -6,14 +6,16 @@ Letters: B sequences, T tokens.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import torch
 
@@ -114,14 +116,14 @@ def read_driving_text(path: Path, tokenizer: Any, indices: range | None = None) 
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        records = [
-            json.loads(lines[index])
+        records = {
+            index + 1: json.loads(lines[index])
             for index in (indices or range(len(lines)))
             if index < len(lines) and lines[index].strip()
-        ]
+        }
     except (OSError, ValueError) as err:
         raise OwledError(f"{path} cannot be read as driving text, one JSON object per line ({err})") from err
-    texts = [_render(record, tokenizer, path) for record in records]
+    texts = [_render(record, tokenizer, f"{path}, line {number},") for number, record in records.items()]
     if not texts:
         raise OwledError(f"{path} has no record among the lines asked for")
     return texts
@@ -167,7 +169,8 @@ def frame_set(name: str, frames: Iterable[AnsweredFrame], processor: Any) -> Cal
         for image in frame.images:
             digest.update(np.ascontiguousarray(image).tobytes())
         digest.update(repr(frame.conversation).encode() + frame.answer.encode())
-        inputs = encode_answer(frame, prompter)
+        with template_in_words():
+            inputs = encode_answer(frame, prompter)
         shape = tuple((key, tuple(value.shape[1:])) for key, value in sorted(inputs.items()))
         groups.setdefault(shape, []).append(inputs)
         samples, tokens = samples + 1, tokens + inputs["input_ids"].numel()
@@ -189,15 +192,36 @@ def encode_answer(frame: AnsweredFrame, prompter: Prompter) -> dict[str, torch.T
     return {**{key: value for key, value in prompt.inputs.items() if isinstance(value, torch.Tensor)}, "labels": labels}
 
 
-def _render(record: Mapping[str, Any], tokenizer: Any, path: Path) -> str:
+def _render(record: Any, tokenizer: Any, where: str) -> str:
+    if not isinstance(record, Mapping):
+        raise OwledError(
+            f"{where} is a {type(record).__name__}: expected a JSON object (docs/pruning.md, Driving text)"
+        )
     if isinstance(record.get("text"), str):
         return str(record["text"])
-    messages = record.get("messages") or _dialogue(record)
-    if not messages:
-        raise OwledError(f"{path} has a record without text, messages, or description_and_action with qa")
-    if getattr(tokenizer, "chat_template", None):
-        return str(tokenizer.apply_chat_template(messages, tokenize=False))
-    return "\n\n".join(str(message["content"]) for message in messages)
+    try:
+        messages = record.get("messages") or _dialogue(record)
+        if not messages:
+            raise OwledError(f"{where} has no text, messages, or description_and_action with qa")
+        if getattr(tokenizer, "chat_template", None):
+            with template_in_words():
+                return str(tokenizer.apply_chat_template(messages, tokenize=False))
+        return "\n\n".join(str(message["content"]) for message in messages)
+    except (KeyError, TypeError, AttributeError) as err:
+        raise OwledError(
+            f"{where} is no dialogue ({type(err).__name__}: {err}): a message has role and content, a qa question and answer"
+        ) from err
+
+
+@contextlib.contextmanager
+def template_in_words() -> Iterator[None]:
+    """Turn what a model's chat template or processor raises into one sentence."""
+    try:
+        yield
+    except (jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as err:
+        raise OwledError(
+            f"the model's chat template or processor does not take the samples ({type(err).__name__}: {err})"
+        ) from err
 
 
 def _dialogue(record: Mapping[str, Any]) -> list[dict[str, str]]:

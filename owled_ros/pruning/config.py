@@ -11,6 +11,7 @@ from typing import Any
 from owled_ros.errors import OwledError
 
 COMPONENTS = ("vision", "projector", "language")
+COMPONENTS_BY_DEFAULT = ("vision", "language")  # of these, whichever a model has
 SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
 ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned")
 STATISTICS = ("fused", "block", "oneshot")
@@ -38,7 +39,7 @@ class PruneConfig:
     allocation: str = "learned"  # the best measured; "block0" comes next and needs no backward passes
     statistics: str = "fused"
     pattern: str = "unstructured"
-    components: tuple[str, ...] = ("vision", "language")
+    components: tuple[str, ...] = COMPONENTS_BY_DEFAULT
     budgets: Mapping[str, float] = field(default_factory=dict)
     lod_threshold: float = 5.0
     owl_lambda: float = 0.08
@@ -84,9 +85,13 @@ class PruneConfig:
             _one_of("component", component, COMPONENTS)
         if not self.components:
             raise OwledError(f"no component to prune; give at least one of {', '.join(COMPONENTS)}")
-        for name, value in (("sparsity", self.sparsity), *self.budgets.items()):
+        for name, value in (("", self.sparsity), *self.budgets.items()):
             if not (math.isfinite(value) and 0.0 < value < 1.0):
-                raise OwledError(f"sparsity of {name} is {value}; it is a share of zeros and must lie inside (0, 1)")
+                hint = f"; for {value:g} % give {value / 100:g}" if 1.0 < value < 100.0 else ""
+                of = f" of {name}" if name else ""
+                raise OwledError(
+                    f"the sparsity{of} is {value:g}: it is a share of zeros and must lie inside (0, 1){hint}"
+                )
         if not (math.isfinite(self.owl_lambda) and 0.0 <= self.owl_lambda < 0.5):
             raise OwledError(f"lambda is {self.owl_lambda}; it must lie in [0, 0.5)")
         if not (math.isfinite(self.lod_threshold) and self.lod_threshold > 0.0):

@@ -85,8 +85,36 @@ def takes_argument(module: nn.Module, name: str) -> bool:
     return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
-def find_segments(model: nn.Module, blocks: Sequence[Block], batches: Iterable[Batch]) -> tuple[Segment, ...]:
+@contextlib.contextmanager
+def in_words(what: str) -> Iterator[None]:
+    """Turn what a model's own code raises on some batches into one sentence."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as err:
+        raise OwledError(
+            f"out of memory while the model ran {what} ({str(err).splitlines()[0]}): give fewer or shorter samples, "
+            "or a device with more memory"
+        ) from err
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as err:
+        raise OwledError(f"the model cannot run {what} ({type(err).__name__}: {err})") from err
+
+
+def telling_batches(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Return one batch of every set of inputs (text only, with image), so that every component runs, and the others."""
+    kinds: dict[tuple[str, ...], int] = {}
+    for place, batch in enumerate(batches):
+        kinds.setdefault(tuple(sorted(batch)), place)
+    first = set(kinds.values())
+    return [batches[place] for place in sorted(first)], [b for place, b in enumerate(batches) if place not in first]
+
+
+def find_segments(
+    model: nn.Module, blocks: Sequence[Block], batches: Iterable[Batch], others: Iterable[Batch] = ()
+) -> tuple[Segment, ...]:
     """Run a few batches and cut the blocks, in the order in which they run, into segments.
+
+    Args:
+        others: batches to run only as long as some block did not.
 
     Raises:
         OwledError: when a block never runs, for example a vision tower on batches without images.
@@ -94,9 +122,11 @@ def find_segments(model: nn.Module, blocks: Sequence[Block], batches: Iterable[B
     visits = {block.name: _Visit() for block in blocks}
     order: list[Block] = []
     for batch in batches:
-        seen = _discover(model, blocks, batch, visits)
-        if len(seen) > len(order):
-            order = seen
+        order = _joined(order, _discover(model, blocks, batch, visits))
+    for batch in others:
+        if len(order) == len(blocks):
+            break
+        order = _joined(order, _discover(model, blocks, batch, visits))
     missing = [block for block in blocks if visits[block.name].calls == 0]
     if missing:
         raise OwledError(
@@ -203,6 +233,19 @@ def _discover(model: nn.Module, blocks: Sequence[Block], batch: Batch, visits: d
     for name, count in counts.items():
         visits[name].calls = max(visits[name].calls, count)
     return order
+
+
+def _joined(order: list[Block], seen: list[Block]) -> list[Block]:
+    """Put blocks that ran for the first time into the known order, each behind the one that ran before it."""
+    joined = list(order)
+    place = 0
+    for block in seen:
+        if block in joined:
+            place = joined.index(block) + 1
+        else:
+            joined.insert(place, block)
+            place += 1
+    return joined
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from owled_ros.errors import OwledError
 from owled_ros.models.components import Block, Structure
 from owled_ros.pruning import allocation
 from owled_ros.pruning.blocks import StatisticsHooks
@@ -93,12 +93,25 @@ def budget_pools(structure: Structure, config: PruneConfig) -> list[tuple[tuple[
 def count_zeros(
     structure: Structure, sparsity: Mapping[str, float], pools: Sequence[tuple[tuple[str, ...], float]]
 ) -> dict[str, int]:
-    """Round the sparsities to whole zeros so that every pool meets its target to one weight."""
+    """Round the sparsities to whole zeros so that every pool meets its target to one weight.
+
+    No matrix gets fewer zeros than it has already; the others then get fewer.
+
+    Raises:
+        OwledError: when a pool has more zeros than its target asks for.
+    """
     zeros: dict[str, int] = {}
     for members, target in pools:
         matrices = [matrix for block in structure.blocks if block.component in members for matrix in block.matrices]
         sizes = np.array([matrix.size for matrix in matrices], np.int64)
         counts = allocation.zero_counts(np.array([sparsity[matrix.name] for matrix in matrices]), sizes, target)
+        already = np.array([int((matrix.stored() == 0).sum()) for matrix in matrices], np.int64)
+        if already.sum() > counts.sum():
+            raise OwledError(
+                f"the {' and '.join(members)} part has {already.sum() / sizes.sum():.2%} zeros already: pruning it to "
+                f"{target:.2%} would not make it sparser. Give a higher sparsity, or the dense model"
+            )
+        counts = allocation.raised(counts, already)
         zeros.update({matrix.name: int(count) for matrix, count in zip(matrices, counts, strict=True)})
     return zeros
 
@@ -106,11 +119,10 @@ def count_zeros(
 def dense_statistics(model: nn.Module, structure: Structure, batches: Sequence[Batch]) -> dict[str, InputStatistics]:
     """Run the model as it is and return the squared input norms of every matrix."""
     parameter = next(model.parameters())
-    with contextlib.ExitStack() as stack, torch.no_grad():
-        hooks = [stack.enter_context(StatisticsHooks(block, with_hessian=False)) for block in structure.blocks]
+    with StatisticsHooks(structure.blocks, with_hessian=False) as hooks, torch.no_grad():
         for batch in batches:
             forward_body(model, to_device(batch, parameter.device, parameter.dtype))
-    seen = {name: found for hook in hooks for name, found in hook.results().items()}
+    seen = hooks.results()
     for name, found in seen.items():
         found.check(name)
     return seen

@@ -14,17 +14,17 @@ from owled_ros.models.components import Block, Structure
 from owled_ros.pruning.blocks import Rule, advance, prune_block
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.gradients import dense_gradients
-from owled_ros.pruning.passes import find_segments, record
+from owled_ros.pruning.passes import find_segments, in_words, record, telling_batches
 
 
 class BlockStore(Protocol):
     """Where finished blocks are kept while the run lasts."""
 
-    def load_block(self, index: int, block: Block) -> bool:
-        """Put saved weights back into the model; False when the block is not there."""
+    def load_block(self, index: int, block: Block) -> dict[str, str] | None:
+        """Put saved weights back into the model and return the block's fallbacks; None when it is not there."""
 
-    def save_block(self, index: int, block: Block) -> None:
-        """Keep the pruned weights of a block."""
+    def save_block(self, index: int, block: Block, fallbacks: Mapping[str, str]) -> None:
+        """Keep the pruned weights of a block and its fallbacks."""
 
 
 def prune_blocks(
@@ -35,36 +35,48 @@ def prune_blocks(
     config: PruneConfig,
     store: BlockStore | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, name: None,
-) -> None:
+) -> dict[str, str]:
     """Prune every matrix of the structure in place.
 
     Args:
         zeros: how many weights of each matrix become zero, by matrix name.
         store: finished blocks are saved there and not pruned a second time.
         report: called with the blocks done, all blocks and the name of the last one.
+
+    Returns:
+        The matrices that the score could not rank, with what was done instead.
     """
+    with in_words("the calibration"):
+        return _prune_segments(model, structure, batches, zeros, config, store, report)
+
+
+def _prune_segments(
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[Batch],
+    zeros: Mapping[str, int],
+    config: PruneConfig,
+    store: BlockStore | None,
+    report: Callable[[int, int, str], None],
+) -> dict[str, str]:
+    fallbacks: dict[str, str] = {}
     gradients = dense_gradients(model, structure, batches) if config.score == "pruner-zero" else None
     rule = Rule(config.score, config.group, config.damping, config.refinement)
-    segments = find_segments(model, structure.blocks, _most_telling(batches))
+    segments = find_segments(model, structure.blocks, *telling_batches(batches))
     total, done = len(structure.blocks), 0
     for index, segment in enumerate(segments):
         chunks = record(model, segments, index, batches)
         for block in segment.blocks:
-            if store is not None and store.load_block(done, block):
+            found = None if store is None else store.load_block(done, block)
+            if found is not None:
                 advance(block, chunks)
             else:
-                prune_block(block, chunks, zeros, rule, config.statistics, gradients)
+                found = prune_block(block, chunks, zeros, rule, config.statistics, gradients)
                 if store is not None:
-                    store.save_block(done, block)
+                    store.save_block(done, block, found)
+            fallbacks |= found
             for chunk in chunks:
                 chunk.arguments.pop(block.name)
             done += 1
             report(done, total, block.name)
-
-
-def _most_telling(batches: Sequence[Batch]) -> list[Batch]:
-    """Pick one batch of every set of inputs (text only, with image), so that every component runs."""
-    kinds: dict[tuple[str, ...], Batch] = {}
-    for batch in batches:
-        kinds.setdefault(tuple(sorted(batch)), batch)
-    return list(kinds.values())
+    return fallbacks

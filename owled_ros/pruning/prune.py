@@ -11,7 +11,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from owled_ros.pruning.config import Batch, ProgressCallback, PruneConfig, Prune
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
     from owled_ros.models.components import Structure
     from owled_ros.models.load import ModelSource
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "PruneConfig", "PruneProgress", "prune"]
 
-MIN_SEQUENCES = 2
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +44,7 @@ class _Job:
     cancelled: Callable[[], bool] | None
     timings: dict[str, float] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
+    fallbacks: dict[str, str] = field(default_factory=dict)  # by matrix name: what was done instead of the score
 
     def report(self, stage: str, done: int, total: int, detail: str = "") -> None:
         """Tell the progress; stop here when the job was cancelled."""
@@ -83,8 +84,10 @@ def prune(
     from owled_ros.models.components import find_structure
     from owled_ros.models.load import load_model, source_of
     from owled_ros.pruning.artifact import check_space
-    from owled_ros.pruning.passes import forward_precision
+    from owled_ros.pruning.checks import check_calibration, check_inputs, choose_parts
+    from owled_ros.pruning.passes import forward_precision, in_words
     from owled_ros.pruning.state import PruneState, fingerprint, hash_batches
+    from owled_ros.pruning.usage import settle_structure
 
     config.check()
     job = _Job(config, list(calibration), list(held_out), progress, cancelled)
@@ -96,13 +99,12 @@ def prune(
     job.report("load", 0, 1, str(config.model))
     source = source_of(config.model)
     computing = computing_dtype(config.dtype, config.device)
-    weights_dtype = "bfloat16" if source.dtype == computing == "bfloat16" else "float32"
+    weights_dtype = source.dtype if source.dtype in (computing, "float64") else "float32"
     model = load_model(config.model, config.device, weights_dtype)
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")  # one product per expert, so that each expert's inputs can be seen
-    structure = find_structure(model).only(config.components)
-    if not structure.blocks:
-        raise OwledError(f"{config.model} has no component {' or '.join(config.components)} that can be pruned")
+    check_inputs(model, job.batches + job.held_out)
+    structure = choose_parts(find_structure(model), config)
     batches_sha256 = hash_batches(job.batches)
     name = fingerprint(config, source.sha256, batches_sha256)
     check_space(config.output, 2 * sum(p.numel() * p.element_size() for p in model.parameters()))
@@ -110,39 +112,22 @@ def prune(
     try:
         state = PruneState(config.state or config.output.parent / f".{config.output.name}.pruning", name)
         with forward_precision(config.dtype, config.device):
-            plan = _plan(job, state, model, structure)
+            structure = settle_structure(model, structure, job.batches, tuple(config.budgets))
+            with in_words("the calibration"):
+                plan = _plan(job, state, model, structure)
             _prune_blocks(job, state, model, structure, plan)
             _recover(job, state, model, structure)
             _measure(job, model, "pruned")
+            job.report("write", 0, 1, str(config.output))
+            _write(job, model, source, structure, plan, provenance or [], batches_sha256)
     except OSError as err:
         raise OwledError(
             f"cannot write the state of the run: {err}; free the disk and run the same command again"
         ) from err
-    job.report("write", 0, 1, str(config.output))
-    _write(job, model, source, structure, plan, provenance or [], batches_sha256)
     state.remove()
     if job.progress is not None:
         job.progress(PruneProgress("write", 1, 1, str(config.output)))
     return config.output
-
-
-def check_calibration(batches: Sequence[Batch]) -> None:
-    """Raise OwledError on an empty, one-sample or NaN calibration."""
-    import torch
-
-    sequences = 0
-    for batch in batches:
-        for key, value in batch.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
-                raise OwledError(f"the calibration holds NaN or infinities in {key}: check where its frames come from")
-        ids = batch.get("input_ids")
-        if not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.numel() == 0:
-            raise OwledError("every calibration batch needs input_ids (B, T) with at least one token")
-        sequences += ids.shape[0]
-    if sequences < MIN_SEQUENCES:
-        raise OwledError(
-            f"the calibration holds {sequences} sample(s); statistics of fewer than {MIN_SEQUENCES} mean nothing"
-        )
 
 
 def _plan(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> SparsityPlan:
@@ -171,7 +156,7 @@ def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Str
     from owled_ros.pruning.procedure import prune_blocks
 
     start = time.monotonic()
-    prune_blocks(
+    job.fallbacks = prune_blocks(
         model,
         structure,
         job.batches,
@@ -218,81 +203,56 @@ def _measure(job: _Job, model: nn.Module, name: str) -> None:
 
 def _write(
     job: _Job,
-    model: nn.Module,
+    model: PreTrainedModel,
     source: ModelSource,
     structure: Structure,
     plan: SparsityPlan,
     provenance: list[dict[str, Any]],
     sha256: str,
 ) -> None:
-    import torch
-
+    from owled_ros.pruning.account import block_entries, check_target, fallback_entries, plain
     from owled_ros.pruning.artifact import versions, write_artifact
 
     config = job.config
-    job.timings["peak_memory_bytes"] = float(peak_memory_bytes())
     settings = {
         key: value for key, value in asdict(config).items() if key not in ("model", "output", "state", "threads")
     }
-    blocks = _block_entries(structure, plan)
-    parameters = sum(block["parameters"] for block in blocks)
-    manifest = {
-        "format": "owled",
-        "format_version": 1,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "base": {
-            "name": source.path.name,
-            "sha256": source.sha256,
-            "architecture": type(model).__name__,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        },
-        "method": {
-            **{
-                key: settings[key]
-                for key in ("score", "allocation", "statistics", "pattern", "lod_threshold", "owl_lambda", "seed")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+
+    def describe(written: nn.Module) -> dict[str, Any]:
+        check_target(written, structure, plan, config)
+        blocks = block_entries(written, structure, plan)
+        job.timings["peak_memory_bytes"] = float(peak_memory_bytes())
+        return {
+            "format": "owled",
+            "format_version": 1,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "base": {
+                "name": source.path.name,
+                "sha256": source.sha256,
+                "architecture": type(written).__name__,
+                "parameters": parameters,
             },
-            "settings": _plain(settings),
-        },
-        "sparsity": sum(block["zeros"] for block in blocks) / parameters,
-        "blocks": blocks,
-        "skipped": structure.skipped,
-        "calibration": provenance,
-        "calibration_sha256": sha256,
-        "quality": job.quality,
-        "timings": {key: round(value, 3) for key, value in job.timings.items()},
-        "versions": versions(),
-    }
-    write_artifact(model, source, config.output, manifest, getattr(torch, source.dtype))
+            "method": {
+                **{
+                    key: settings[key]
+                    for key in ("score", "allocation", "statistics", "pattern", "lod_threshold", "owl_lambda", "seed")
+                },
+                "settings": plain(settings),
+            },
+            "sparsity": sum(block["zeros"] for block in blocks) / sum(block["parameters"] for block in blocks),
+            "blocks": blocks,
+            "skipped": structure.skipped,
+            "fallbacks": fallback_entries(job.fallbacks, structure),
+            "calibration": provenance,
+            "calibration_sha256": sha256,
+            "quality": job.quality,
+            "timings": {key: round(value, 3) for key, value in job.timings.items()},
+            "versions": versions(),
+        }
 
-
-def _block_entries(structure: Structure, plan: SparsityPlan) -> list[dict[str, Any]]:
-    entries = []
-    for block in structure.blocks:
-        zeros = sum(int((matrix.weight() == 0).sum()) for matrix in block.matrices)
-        kinds: dict[str, tuple[int, int]] = {}
-        for matrix in block.matrices:
-            have, size = kinds.get(matrix.kind, (0, 0))
-            kinds[matrix.kind] = (have + plan.zeros[matrix.name], size + matrix.size)
-        entries.append(
-            {
-                "name": block.name,
-                "component": block.component,
-                "parameters": block.size,
-                "zeros": zeros,
-                "sparsity": zeros / block.size,
-                "lod_percent": plan.lod.get(block.name),
-                "matrices": {kind: have / size for kind, (have, size) in kinds.items()},
-            }
-        )
-    return entries
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn tuples and mappings into what JSON gives back, so that a manifest reads as it was written."""
-    return {
-        key: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
-        for key, value in settings.items()
-    }
+    smallest = min(job.batches, key=lambda batch: int(batch["input_ids"].numel()))
+    write_artifact(model, source, config.output, describe, config.device, smallest)
 
 
 def peak_memory_bytes() -> int:

@@ -12,7 +12,7 @@ from torch import nn
 
 from owled_ros.errors import OwledError
 from owled_ros.pruning.config import Batch
-from owled_ros.pruning.passes import LABEL_KEYS, takes_argument, to_device
+from owled_ros.pruning.passes import LABEL_KEYS, in_words, takes_argument, to_device
 
 IGNORED = -100  # the label of tokens that are not scored, as everywhere in transformers
 
@@ -50,11 +50,33 @@ def token_loss(model: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, i
     inputs = {key: value for key, value in batch.items() if key not in LABEL_KEYS}
     if takes_argument(model, "use_cache"):
         inputs["use_cache"] = False
-    logits = model(**inputs).logits  # (B, T, V)
+    with in_words("a batch that is scored"):
+        logits = scored_logits(model(**inputs).logits, labels, "labels" in batch)  # (B, T, V)
     aligned = labels[:, 1:].flatten()  # (B T')
     wanted = aligned != IGNORED
     flat = logits[:, :-1].flatten(0, 1)[wanted].float()
     return nn.functional.cross_entropy(flat, aligned[wanted], reduction="sum"), int(wanted.sum())
+
+
+def scored_logits(logits: torch.Tensor, labels: torch.Tensor, answers: bool) -> torch.Tensor:
+    """Return the logits (B, T, V) that belong to the labels (B, T).
+
+    Some models put an image's tokens before or into the text, so that there are more logits than labels. The answers stand
+    at the end, where both agree; text without answers is scored from its first token, of which the same is not known.
+
+    Raises:
+        OwledError: when it cannot be told which logits belong to which labels.
+    """
+    tokens = labels.shape[1]
+    if logits.ndim == 3 and logits.shape[0] == labels.shape[0]:
+        if logits.shape[1] == tokens:
+            return logits
+        if logits.shape[1] > tokens and answers:
+            return logits[:, -tokens:]
+    raise OwledError(
+        f"the model gives logits {tuple(logits.shape)} for {tokens} tokens: which belong to which cannot be told. Calibrate it on "
+        "frames with answers (--bag, --scenes), with a score and an allocation that need no loss, or on text alone"
+    )
 
 
 def targets(batch: dict[str, Any]) -> torch.Tensor:

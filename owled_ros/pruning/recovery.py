@@ -16,8 +16,8 @@ from torch import nn
 from owled_ros.errors import OwledError
 from owled_ros.models.components import Structure
 from owled_ros.pruning.config import Batch
-from owled_ros.pruning.passes import LABEL_KEYS, takes_argument, to_device
-from owled_ros.pruning.quality import IGNORED, targets
+from owled_ros.pruning.passes import LABEL_KEYS, in_words, takes_argument, to_device
+from owled_ros.pruning.quality import IGNORED, scored_logits, targets
 
 RATE = 1e-4  # Adam's step at the start; falls to zero as a half cosine
 CLIP = 1.0  # largest norm of all gradients of a step
@@ -71,11 +71,18 @@ def recover(
 
 def distillation_loss(model: nn.Module, dense: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """Return KL(dense || pruned) per scored token [nat]."""
-    aligned = targets(batch)[:, 1:].flatten() != IGNORED  # (B T')
+    labels = targets(batch)
+    aligned = labels[:, 1:].flatten() != IGNORED  # (B T')
     inputs = {key: value for key, value in batch.items() if key not in LABEL_KEYS}
     if takes_argument(model, "use_cache"):
         inputs["use_cache"] = False
-    with torch.no_grad():
-        teacher = dense(**inputs).logits[:, :-1].flatten(0, 1)[aligned].float().log_softmax(-1)  # (N, V)
-    student = model(**inputs).logits[:, :-1].flatten(0, 1)[aligned].float().log_softmax(-1)
+
+    def answer(of: nn.Module) -> torch.Tensor:
+        logits = scored_logits(of(**inputs).logits, labels, "labels" in batch)
+        return logits[:, :-1].flatten(0, 1)[aligned].float().log_softmax(-1)  # (N, V)
+
+    with in_words("a batch of the recovery"), torch.no_grad():
+        teacher = answer(dense)
+    with in_words("a batch of the recovery"):
+        student = answer(model)
     return nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True)

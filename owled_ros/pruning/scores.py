@@ -30,8 +30,11 @@ def pruner_zero(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     return weight.float().square() * scaled
 
 
-def mask_rows(score: torch.Tensor, zeros: int) -> torch.Tensor:
-    """Mask the `zeros` lowest scores in total, spread evenly over the rows: counts of two rows differ by at most one."""
+def mask_rows(score: torch.Tensor, zeros: int, least: torch.Tensor | None = None) -> torch.Tensor:
+    """Mask the `zeros` lowest scores in total, spread evenly over the rows: counts of two rows differ by at most one.
+
+    `least` (R,) is how many a row must have at least; what such rows have beyond their even share the others have less.
+    """
     rows = score.shape[0]
     if not 0 <= zeros <= score.numel():
         raise OwledError(f"cannot prune {zeros} of {score.numel()} weights")
@@ -39,13 +42,36 @@ def mask_rows(score: torch.Tensor, zeros: int) -> torch.Tensor:
     base, rest = divmod(zeros, rows)
     steps = torch.arange(rows + 1, device=score.device) * rest // rows
     counts = base + (steps[1:] - steps[:-1])  # (R,)
-    border = _row_borders(score, base, rest > 0).gather(1, (counts - base)[:, None])  # (R, 1)
+    if least is not None and bool((least > counts).any()):
+        counts = _filled(least, zeros)
+        ordered = score.sort(dim=1).values
+        border = torch.where(counts > 0, ordered.gather(1, (counts - 1).clamp(min=0)[:, None])[:, 0], -torch.inf)[
+            :, None
+        ]
+    else:
+        border = _row_borders(score, base, rest > 0).gather(1, (counts - base)[:, None])  # (R, 1)
     mask = score < border  # (R, K)
     ties = score == border
     missing = counts[:, None] - mask.sum(1, keepdim=True)
     if bool((ties.sum(1, keepdim=True) > missing).any()):
         ties &= ties.cumsum(1) <= missing
     return mask | ties
+
+
+def _filled(least: torch.Tensor, zeros: int) -> torch.Tensor:
+    """Return counts (R,) of the sum `zeros`, each at least its least value and else as even as can be."""
+    low, high = 0, zeros
+    while low < high:  # the highest level that the sum allows
+        middle = (low + high + 1) // 2
+        if int(least.clamp(min=middle).sum()) <= zeros:
+            low = middle
+        else:
+            high = middle - 1
+    counts = least.clamp(min=low)
+    missing = zeros - int(counts.sum())
+    if missing > 0:
+        counts[(counts == low).nonzero().flatten()[:missing]] += 1
+    return counts
 
 
 def mask_groups(score: torch.Tensor, zeros: int, group: int) -> torch.Tensor:

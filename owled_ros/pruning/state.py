@@ -9,20 +9,21 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from owled_ros.files import sweep_asides, write_atomic, write_json
 from owled_ros.models.components import Block
 from owled_ros.pruning.config import Batch, PruneConfig
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+FALLBACKS = "fallbacks"  # key of the metadata of a block's file
 logger = logging.getLogger(__name__)
 
 
@@ -47,23 +48,25 @@ class PruneState:
         """Save a JSON object in one step."""
         write_json(self.directory / f"{name}.json", value)
 
-    def save_block(self, index: int, block: Block) -> None:
-        """Save the pruned weights of a block in one step."""
-        write_atomic(self._block_file(index), save({m.name: m.weight().contiguous().cpu() for m in block.matrices}))
+    def save_block(self, index: int, block: Block, fallbacks: Mapping[str, str]) -> None:
+        """Save the pruned weights of a block and its fallbacks in one step."""
+        tensors = {matrix.name: matrix.weight().contiguous().cpu() for matrix in block.matrices}
+        write_atomic(self._block_file(index), save(tensors, {FALLBACKS: json.dumps(dict(fallbacks))}))
 
-    def load_block(self, index: int, block: Block) -> bool:
-        """Put saved weights back into the model; False when the block was not finished."""
+    def load_block(self, index: int, block: Block) -> dict[str, str] | None:
+        """Put saved weights back into the model and return the fallbacks; None when the block was not finished."""
         file = self._block_file(index)
         if not file.is_file():
-            return False
+            return None
         try:
-            tensors = load_file(file)
-            for matrix in block.matrices:
-                matrix.weight().copy_(tensors[matrix.name])
-        except (SafetensorError, KeyError, RuntimeError):
+            with safe_open(file, framework="pt") as stream:
+                fallbacks: dict[str, str] = json.loads(stream.metadata()[FALLBACKS])
+                for matrix in block.matrices:
+                    matrix.weight().copy_(stream.get_tensor(matrix.name))
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
             logger.warning("%s is damaged: its block is pruned again", file)
-            return False
-        return True
+            return None
+        return fallbacks
 
     def remove(self) -> None:
         """Delete the state: the artifact is finished."""

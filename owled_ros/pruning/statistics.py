@@ -5,25 +5,17 @@ Letters: B sequences, T tokens, K inputs of the layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from owled_ros.errors import OwledError
 from owled_ros.models.components import Matrix
+from owled_ros.pruning.products import Products
 
-LINEAR_FUNCTIONS = {
-    torch.nn.functional.linear,
-    torch.matmul,
-    torch.mm,
-    torch.Tensor.matmul,
-    torch.Tensor.__matmul__,
-    torch.Tensor.mm,
-}
 HESSIAN_ROWS = 8192  # inputs converted to float32 at a time
 
 
@@ -77,39 +69,40 @@ class InputStatistics:
         return (self.squares / max(self.sequences, 1)).float()
 
 
-class ExpertInputs(TorchFunctionMode):
-    """Sees the products with slices of fused expert weights while it is entered and adds up their inputs.
+class ProductStatistics:
+    """Adds up the inputs of every product with one of some matrices while it is entered, whoever computes it."""
 
-    The experts' own forward runs, in its eager form (one product per expert); a slice is known by its address.
-    """
+    def __init__(self, matrices: Sequence[Matrix], with_hessian: bool) -> None:
+        self.token_mask: torch.Tensor | None = None  # (B, T) of the pass under way
+        self.statistics = {
+            matrix.name: InputStatistics.empty(matrix.columns, with_hessian, matrix.weight().device)
+            for matrix in matrices
+        }
+        self._mode = Products(matrices, self._add)
 
-    def __init__(self, matrices: Iterable[Matrix], with_hessian: bool) -> None:
-        super().__init__()
-        self.statistics: dict[str, InputStatistics] = {}
-        self._matrices: dict[int, Matrix] = {}
-        for matrix in matrices:
-            weight = matrix.weight()
-            self._matrices[weight.data_ptr()] = matrix
-            self.statistics[matrix.name] = InputStatistics.empty(matrix.columns, with_hessian, weight.device)
+    def __enter__(self) -> ProductStatistics:
+        self._mode.__enter__()
+        return self
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in LINEAR_FUNCTIONS and len(args) > 1 and isinstance(args[1], torch.Tensor):
-            matrix = self._matrices.get(args[1].data_ptr())
-            if matrix is not None and args[1].ndim == 2:
-                self.statistics[matrix.name].add(args[0].detach())
-        return func(*args, **(kwargs or {}))
+    def __exit__(self, *problem: Any) -> None:
+        self._mode.__exit__(*problem)
+
+    def _add(self, matrix: Matrix, inputs: torch.Tensor, transposed: bool) -> None:
+        if inputs.shape[-1] == matrix.columns and transposed == matrix.transposed:
+            self.statistics[matrix.name].add(inputs, self.token_mask)
 
 
 def run_experts(
     module: nn.Module,
-    matrices: Iterable[Matrix],
+    matrices: Sequence[Matrix],
     calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]],
     with_hessian: bool,
 ) -> dict[str, InputStatistics]:
-    """Run a fused experts module on recorded calls (args, kwargs) and return the statistics of each expert's matrices."""
-    with ExpertInputs(matrices, with_hessian) as seen, torch.no_grad():
+    """Run a fused experts module on recorded calls (args, kwargs) and return the statistics of each expert's matrices.
+
+    The experts' own forward runs, in its eager form.
+    """
+    with ProductStatistics(matrices, with_hessian) as seen, torch.no_grad():
         for args, kwargs in calls:
             module.forward(*args, **kwargs)  # not __call__: its hooks would see the calls twice
     return seen.statistics
