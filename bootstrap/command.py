@@ -1,6 +1,6 @@
 """Set up what is missing, then run: `./owled` comes here with any Python 3.8 or newer. Needs the standard library only.
 
-./owled test …      the tests          ./owled python …    Python in this environment
+./owled test …      the tests, on all cores          ./owled python …    Python in this environment
 ./owled shell       a shell in it      ./owled --setup-only
 ./owled anything …  the owled command
 """
@@ -16,6 +16,7 @@ from environment import WHEELS_RMW, build_environment, run_environment
 from installs import install_packages
 from layout import Layout
 from machine import CANDIDATES, check_disk, check_platform, check_tools, choose_python, inspect, sourced_ros
+from parallel import parallel_options
 from problem import SetupProblem
 from stamps import hash_of, is_ready
 from steps import say
@@ -95,7 +96,7 @@ def _become(layout: Layout, ros: str | None, words: list[str]) -> None:
     verb, rest = (words[0], words[1:]) if words else ("", [])
     if verb == "test":
         os.chdir(layout.top)
-        command = [python, "-m", "pytest", *rest]
+        command = [python, "-m", "pytest", *parallel_options(rest), *rest]
     elif verb == "python":
         command = [python, *rest]
     elif verb == "shell":

@@ -1,6 +1,10 @@
 """Settings of all tests: property tests judge results, never the speed of a busy machine; SIGINT works everywhere."""
 
+import os
 import signal
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: the cores are shared by the workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import HealthCheck, settings
 

@@ -19,6 +19,7 @@ import environment  # noqa: E402
 import installs  # noqa: E402
 import lock  # noqa: E402
 import machine  # noqa: E402
+import parallel  # noqa: E402
 import ros_wheels  # noqa: E402
 import stamps  # noqa: E402
 import steps  # noqa: E402
@@ -291,6 +292,7 @@ def test_words_after_owled_reach_the_right_program(tree: Layout, monkeypatch: py
     became: list[list[str]] = []
     monkeypatch.setattr(os, "execvpe", lambda _, words, env: became.append(words))
     monkeypatch.chdir(tree.top)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # one core
     for words in (["test", "-k", "x"], ["test"], ["python", "a.py"], ["demo", "--seconds", "5"], []):
         command._become(tree, None, words)
     python = str(tree.venv_python)
@@ -301,3 +303,25 @@ def test_words_after_owled_reach_the_right_program(tree: Layout, monkeypatch: py
         [python, "-m", "owled_ros.cli", "demo", "--seconds", "5"],
         [python, "-m", "owled_ros.cli"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "cores", "expected"),
+    [
+        ([], 2, ["-n", "2", "--dist", "worksteal"]),
+        (["-q", "-m", "not slow", "-p", "no:cacheprovider"], 64, ["-n", "4", "--dist", "worksteal"]),
+        ([], 1, []),
+        (["test/test_files.py::test_x"], 2, []),  # sooner done than torch is imported twice
+        (["-n3"], 2, []),
+        (["-n", "0"], 2, []),
+        (["-p", "no:xdist"], 2, []),
+        (["--pdb"], 2, []),
+        (["--dist=load"], 2, []),
+    ],
+)
+def test_tests_run_on_all_cores_unless_told_otherwise(
+    words: list[str], cores: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.chdir(TOP)
+    assert parallel.parallel_options(words) == expected

@@ -101,8 +101,9 @@ def test_incompatible_quality_of_service_is_named_and_comes_from_the_parameters(
     overrides = {f"qos_overrides.{NODE}/input/image.subscription.reliability": "reliable"}
     with fake_node(DOMAIN, tmp_path / "log", model_path=make_model(tmp_path / "m"), input_timeout_s=0.3, **overrides):
         with Bench(DOMAIN) as bench:
-            status = bench.status("image", "incompatible QoS", meanwhile=bench.send_image)
-            assert "bench: Best effort publisher and reliable subscription" in status.message
+            words = "bench: Best effort publisher and reliable subscription"  # the name is known a little after the publisher
+            status = bench.status("image", words, meanwhile=bench.send_image)
+            assert "incompatible QoS" in status.message
             bench.status("odometry", "receiving", meanwhile=bench.send_ego)
 
 

@@ -22,6 +22,8 @@ from owled_ros.sparse.format import HEADER_BYTES, read_packed
 from owled_ros.sparse.pack import pack_model
 
 FUZZ_ITERATIONS = 3000
+# The library's own -O3, then -O1, which wins: 57 s of compiling under the sanitizers instead of 177 s, and they look at the same accesses.
+QUICKLY = "-DCMAKE_CXX_COMPILE_OBJECT=<CMAKE_CXX_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -O1 -o <OBJECT> -c <SOURCE>"
 TINY = {
     "hidden_size": 72,
     "intermediate_size": 136,
@@ -154,7 +156,7 @@ def test_a_flipped_mask_bit_is_refused_without_the_checksum(good: Path) -> None:
 @pytest.mark.timeout(900)
 def test_no_access_outside_under_the_sanitizers(good: Path, tmp_path: Path) -> None:
     """AddressSanitizer and UndefinedBehaviorSanitizer over thousands of damaged files, with every kernel."""
-    configure = ["cmake", "-S", str(SOURCES), "-B", str(tmp_path), "-DOWLED_SANITIZE=ON", "-DOWLED_FUZZ=ON"]
+    configure = ["cmake", "-S", str(SOURCES), "-B", str(tmp_path), "-DOWLED_SANITIZE=ON", "-DOWLED_FUZZ=ON", QUICKLY]
     subprocess.run(configure, check=True, capture_output=True)
     subprocess.run(["cmake", "--build", str(tmp_path), "--target", "fuzz_packed"], check=True, capture_output=True)
     command = [str(tmp_path / "fuzz_packed"), str(good), str(FUZZ_ITERATIONS)]

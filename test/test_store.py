@@ -183,6 +183,7 @@ def test_readers_see_a_whole_artifact_while_versions_are_promoted(store: Store) 
             path = store.current()
             assert path is not None
             seen.add(read_manifest(path).base.name)
+            stop.wait(0.001)  # lets the writer have the interpreter
 
     reader = threading.Thread(target=read)
     reader.start()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from owled_ros.doctor.transport import orphaned
 from owled_ros.shipped import shipped
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -96,13 +97,12 @@ def node_environment(domain: int | None) -> dict[str, str]:
 
 
 def sweep_segments(before: set[Path]) -> list[Path]:
-    """Remove Fast DDS segments that are new since `before` and that no process maps; returns them."""
+    """Remove Fast DDS segments that are new since `before` and that no process has mapped or open; returns them."""
     fresh = _segments() - before
     if not fresh:
         return []
     time.sleep(0.1)
-    mapped = _mapped_names()
-    orphans = [path for path in fresh if path.name not in mapped]
+    orphans = orphaned(sorted(fresh))
     for path in orphans:
         path.unlink(missing_ok=True)
     return orphans
@@ -110,15 +110,6 @@ def sweep_segments(before: set[Path]) -> list[Path]:
 
 def _segments() -> set[Path]:
     return {path for path in SHARED_MEMORY.glob("*") if SEGMENT_MARK in path.name} if SHARED_MEMORY.is_dir() else set()
-
-
-def _mapped_names() -> set[str]:
-    names: set[str] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            lines = maps.read_text(errors="replace").splitlines()
-            names |= {Path(line.split()[-1]).name for line in lines if SEGMENT_MARK in line}
-    return names
 
 
 def _read_settings(path: Path) -> dict[str, str]:
