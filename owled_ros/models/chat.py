@@ -74,10 +74,13 @@ class Chat:
         self._held: list[int] = []  # ids in the cache
         self._shown: Sequence[Any] | None = None  # the images in the cache
         self._logits: np.ndarray | None = None  # behind the last of them
+        self._made: tuple[Conversation, Prompt] | None = None  # the last prompt: it is read first and answered later
 
     def prompt(self, conversation: Conversation, images: Sequence[Any]) -> Prompt:
         """Make a prompt; the same `images` object for every question about one observation."""
-        return self.prompter.make(conversation, images)
+        if self._made is None or self._made[1].images is not images or self._made[0] != conversation:
+            self._made = conversation, self.prompter.make(conversation, images)
+        return self._made[1]
 
     def read(self, prompt: Prompt, room: int) -> np.ndarray:
         """Read a prompt, from the cache as far as it holds it; return the logits (V,) behind it."""
@@ -123,7 +126,7 @@ class Chat:
 
     def forget(self) -> None:
         """Read the next prompt whole."""
-        self._held, self._shown, self._logits = [], None, None
+        self._held, self._shown, self._logits, self._made = [], None, None, None
 
     def close(self) -> None:
         """Free the model."""

@@ -91,7 +91,7 @@ class Prompter:
             inputs = dict(self._processor(text=text, return_tensors="pt", **options))
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as err:
             raise OwledError(f"the processor refuses the prompt or its images ({type(err).__name__}: {err})") from err
-        ids = [int(index) for index in inputs["input_ids"][0]]
+        ids: list[int] = inputs["input_ids"][0].tolist()
         ends = [place for place, index in enumerate(ids, 1) if index in self._image_ids]
         return Prompt(ids, inputs, images, ends[-1] if ends else len(ids) if images else 0)
 
