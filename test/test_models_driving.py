@@ -19,6 +19,7 @@ from owled_ros.errors import OwledError
 from owled_ros.models.chat import images_of
 from owled_ros.models.driving_model import load_engine
 from owled_ros.models.load import load_model
+from owled_ros.models.packed_weights import vouch
 from owled_ros.models.packing import pack_directory
 from owled_ros.sparse.pack import PACKED_NAME
 
@@ -38,6 +39,7 @@ def driven(tmp_path: Path, family: str = "qwen2_5_vl", runtime: str = "torch", *
     (directory / "driving.json").write_text(json.dumps(profile))
     if runtime == "sparse":
         pack_directory(directory, directory / PACKED_NAME, "bf16", vision=False)
+        vouch(directory)
     return load_engine(directory, dtype="float32", runtime=runtime), directory
 
 

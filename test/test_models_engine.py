@@ -129,12 +129,14 @@ def first_logits(engine, image: Frame) -> np.ndarray:
 def test_the_packed_model_gives_the_same_prefix_logits(directory, tmp_path):
     import shutil
 
+    from owled_ros.models.packed_weights import vouch
     from owled_ros.models.packing import pack_directory
     from owled_ros.sparse.pack import PACKED_NAME
 
     packed = tmp_path / "packed"
     shutil.copytree(directory, packed)
     pack_directory(packed, packed / PACKED_NAME, "bf16", vision=False)
+    vouch(packed)
     sparse = load_engine(packed, dtype="float32", runtime="sparse")
     dense = load_engine(directory, dtype="float32", runtime="torch")
     try:

@@ -16,6 +16,7 @@ from owled_ros.errors import OwledError
 from owled_ros.models.chat import images_of
 from owled_ros.models.driving_model import load_engine
 from owled_ros.models.load import load_model
+from owled_ros.models.packed_weights import vouch
 from owled_ros.models.packing import pack_directory
 from owled_ros.models.processor import load_processor
 from owled_ros.sparse.pack import PACKED_NAME
@@ -90,6 +91,7 @@ def test_tokens_equal_those_of_generate(name: str, tmp_path: Path) -> None:
     assert shared == [False, name not in REREAD, name not in REREAD, False] * 2
     if name in PACKED:
         pack_directory(directory, directory / PACKED_NAME, "bf16", vision=False)
+        vouch(directory)
         packed_answers(directory, answers)
     else:
         with pytest.raises(OwledError, match="packed decoder cannot run"):
