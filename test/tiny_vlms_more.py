@@ -79,7 +79,14 @@ def llama4(ids: Mapping[str, int], size: int) -> Any:
     }  # fmt: skip
     vision["intermediate_size"] = WIDTH * 4
     text = made.language(
-        size, ids, "llama4_text", head_dim=8, intermediate_size_mlp=64, num_local_experts=2, attention_chunk_size=16
+        size,
+        ids,
+        "llama4_text",
+        head_dim=8,
+        intermediate_size_mlp=64,
+        num_local_experts=2,
+        attention_chunk_size=16,
+        layer_types=["chunked_attention", "full_attention"],
     )
     config = hf.Llama4Config(
         vision_config=vision, text_config=text, image_token_index=ids["<|patch|>"], boi_token_index=ids["<|image_start|>"],
