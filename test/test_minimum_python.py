@@ -19,6 +19,12 @@ BOOTSTRAP_OLDEST = (3, 8)  # ./owled looks for a fitting Python with whatever `p
 PACKAGE = ("owled_ros", "launch", "scripts", "setup.py")
 GUARDED = ("compression", "compression.zstd")  # tried first, with a way round: 3.14 has them
 VERMIN = (sys.executable, "-c", "import vermin; vermin.main()", "--violations", "--no-tips", "--processes=1")
+NUMPY_2_ONLY = {  # names that NumPy 1.26, which Ubuntu 24.04 has, does not know
+    "acos", "acosh", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_count", "bitwise_invert", "bitwise_left_shift",
+    "bitwise_right_shift", "concat", "cumulative_prod", "cumulative_sum", "isdtype", "long", "matrix_transpose", "matvec",
+    "permute_dims", "pow", "strings", "trapezoid", "ulong", "unique_all", "unique_counts", "unique_inverse", "unique_values",
+    "unstack", "vecdot", "vecmat",
+}  # fmt: skip
 COMPILE = (
     "import pathlib, sys; "
     "[compile(path.read_text(), str(path), 'exec') for top in sys.argv[1:] for path in "
@@ -52,6 +58,13 @@ def test_no_newer_syntax_or_library_is_used(oldest: tuple[int, int], sources: tu
     command += [word for name in GUARDED for word in ("--exclude", name)]
     answer = subprocess.run([*command, *sources], capture_output=True, text=True, cwd=TOP)
     assert answer.returncode == 0, answer.stdout
+
+
+def test_no_name_of_numpy_2_is_used() -> None:
+    for folder in ("owled_ros", "test"):
+        for path in (TOP / folder).rglob("*.py"):
+            names = set(re.findall(r"\b(?:np|numpy)\.(\w+)", path.read_text()))
+            assert not names & NUMPY_2_ONLY, f"{path.name}: {names & NUMPY_2_ONLY}"
 
 
 def test_the_check_finds_what_is_too_new(tmp_path: Path) -> None:
