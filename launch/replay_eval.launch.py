@@ -134,6 +134,7 @@ def generate_launch_description():
         parameters=[
             config("source_node.param.yaml"),
             {"source": "bag", "path": text("bag"), "pace": text("pace"), "messages": text("messages"), **topics},
+            {"wait_for": "/evaluation_node/debug/result"},
         ],
     )
     done = EmitEvent(event=Shutdown(reason="the evaluator has ended; its verdict is the last line of result.jsonl"))

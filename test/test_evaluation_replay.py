@@ -19,6 +19,7 @@ from owled_ros.evaluation.scenario import Scenario
 
 EASY = Scenario.model_validate({"conditions": {"must_beat": []}})
 GOOD = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
+READY = "/evaluation_node/debug/result"  # published from when the driving node has been found
 SEEN = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
 
 
@@ -154,7 +155,7 @@ class Stage:
     def node(self, name: str, **parameters: Any) -> Any:
         return self.start(["-m", "owled_ros.nodes", name], name, **parameters)
 
-    def evaluator(self) -> Any:
+    def evaluator(self, **more: Any) -> Any:
         return self.node(
             "evaluation_node",
             bag=self.bag,
@@ -162,6 +163,7 @@ class Stage:
             scenario=self.scenario,
             settle_s=0.5,
             report="false",
+            **more,
         )
 
     def driver(self, **control: Any) -> Any:
@@ -183,7 +185,7 @@ class Stage:
 def test_player_driver_and_evaluator_end_with_a_verdict(stage):
     with stage.evaluator() as evaluator, stage.driver() as driver:
         evaluator.wait_for_text("listening", 90)
-        with stage.node("source_node", source="bag", path=stage.bag, pace="lockstep"):
+        with stage.node("source_node", source="bag", path=stage.bag, pace="lockstep", wait_for=READY):
             code = evaluator.process.wait(120)
     result = read_result(stage.home / "out")
     assert result.whole
@@ -222,3 +224,12 @@ def test_a_player_that_leaves_early_fails_with_the_reason(stage):
     result = read_result(stage.home / "out")
     assert (code, result.success) == (1, False)
     assert result.metrics["bag_notes"]["bag"] == ["the player left before the end of the bag"]
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_not_there_is_said_to_be_missing(stage):
+    with stage.evaluator(start_timeout_s=2.0) as evaluator:
+        code = evaluator.process.wait(120)
+    result = read_result(stage.home / "out")
+    assert (code, result.success) == (1, False)
+    assert result.metrics["bag_notes"]["bag"] == ["/driving_node was not found for 2 s"]

@@ -1,6 +1,7 @@
 """evaluation_node: listens to driving_node while a bag is replayed, and writes the verdict when it has ended. Needs rclpy.
 
-It ends when the clock has passed the last image of the bag, when whoever published /clock has left, or when nothing was
+`~/debug/result` has a publisher once the driving node has been found, so that a player can wait for it: answers to images
+that come earlier are lost. It ends when the clock has passed the last image of the bag, when whoever published /clock has left, or when nothing was
 answered for too long; a paused player is waited for. The exit code is 0 when every condition holds.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import rclpy
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
@@ -36,6 +38,7 @@ ANSWERS = (
     "/output/withheld",
 )  # of the driving node: together one message per image that it took up
 SCENE = "/output/scene"
+RESULT = "~/debug/result"
 LOOK_PERIOD_S = 0.2
 ANSWER_DEPTH = 1000
 logger = logging.getLogger(__name__)
@@ -86,7 +89,8 @@ class EvaluationNode(Node):
         self._started = time.monotonic()
         self._end_since: float | None = None
         self._done = False
-        self._result = self.create_publisher(String, "~/debug/result", 1)
+        self._result: Publisher | None = None  # made when the driving node has been found
+        self._images = 0
         reliable = QoSProfile(depth=ANSWER_DEPTH)
         quick = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         for topic in ANSWERS:
@@ -101,7 +105,7 @@ class EvaluationNode(Node):
             options = self.options
             self.scenario = scenario.reading_from(options.image_topic, options.ego_topic, options.ego_from)
             summary = summarise_bag(Path(self.options.bag), self.scenario.read_options())
-            self._last_image = int(summary.frames.stamps[-1])
+            self._last_image, self._images = int(summary.frames.stamps[-1]), len(summary.frames.stamps)
         except (OwledError, IndexError) as error:
             self.get_logger().error(f"nothing to evaluate: {error}")
             return 1
@@ -109,7 +113,7 @@ class EvaluationNode(Node):
             LOOK_PERIOD_S, self._look, clock=rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
         )
         self._started = time.monotonic()
-        self.get_logger().info(f"listening to {self.options.driver} for {len(summary.frames.stamps)} images")
+        self.get_logger().info(f"waiting for {self.options.driver}")
         return None
 
     def _on_trajectory(self, message: PredictedTrajectory) -> None:
@@ -125,6 +129,9 @@ class EvaluationNode(Node):
     def _look(self) -> None:
         if self._done:
             return
+        if self._result is None and all(self.count_publishers(self.options.driver + topic) for topic in ANSWERS):
+            self._result = self.create_publisher(String, RESULT, 1)
+            self.get_logger().info(f"listening to {self.options.driver} for {self._images} images")
         why = self._why_ended()
         now = time.monotonic()
         if why is None:
@@ -144,7 +151,8 @@ class EvaluationNode(Node):
         if self._clock_seen and not self.count_publishers(CLOCK_TOPIC):
             return "the player left before the end of the bag"
         if not self.answers and time.monotonic() - self._started > self.options.start_timeout_s:
-            return f"{self.options.driver} answered nothing for {self.options.start_timeout_s:.0f} s"
+            what = "was not found" if self._result is None else "answered nothing"
+            return f"{self.options.driver} {what} for {self.options.start_timeout_s:.0f} s"
         return None
 
     def _judge(self, why: str) -> None:
@@ -158,7 +166,8 @@ class EvaluationNode(Node):
             return
         self.exit_code = 0 if result.success else 1
         verdict = {"success": result.success, "summary": result.summary, "coverage": result.metrics["coverage"]}
-        self._result.publish(String(data=json.dumps(verdict)))
+        if self._result is not None:
+            self._result.publish(String(data=json.dumps(verdict)))
         self.get_logger().info(f"{result.summary} ({result.path})")
 
 

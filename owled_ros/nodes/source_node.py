@@ -73,7 +73,8 @@ class SourceNode(Node):
         if recording is not None:
             self.output.open_recorded(recording)
         self.say({"event": "waiting", "driver": self.options.driver})
-        while not self.output.heard:
+        topic = self.options.wait_for
+        while not self.output.heard or (topic and not self.count_publishers(topic)):
             if self.stop.event.wait(0.02):
                 return
         self.say({"event": "started", "source": self.options.source, "simulated": self.simulated})

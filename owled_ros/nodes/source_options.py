@@ -31,6 +31,7 @@ class SourceOptions:
     action_timeout_s: float
     answer_timeout_s: float
     driver: str
+    wait_for: str
     record: str
     film: str
     film_width_px: int
@@ -55,6 +56,7 @@ ENTRIES = (
     Entry("action_timeout_s", "float", "An older action [s] is no longer applied: the vehicle brakes.", 0.01, 10.0, read_only=True),
     Entry("answer_timeout_s", "float", "Lockstep: how long [s] an answer is waited for.", 0.1, 600.0, read_only=True),
     Entry("driver", "str", "Full name of the node that drives.", read_only=True),
+    Entry("wait_for", "str", "Play only once this topic has a publisher, for example an evaluator that is ready; empty: once the driver listens.", read_only=True),
     Entry("record", "str", "New bag directory; empty: no recording.", read_only=True),
     Entry("film", "str", "New directory for the overlay film and image; empty: none.", read_only=True),
     Entry("film_width_px", "int", "Width of the film [px].", 160, 3840, read_only=True),
