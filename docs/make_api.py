@@ -26,6 +26,7 @@ ROOMS = {  # in the order of the page; the command line and the demonstration ar
     "deployment": "What drives: deployments and their versions",
     "recalibration": "Gate and job",
     "scenes": "The rendered world and the bundled model",
+    "images": "Decoding live image messages",
     "doctor": "What is found, missing or mismatched",
     "nodes": "The ROS 2 nodes",
 }

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from owled_ros import doctor
 from owled_ros.commands.doctor import register
-from owled_ros.doctor import Finding, Severity, discovery, images, libraries, machine, ros, transport
+from owled_ros.doctor import Finding, Severity, discovery, libraries, machine, ros, transport
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -140,7 +140,7 @@ def test_cv_bridge_is_judged_by_its_pixels(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert images.check_cv_bridge().level is level
+    assert libraries.check_cv_bridge().level is level
 
 
 def test_missing_ros_is_a_failure_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

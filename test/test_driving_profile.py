@@ -13,10 +13,10 @@ from owled_ros.driving import asking
 from owled_ros.driving.conversation import IMAGE, AnswerLimits, Conversation, Turn
 from owled_ros.driving.frame import EgoState, Frame
 from owled_ros.driving.needs import CameraNeed
-from owled_ros.driving.presets import default_profile
 from owled_ros.driving.profile import (
     PROFILE_NAME,
     DrivingProfile,
+    default_profile,
     parse_profile,
     profile_as_json,
     profile_text,

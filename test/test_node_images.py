@@ -15,17 +15,16 @@ pytest.importorskip("owled_ros.msg")
 from sensor_msgs.msg import Image
 
 from owled_ros.bags.images import decode_image
-from owled_ros.doctor.findings import Finding, Severity
 from owled_ros.errors import OwledError
-from owled_ros.nodes import images
-from owled_ros.nodes.conversions import rgb_to_compressed, rgb_to_image
+from owled_ros.images import live
+from owled_ros.nodes.conversions import rgb_to_compressed, rgb_to_image, stamp_of
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
 
 def test_round_trip_and_no_copy() -> None:
     message = rgb_to_image(IMAGE, 1_500_000_007, "camera")
-    assert images.stamp_of(message) == 1_500_000_007
+    assert stamp_of(message) == 1_500_000_007
     decoded = decode_image(message)
     assert (decoded == IMAGE).all()
     assert decoded.base is not None, "a view of the message"
@@ -50,13 +49,14 @@ def bridge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv_bridge", module)
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, level: Severity, choice: str = "auto") -> Any:
-    monkeypatch.setattr(images, "check_cv_bridge", lambda: Finding("cv_bridge", level, ""))
-    return images.make_decoder(choice)[0]
+def choose(monkeypatch: pytest.MonkeyPatch, problem: str, choice: str = "auto") -> Any:
+    monkeypatch.setattr(live, "has_cv_bridge", lambda: True)
+    monkeypatch.setattr(live, "cv_bridge_problem", lambda: problem)
+    return live.make_decoder(choice)[0]
 
 
 def test_a_sound_bridge_serves_what_we_do_not_know(monkeypatch: pytest.MonkeyPatch, bridge: None) -> None:
-    decode = choose(monkeypatch, Severity.OK)
+    decode = choose(monkeypatch, "")
     special = Image(height=4, width=6, encoding="special")
     assert (decode(special) == 9).all()
     assert (decode(rgb_to_image(IMAGE, 0, "")) == IMAGE).all()
@@ -65,7 +65,7 @@ def test_a_sound_bridge_serves_what_we_do_not_know(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unsound_or_unwanted_bridge_is_not_used(monkeypatch: pytest.MonkeyPatch, bridge: None) -> None:
-    for decode in (choose(monkeypatch, Severity.WARN), choose(monkeypatch, Severity.OK, "own")):
+    for decode in (choose(monkeypatch, "padded rows are sheared"), choose(monkeypatch, "", "own")):
         with pytest.raises(OwledError, match="is not known"):
             decode(Image(height=4, width=6, encoding="special"))
 

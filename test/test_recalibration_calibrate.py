@@ -17,8 +17,8 @@ from owled_ros.driving.answer import Action
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.familiarity import read_familiarity
 from owled_ros.driving.prediction import ActionAnswer, Generation, Reason
-from owled_ros.driving.presets import default_profile, preset
-from owled_ros.driving.profile import PROFILE_NAME, profile_text, read_profile
+from owled_ros.driving.presets import preset
+from owled_ros.driving.profile import PROFILE_NAME, default_profile, profile_text, read_profile
 from owled_ros.driving.trajectory import Trajectory
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.record import Truth

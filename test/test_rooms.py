@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "owled_ros"
-GROUND = {"errors", "files", "progress", "shipped", "version", "compute_type"}  # stands under every room
+GROUND = {
+    "errors",
+    "files",
+    "progress",
+    "shipped",
+    "version",
+    "compute_type",
+    "python_child",
+}  # stands under every room
 BELOW = {  # room: rooms that it may import from
     "driving": set(),
     "sparse": set(),
@@ -15,7 +23,8 @@ BELOW = {  # room: rooms that it may import from
     "models": {"sparse", "driving"},
     "pruning": {"models", "driving", "sparse"},
     "bags": {"driving"},
-    "doctor": {"models", "sparse"},
+    "images": {"bags", "driving"},
+    "doctor": {"models", "sparse", "images"},
     "deployment": {"models"},
     "onboard": {"models", "driving", "sparse", "deployment"},
     "evaluation": {"bags", "pruning", "models", "driving", "scenes", "sparse"},
@@ -76,6 +85,50 @@ def test_imports_run_down_only() -> None:
                 continue
             target = name.split(".")[1]
             assert target in {room, *rooms, *GROUND, *GENERATED}, f"{path} imports {name}, which is above it"
+
+
+def dotted(path: str) -> str:
+    return ".".join(("owled_ros", *Path(path).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Take away whatever imports nothing that is left, again and again: what stays is in a circle, or imports one."""
+    left = {name: set(others) for name, others in edges.items()}
+    while done := {name for name, others in left.items() if not others}:
+        left = {name: others - done for name, others in left.items() if name not in done}
+    while unneeded := set(left) - {other for others in left.values() for other in others}:
+        left = {name: others for name, others in left.items() if name not in unneeded}
+    return sorted([name, *sorted(others)] for name, others in left.items())
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"above": {"a"}, "a": {"b"}, "b": {"a", "below"}, "below": set()}) == [["a", "b"], ["b", "a"]]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for type checking count too: they hide a circle, they do not open it."""
+    trees = {dotted(path): tree for path, _, tree in modules()}
+    edges = {
+        name: {
+            target
+            for node in ast.walk(tree)
+            for target in module_names(node)
+            if target in trees and target != name and not name.startswith(f"{target}.")
+        }
+        for name, tree in trees.items()
+    }
+    assert sum(map(len, edges.values())) > 500, "the imports were read"
+    assert circles(edges) == []
+
+
+def module_names(node: ast.AST) -> Iterator[str]:
+    """Yield what a statement may import: the module, and what is taken from it, which may be a module too."""
+    if isinstance(node, ast.Import):
+        yield from (name.name for name in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield node.module or ""
+        yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def test_no_room_is_named_like_a_drawer() -> None:

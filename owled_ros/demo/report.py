@@ -47,15 +47,13 @@ def rows_of(tally: Tally) -> list[tuple[str, str]]:
     reasons = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common() if reason != VALID)
     rows = [
         ("images sent", str(tally.sent)),
-        ("images received by the node", str(tally.received)),
-        ("dropped for a newer one", str(tally.dropped)),
+        ("passed over for a newer one", str(tally.passed_over)),
         ("answered", str(tally.answered)),
         ("actions published", str(tally.reasons[VALID])),
         ("without action", f"{tally.withheld}{f' ({reasons})' if reasons else ''}"),
         ("scene descriptions", str(tally.scenes)),
         ("camera stamp to action", _spread(tally.camera_to_action_ms)),
         ("inside the node", _spread(tally.node_ms)),
-        ("inference", _spread(tally.inference_ms)),
     ]
     if tally.end.get("slipped_s"):
         rows.append(("the world fell behind by", f"{tally.end['slipped_s']:.1f} s"))

@@ -19,11 +19,9 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     camera_to_action_ms: list[float] = field(default_factory=list)
     node_ms: list[float] = field(default_factory=list)
-    inference_ms: list[float] = field(default_factory=list)
     scenes: int = 0
     sent: int = 0
-    received: int = 0
-    dropped: int = 0
+    passed_over: int = 0  # images that the node never took up, as a newer one had come
     routes: list[dict[str, Any]] = field(default_factory=list)
     answer: dict[str, Any] = field(default_factory=dict)
     scene: dict[str, Any] = field(default_factory=dict)
@@ -65,21 +63,20 @@ class Tally:
     def _count(self, event: dict[str, Any]) -> None:
         self.answer = event
         self.reasons[event["reason"]] += 1
-        self.sent, self.received, self.dropped = event["sent"], event["received"], event["dropped"]
+        self.sent, self.passed_over = event["sent"], event["passed_over"]
         if event["reason"] == VALID:
             self.camera_to_action_ms.append(event["camera_to_action_ms"])
             self.node_ms.append(event["latency_ms"])
-            self.inference_ms.append(event["inference_ms"])
 
     def as_json(self) -> dict[str, Any]:
         """Return what report.json holds."""
         values = asdict(self)
-        for name in ("camera_to_action_ms", "node_ms", "inference_ms"):
+        for name in ("camera_to_action_ms", "node_ms"):
             values[name] = percentiles(values[name])
         return {**values, "reasons": dict(self.reasons), "answered": self.answered, "withheld": self.withheld}
 
 
-ANSWERS = (VALID, "UNPARSED", "INCOMPLETE", "DECLINED", "LOW_CONFIDENCE", "LATE")
+ANSWERS = (VALID, "UNPARSED", "INCOMPLETE", "DECLINED", "LOW_CONFIDENCE", "LATE", "INFEASIBLE")
 
 
 def percentiles(values: list[float]) -> dict[str, float]:

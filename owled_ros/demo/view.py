@@ -61,7 +61,7 @@ def line_of(tally: Tally) -> str:
     scene = f" | {tally.scene['text']}" if tally.scene else ""
     return (
         f"{answer.get('time', 0.0):6.1f} s  {answer['speed']:4.1f} m/s  {said}  {answer['latency_ms']:.0f} ms  "
-        f"dropped {tally.dropped}{scene}"
+        f"passed over {tally.passed_over}{scene}"
     )
 
 
@@ -84,7 +84,7 @@ def image_of(tally: Tally, title: str) -> RenderableType:
     if spread:
         latency += f"; camera to action p50 {spread['p50']:.0f} ms, p99 {spread['p99']:.0f} ms"
     table.add_row("latency", latency)
-    frames = f"{tally.sent} sent, {tally.answered} answered, {tally.dropped} dropped, {tally.withheld} without action"
+    frames = f"{tally.sent} sent, {tally.answered} answered, {tally.passed_over} passed over, {tally.withheld} without action"
     table.add_row("images", frames)
     place = f"{answer['speed']:.1f} m/s"
     if "progress" in answer:

@@ -2,8 +2,14 @@
 
 from owled_ros.doctor.discovery import check_discovery
 from owled_ros.doctor.findings import Check, Finding, Severity, as_json, examine
-from owled_ros.doctor.images import check_cv_bridge
-from owled_ros.doctor.libraries import check_numpy, check_opencv, check_python, check_torch, check_transformers
+from owled_ros.doctor.libraries import (
+    check_cv_bridge,
+    check_numpy,
+    check_opencv,
+    check_python,
+    check_torch,
+    check_transformers,
+)
 from owled_ros.doctor.machine import check_compiler, check_cpu, check_disk, check_gpu, check_kernel, check_memory
 from owled_ros.doctor.model import check_bundled_model
 from owled_ros.doctor.ros import check_messages, check_rmw, check_ros

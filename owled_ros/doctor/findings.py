@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-CHILD_TIMEOUT_S = 60
 logger = logging.getLogger(__name__)
 
 
@@ -57,15 +54,3 @@ def examine(checks: Iterable[Check]) -> list[Finding]:
 def as_json(findings: list[Finding]) -> str:
     """Write the findings for a machine or a bug report."""
     return json.dumps([asdict(finding) for finding in findings], indent=2)
-
-
-def run_child(code: str) -> tuple[str, str]:
-    """Run Python code in a child; returns its output and, on failure, its last word."""
-    try:
-        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=CHILD_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return "", f"no answer within {CHILD_TIMEOUT_S} s"
-    if child.returncode == 0:
-        return child.stdout.strip(), ""
-    lines = child.stderr.strip().splitlines()
-    return "", lines[-1] if lines else f"ended with signal or code {child.returncode}"

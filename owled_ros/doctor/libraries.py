@@ -6,7 +6,9 @@ import importlib.metadata
 import importlib.util
 import sys
 
-from owled_ros.doctor.findings import Finding, Severity, run_child
+from owled_ros.doctor.findings import Finding, Severity
+from owled_ros.images.bridge_check import cv_bridge_problem, has_cv_bridge
+from owled_ros.python_child import run_child
 
 PYTHON_RANGE = ((3, 11), (3, 13))  # as setup.py and pyproject.toml say
 TRANSFORMERS_MAJOR = 5
@@ -29,6 +31,17 @@ def check_python() -> Finding:
 def check_numpy() -> Finding:
     """The arrays under everything."""
     return _library("numpy", "import numpy; numpy.ones(2) @ numpy.ones(2)")
+
+
+def check_cv_bridge() -> Finding:
+    """The ROS image converter, and its pact with the installed NumPy."""
+    if not has_cv_bridge():
+        return Finding("cv_bridge", Severity.OK, "not installed; the package decodes the images itself")
+    problem = cv_bridge_problem()
+    if problem:
+        advice = "The node decodes the images itself instead. A cv_bridge must be built against the installed NumPy."
+        return Finding("cv_bridge", Severity.WARN, f"unsound: {problem}", advice)
+    return Finding("cv_bridge", Severity.OK, "sound")
 
 
 def check_opencv() -> Finding:

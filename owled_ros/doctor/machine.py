@@ -11,7 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from owled_ros.doctor.findings import Finding, Severity, run_child
+from owled_ros.doctor.findings import Finding, Severity
+from owled_ros.python_child import run_child
 
 CPU_FEATURES = ("avx512_bf16", "avx512_vnni", "avx512_vbmi2", "avx512f", "avx_vnni", "avx2", "fma", "asimd")
 SHOWN_AS = {"asimd": "neon"}

@@ -6,7 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from owled_ros.doctor.findings import Finding, Severity, run_child
+from owled_ros.doctor.findings import Finding, Severity
+from owled_ros.python_child import run_child
 
 TESTED_DISTROS = ("jazzy",)
 

@@ -11,30 +11,15 @@ from owled_ros.driving.answers.acceleration_curvature import AccelerationCurvatu
 from owled_ros.driving.answers.action_tokens import ActionTokensSpec
 from owled_ros.driving.answers.cutting import Cutting
 from owled_ros.driving.answers.head import HeadSpec
-from owled_ros.driving.answers.line import LineSpec
 from owled_ros.driving.answers.meta_action import MetaActionSpec, PathWord, SpeedWord
 from owled_ros.driving.answers.pedals import PedalsSpec
 from owled_ros.driving.answers.points import PointsSpec
 from owled_ros.driving.answers.speed_curvature import SpeedCurvatureSpec
-from owled_ros.driving.profile import DrivingProfile
+from owled_ros.driving.profile import DrivingProfile, default_profile
 from owled_ros.driving.profile_parts import Call, Camera, Command, History, Images, Number
+from owled_ros.driving.single_camera import SCENE_QUESTION, SingleCameraAnswer, single_camera
 from owled_ros.errors import OwledError
 
-EGO = "You drive a car. Your speed is {speed:.1f} m/s, your yaw rate is {yaw_rate:+.2f} rad/s (left positive)."
-NUMBERS = {"speed": Number(step=0.1, min=0.0, max=60.0), "yaw_rate": Number(step=0.01, min=-1.0, max=1.0)}
-LINE_QUESTION = (
-    "What should the car do now? Answer with one line of this form and nothing else:\n"
-    "<cruise|follow|stop|yield>, acceleration <signed number> m/s2, steering <signed number> rad\n"
-    "The acceleration lies between -6.0 and +2.0, the steering (left positive) between -0.30 and +0.30. "
-    "If you cannot tell, answer: unknown"
-)
-SCENE_QUESTION = (
-    "What is to be seen? Answer with one line of this form and nothing else, nearest first:\n"
-    "<n> cars: <lead|oncoming|parked> <distance> m, ...; <n> pedestrians: <sidewalk|crossing> <distance> m, ...; "
-    "traffic light <red|yellow|green> <distance> m\n"
-    "Without a traffic light the line ends with: no traffic light"
-)
-SCENE = Call(name="scene", user="{images}{ego} " + SCENE_QUESTION, max_tokens=96)
 PATH = "x is metres forward, y is metres to the left"
 COMMAND_WORDS = {
     "follow_lane": "FOLLOW THE LANE",
@@ -53,11 +38,6 @@ FEW_WORDS = {  # for models that know three commands, where a change of lane cou
     "lane_change_left": "turn left",
     "lane_change_right": "turn right",
 }
-
-
-def default_profile() -> DrivingProfile:
-    """One front camera; an action in one line. The profile of models without a file."""
-    return _one_camera(LineSpec(), LINE_QUESTION, 32)
 
 
 def preset(name: str) -> DrivingProfile:
@@ -243,15 +223,8 @@ def three_calls() -> DrivingProfile:
     )
 
 
-def _one_camera(answer: LineSpec | PointsSpec | SpeedCurvatureSpec | AccelerationCurvatureSpec | PedalsSpec, question: str, max_tokens: int) -> DrivingProfile:  # fmt: skip
-    return DrivingProfile(
-        numbers=NUMBERS,
-        ego=EGO,
-        calls=(Call(user="{images}{ego} " + question, max_tokens=max_tokens),),
-        answer=answer,
-        scene=SCENE,
-        question=Call(name="question", user="{images}{ego} {question}", max_tokens=128),
-    )
+def _one_camera(answer: SingleCameraAnswer, question: str, max_tokens: int) -> DrivingProfile:
+    return DrivingProfile(**single_camera(answer, question, max_tokens))
 
 
 PRESETS: dict[str, Callable[[], DrivingProfile]] = {

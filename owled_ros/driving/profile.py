@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from owled_ros.driving.answers.cutting import Cutting
 from owled_ros.driving.answers.kind import AnswerKind
+from owled_ros.driving.answers.line import LineSpec
 from owled_ros.driving.answers.make import AnswerSpec, make_kind
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.ego import EgoState
 from owled_ros.driving.ego_words import motion_values
 from owled_ros.driving.needs import CameraNeed, InputNeeds
+from owled_ros.driving.profile_format1 import read_format1
 from owled_ros.driving.profile_parts import (
     MOTION_FIELDS,
     ROUNDED,
@@ -37,6 +39,7 @@ from owled_ros.driving.profile_parts import (
     check_distinct,
     check_template,
 )
+from owled_ros.driving.single_camera import LINE_QUESTION, single_camera
 from owled_ros.driving.templates import FieldKind, fields_of, fill
 from owled_ros.errors import OwledError
 from owled_ros.files import read_small_file
@@ -185,6 +188,11 @@ class DrivingProfile(Part):
         return make_kind(self.answer, directory)
 
 
+def default_profile() -> DrivingProfile:
+    """Return the profile of models without a file: one front camera, an action in one line."""
+    return DrivingProfile(**single_camera(LineSpec(), LINE_QUESTION, 32))
+
+
 def read_profile(model_directory: Path) -> DrivingProfile:
     """Read `driving.json` of a model directory; the default profile when there is none.
 
@@ -194,8 +202,6 @@ def read_profile(model_directory: Path) -> DrivingProfile:
     path = model_directory / PROFILE_NAME
     data = read_small_file(path, MAX_BYTES)
     if data is None:
-        from owled_ros.driving.presets import default_profile
-
         return default_profile()
     return parse_profile(data, str(path))
 
@@ -205,9 +211,7 @@ def parse_profile(data: bytes | str, name: str) -> DrivingProfile:
     try:
         version = _Version.model_validate_json(data).format_version
         if version == 1:
-            from owled_ros.driving.profile_format1 import parse_format1
-
-            return parse_format1(data)
+            return DrivingProfile(**read_format1(data))
         if version != FORMAT_VERSION:
             raise OwledError(f"{name} has format {version}; expected {FORMAT_VERSION} (or 1): use a matching release")
         return DrivingProfile.model_validate_json(data)

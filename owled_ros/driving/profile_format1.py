@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from owled_ros.driving.answers.line import LineSpec
 from owled_ros.driving.confidence import Calibration
-from owled_ros.driving.profile import DrivingProfile
 from owled_ros.driving.profile_parts import MAX_SIDE, MAX_TOKENS, Call, Camera, Number, Part, Text, check_template
 from owled_ros.driving.templates import FieldKind, escaped
 
@@ -54,23 +53,23 @@ class Format1(Part):
         return text
 
 
-def parse_format1(data: bytes | str) -> DrivingProfile:
-    """Read a file of format 1; raises pydantic's ValidationError."""
+def read_format1(data: bytes | str) -> dict[str, Any]:
+    """Read a file of format 1 into the fields of a profile; raises pydantic's ValidationError."""
     old = Format1.model_validate_json(data)
     fitted = (old.confidence.slope, old.confidence.offset) != (1.0, 0.0)
-    return DrivingProfile(
-        cameras=(Camera(size=old.image_size),),
-        numbers={
+    return {
+        "cameras": (Camera(size=old.image_size),),
+        "numbers": {
             "speed": Number(step=old.speed_step, min=0.0, max=old.max_speed),
             "yaw_rate": Number(step=old.yaw_rate_step, min=-old.max_yaw_rate, max=old.max_yaw_rate),
         },
-        ego=old.ego_template,
-        calls=(Call(user=_after_ego(old.action_question), max_tokens=old.max_action_tokens),),
-        scene=Call(name="scene", user=_after_ego(old.scene_question), max_tokens=old.max_scene_tokens),
-        question=Call(name="question", user="{images}{ego}{question}", max_tokens=old.max_answer_tokens),
-        answer=LineSpec(),
-        confidence=replace(old.confidence, calibrated=fitted or old.confidence.calibrated),
-    )
+        "ego": old.ego_template,
+        "calls": (Call(user=_after_ego(old.action_question), max_tokens=old.max_action_tokens),),
+        "scene": Call(name="scene", user=_after_ego(old.scene_question), max_tokens=old.max_scene_tokens),
+        "question": Call(name="question", user="{images}{ego}{question}", max_tokens=old.max_answer_tokens),
+        "answer": LineSpec(),
+        "confidence": replace(old.confidence, calibrated=fitted or old.confidence.calibrated),
+    }
 
 
 def _after_ego(question: str) -> str:

@@ -17,9 +17,10 @@ import torch
 from owled_ros.errors import OwledError
 from owled_ros.models.components import component_of
 from owled_ros.sparse.architecture import position_sections
-from owled_ros.sparse.decoder import Cache, DecoderFacts, SparseDecoder
+from owled_ros.sparse.decoder import SparseDecoder
 from owled_ros.sparse.linear import put_linears
 from owled_ros.sparse.native import NativeDecoder
+from owled_ros.sparse.protocol import Cache, DecoderFacts
 
 LANGUAGE_PARTS = ("language_model", "text_model")
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # what the decoder does not need

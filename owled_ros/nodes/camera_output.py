@@ -1,12 +1,11 @@
 """What a source of images publishes and hears back: camera, odometry and clock out, answers in. Needs rclpy.
 
-Events go as lines of JSON to a callback (`owled demo` reads them): "answer" for every image that was answered, with what
-was true at its stamp, "scene" for every description.
+Answers are heard on the driving node's typed topics. Events go to a callback (`owled demo` reads them): "answer" for every
+image that was taken up, with what was true at its stamp, "scene" for every description.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import OrderedDict
@@ -23,24 +22,16 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
 
 from owled_ros.driving.answer import Action, Scene, format_action, format_scene
 from owled_ros.driving.frame import EgoState, View
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.overlay import Overlay
-from owled_ros.driving.prediction import ActionAnswer, Generation, Reason, SceneAnswer, judge_action, judge_scene
-from owled_ros.driving.trajectory import Trajectory
+from owled_ros.driving.prediction import SceneAnswer
 from owled_ros.msg import NavigationCommand as NavigationCommandMessage
-from owled_ros.msg import PredictedAction, PredictedTrajectory
-from owled_ros.nodes.conversions import (
-    command_to_message,
-    ego_to_odometry,
-    message_to_trajectory,
-    rgb_to_image,
-    stamp_to_time,
-)
-from owled_ros.nodes.images import stamp_of
+from owled_ros.msg import PredictedAction, PredictedTrajectory, SceneDescription
+from owled_ros.nodes.conversions import command_to_message, ego_to_odometry, rgb_to_image, stamp_of, stamp_to_time
+from owled_ros.nodes.hearing import message_to_action, message_to_answer, message_to_scene, reason_of
 
 if TYPE_CHECKING:
     from owled_ros.bags.recorded import Recorded, Recording
@@ -48,6 +39,7 @@ if TYPE_CHECKING:
 IMAGE_TOPIC, ODOMETRY_TOPIC, CLOCK_TOPIC = "/camera/image", "/ego/odometry", "/clock"
 CAMERA_FRAME, BASE_FRAME, ODOM_FRAME = "camera", "base_link", "odom"
 REMEMBERED = 64  # images whose answer may still come
+ANSWERS = 50  # depth of the subscriptions
 SCENE_MEMORY_S = 2.0
 Event = Callable[[dict[str, Any]], None]
 
@@ -65,6 +57,7 @@ class Shown:
     expert: Action | None
     scene: Scene | None
     facts: dict[str, Any]
+    number: int = 0  # of the image, from 1; given by CameraOutput
 
 
 class CameraOutput:
@@ -73,16 +66,18 @@ class CameraOutput:
     def __init__(
         self, node: Node, driver: str, event: Event, sketch: Callable[[Shown, Overlay], None] | None, simulated: bool
     ) -> None:
-        self.action: tuple[PredictedAction, float] | None = None  # the newest one, and when it came [s] monotonic
+        self.action: tuple[Action, float] | None = None  # the newest one, and when it came [s] monotonic
         self.on_action: Callable[[int, bytes], None] | None = None  # stamp and serialised message, for recording
         self.sent = 0  # images
-        self.answered = threading.Event()
-        self.last_answer: dict[str, Any] | None = None
+        self.taken_up = 0  # of them, those that the driving node said something about, each counted once
+        self.answered = threading.Event()  # the newest image was
+        self.last_answer: PredictedAction | None = None  # valid or not
         self._event, self._sketch = event, sketch
         self._shown: OrderedDict[int, Shown] = OrderedDict()
+        self._heard: set[int] = set()  # stamps [ns] in _shown that were answered
+        self._undrawn: tuple[Shown, PredictedAction] | None = None  # until its trajectory is heard
         self._scene: tuple[SceneAnswer, float] | None = None
-        self._trajectory: tuple[int, Trajectory] | None = None  # of the stamp [ns]
-        self._arrived: dict[int, float] = {}
+        self._trajectory: PredictedTrajectory | None = None
         self._lock = threading.Lock()
         sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._node, self._inputs = node, f"{driver}/input"
@@ -92,15 +87,20 @@ class CameraOutput:
         self._leader = ""  # the first camera of a recording
         self._odometry = node.create_publisher(Odometry, ODOMETRY_TOPIC, 50)
         self._clock = node.create_publisher(Clock, CLOCK_TOPIC, sensor) if simulated else None
-        node.create_subscription(PredictedAction, f"{driver}/output/action", self._on_action, 10)
-        node.create_subscription(PredictedTrajectory, f"{driver}/output/trajectory", self._on_trajectory, 10)
-        node.create_subscription(String, f"{driver}/debug/answer", self._on_answer, 50)
+        self._actions = f"{driver}/output/action"
+        for topic in ("action", "withheld_action"):  # together one message per image that was taken up
+            node.create_subscription(PredictedAction, f"{driver}/output/{topic}", self._on_action, ANSWERS)
+        for topic in ("trajectory", "withheld"):
+            node.create_subscription(PredictedTrajectory, f"{driver}/output/{topic}", self._on_trajectory, ANSWERS)
+        node.create_subscription(SceneDescription, f"{driver}/output/scene", self._on_scene, ANSWERS)
 
     @property
     def heard(self) -> bool:
-        """True when somebody listens to the camera, and to the recorded odometry where that is played."""
+        """True when somebody listens to the camera, and to the recorded odometry where that is played, and can be heard."""
         first = [publisher for key, publisher in self._raw.items() if key in (self._leader, "/ego")] or [self._image]
-        return all(publisher.get_subscription_count() > 0 for publisher in first)
+        if any(publisher.get_subscription_count() == 0 for publisher in first):
+            return False
+        return self._node.count_publishers(self._actions) > 0
 
     def tick(self, stamp: int) -> None:
         """Publish the clock [ns], in simulated time."""
@@ -120,13 +120,13 @@ class CameraOutput:
         self._image.publish(rgb_to_image(shown.image, shown.stamp, CAMERA_FRAME))
 
     def expect(self, shown: Shown) -> None:
-        """Remember an image that is about to be published, for its answer."""
+        """Remember an image that is about to be published, for its answer; one that is shown again counts once."""
         self.answered.clear()
-        self.sent += 1
         with self._lock:
-            self._shown[shown.stamp] = shown
+            self.sent += shown.stamp not in self._shown
+            self._shown[shown.stamp] = replace(shown, number=self.sent)
             while len(self._shown) > REMEMBERED:
-                self._shown.popitem(last=False)
+                self._heard.discard(self._shown.popitem(last=False)[0])
 
     def command(self, command: NavigationCommand) -> None:
         """Publish what the route asks for."""
@@ -168,79 +168,82 @@ class CameraOutput:
         newest = self.action
         if newest is None or time.monotonic() - newest[1] > timeout_s:
             return None
-        return Action(float(newest[0].acceleration), float(newest[0].steering_tire_angle))
+        return newest[0]
 
     def forget_action(self) -> None:
         """Forget the newest action, as at the start of a route."""
         self.action = None
 
+    def finish(self) -> None:
+        """Draw the last answer, whose trajectory will not be heard any more."""
+        undrawn, self._undrawn = self._undrawn, None
+        if undrawn is not None and self._sketch is not None:
+            self._sketch(undrawn[0], self._overlay(*undrawn))
+
     def _on_action(self, message: PredictedAction) -> None:
-        now = time.monotonic()
-        if not message.valid:
-            return
-        stamp = stamp_of(message)
-        self.action = (message, now)
-        self._arrived[stamp] = now
-        if len(self._arrived) > REMEMBERED:
-            self._arrived.pop(next(iter(self._arrived)))
-        if self.on_action is not None:
-            self.on_action(stamp, serialize_message(message))
+        came, stamp = time.monotonic(), stamp_of(message)
+        if message.valid:
+            self.action = (message_to_action(message), came)
+            if self.on_action is not None:
+                self.on_action(stamp, serialize_message(message))
+        with self._lock:
+            shown, newest = self._shown.get(stamp), next(reversed(self._shown), 0)
+            if shown is None:
+                return
+            self.taken_up += stamp not in self._heard
+            self._heard.add(stamp)
+        self.last_answer = message
+        self._event(self._facts_of(message, shown, came))
+        if stamp == newest:
+            self.answered.set()
+        self.finish()
+        self._undrawn = (shown, message)
+        self._draw_when_whole()
 
     def _on_trajectory(self, message: PredictedTrajectory) -> None:
-        self._trajectory = (stamp_of(message), message_to_trajectory(message))
+        self._trajectory = message
+        self._draw_when_whole()
 
-    def _on_answer(self, message: String) -> None:
-        values = json.loads(message.data)
+    def _on_scene(self, message: SceneDescription) -> None:
         with self._lock:
-            shown = self._shown.get(values["stamp"])
+            shown = self._shown.get(stamp_of(message))
         if shown is None:
             return
-        if values["kind"] == "scene":
-            scene = judge_scene(Generation(values["text"], values["reason"] != Reason.INCOMPLETE.name, 0.0, 0, 0.0))
-            self._scene = (scene, time.monotonic())
-            truth = "" if shown.scene is None else format_scene(shown.scene)
-            self._event({**values, "event": "scene", "truth": truth})
-            return
-        self.last_answer = values
-        came = self._arrived.get(shown.stamp, time.monotonic())
-        late_ms = (came - shown.sent + shown.waited) * 1e3
-        expert = None if shown.expert is None else format_action(shown.expert)
-        self._event(
-            {
-                **values,
-                "event": "answer",
-                "speed": round(shown.ego.speed, 2),
-                "camera_to_action_ms": round(late_ms, 2),
-                "expert": expert,
-                "route": shown.route,
-                "sent": self.sent,
-                **shown.facts,
-            }
-        )
-        self.answered.set()
-        if self._sketch is not None:
-            self._sketch(shown, self._overlay(values, shown))
+        scene = message_to_scene(message)
+        self._scene = (scene, time.monotonic())
+        truth = "" if shown.scene is None else format_scene(shown.scene)
+        self._event({"event": "scene", "reason": scene.reason.name, "text": message.text, "truth": truth})
 
-    def _overlay(self, values: dict[str, Any], shown: Shown) -> Overlay:
-        scene, newest, answer = self._scene, self._trajectory, answer_of(values)
-        if answer is not None and answer.valid and newest is not None and newest[0] == shown.stamp:
-            answer = replace(answer, trajectory=newest[1])  # the film shows what was published
+    def _draw_when_whole(self) -> None:
+        """Draw the newest answer once its trajectory is there too: the two topics may overtake each other."""
+        if self._undrawn is None or self._trajectory is None:
+            return
+        if self._trajectory.header.stamp == self._undrawn[1].header.stamp:
+            self.finish()
+
+    def _facts_of(self, message: PredictedAction, shown: Shown, came: float) -> dict[str, Any]:
+        return {
+            "event": "answer",
+            "reason": reason_of(message).name,
+            "detail": message.reason_text,
+            "text": message.text,
+            "confidence": float(message.confidence) if message.text else None,
+            "latency_ms": float(message.latency_ms),
+            "camera_to_action_ms": round((came - shown.sent + shown.waited) * 1e3, 2),
+            "speed": round(shown.ego.speed, 2),
+            "expert": None if shown.expert is None else format_action(shown.expert),
+            "route": shown.route,
+            "sent": self.sent,
+            "passed_over": shown.number - self.taken_up,
+            **shown.facts,
+        }
+
+    def _overlay(self, shown: Shown, message: PredictedAction) -> Overlay:
+        scene, reason = self._scene, reason_of(message)
         return Overlay(
-            answer=answer,
+            answer=message_to_answer(message, self._trajectory),
             scene=scene[0] if scene is not None and time.monotonic() - scene[1] < SCENE_MEMORY_S else None,
             ego=shown.ego,
-            title=f"{values['model_id']}   {values['latency_ms']:.0f} ms",
-            note="" if values["reason"] == Reason.VALID.name else f"{values['reason']}: {values['detail']}",
+            title=f"{message.model_id}   {message.latency_ms:.0f} ms",
+            note="" if message.valid else f"{reason.name}: {message.reason_text}",
         )
-
-
-def answer_of(values: dict[str, Any]) -> ActionAnswer | None:
-    """Rebuild the answer from ~/debug/answer; None where the model was not asked."""
-    if values["confidence"] is None:
-        return None
-    generation = Generation(
-        values["text"], True, values["confidence"], 0, values["inference_ms"] / 1e3, reasoning=values["reasoning"]
-    )
-    if values["reason"] == Reason.VALID.name:
-        return judge_action(generation)
-    return ActionAnswer(generation, None, Reason[values["reason"]], values["detail"])

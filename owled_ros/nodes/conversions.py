@@ -24,13 +24,17 @@ from owled_ros.driving.vehicle import VehicleParameters, controls_of
 from owled_ros.errors import OwledError
 from owled_ros.msg import NavigationCommand as NavigationCommandMessage
 from owled_ros.msg import PredictedAction, PredictedTrajectory, SceneDescription, SceneObject, TrajectoryPoint
-from owled_ros.nodes.images import stamp_of
 from owled_ros.onboard.ladder import Outcome
 
 MIN_ROTATION = 0.5  # squared norm of a quaternion that is one
 MAX_COMMAND_CHARACTERS = 2_000
 JPEG_QUALITY = 85
 UNTRUSTED = (Reason.LOW_CONFIDENCE, Reason.DECLINED)  # what is said about such an image is not to be used either
+
+
+def stamp_of(message: Any) -> int:
+    """Return the stamp of a message with a header [ns]."""
+    return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)
 
 
 def stamp_to_time(stamp: int) -> Time:

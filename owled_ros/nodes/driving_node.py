@@ -27,6 +27,7 @@ from owled_ros.driving.frame import NANOSECONDS
 from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import SceneAnswer
 from owled_ros.errors import OwledError
+from owled_ros.images.live import make_decoder
 from owled_ros.msg import (
     Float64Stamped,
     NavigationCommand,
@@ -39,7 +40,6 @@ from owled_ros.nodes.debug_outputs import DebugOutputs
 from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.driven_model import DrivenModel, parameter_file_given
 from owled_ros.nodes.health import judge_motion, report_inference, report_output
-from owled_ros.nodes.images import make_decoder, stamp_of
 from owled_ros.nodes.inputs import SENSOR, Hearers, Inputs, judge_input
 from owled_ros.nodes.managed import ERROR, FAILURE, SUCCESS, ManagedNode, transition
 from owled_ros.nodes.model_services import ModelServices, Trial
@@ -167,7 +167,7 @@ class DrivingNode(ManagedNode):
         if self._active and self._worker is not None and self._inputs is not None:
             if not camera:
                 self._inputs.look()
-            arrival = Arrival(message, stamp_of(message), time.monotonic(), message.header.frame_id, camera)
+            arrival = Arrival(message, conversions.stamp_of(message), time.monotonic(), message.header.frame_id, camera)
             self._worker.take(arrival)
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -176,7 +176,7 @@ class DrivingNode(ManagedNode):
 
     def _on_acceleration(self, message: AccelWithCovarianceStamped) -> None:
         if self._active and self._worker is not None:
-            self._worker.ladder.motion.hear_acceleration(stamp_of(message), message.accel.accel.linear.x)
+            self._worker.ladder.motion.hear_acceleration(conversions.stamp_of(message), message.accel.accel.linear.x)
 
     def _on_command(self, message: NavigationCommand) -> None:
         if not self._active or self._worker is None:

@@ -15,45 +15,44 @@ from owled_ros.driving.frame import NANOSECONDS, EgoState, Frame
 from owled_ros.driving.needs import CameraNeed, InputNeeds
 from owled_ros.errors import OwledError
 from owled_ros.nodes.camera_output import Shown
+from owled_ros.nodes.playback import FIRST_STAMP, Playback
 from owled_ros.nodes.source_options import SourceOptions
-from owled_ros.nodes.world_drive import FIRST_STAMP, await_answer
 
 if TYPE_CHECKING:
     from owled_ros.bags.messages import MessageDecoder
     from owled_ros.bags.reading import ReadOptions
     from owled_ros.bags.recorded import Recorded, Recording
-    from owled_ros.nodes.source_node import SourceNode
 
 CLOCK_PERIOD_S = 0.02
 BLANK_SIZE = (90, 160)  # [px], height and width of what the film shows of a damaged image
 
 
-def replay_recorded(node: SourceNode, recording: Recording) -> None:
+def replay_recorded(playback: Playback, recording: Recording) -> None:
     """Publish the recorded messages as they were, in simulated time."""
     from owled_ros.bags.ego_source import EgoSource
     from owled_ros.bags.messages import MessageDecoder
     from owled_ros.bags.recorded import EGO
 
     decode, source = MessageDecoder(), EgoSource(recording.topics)
-    pacing, ego, number = _Pacing(node), EgoState(0, 0.0), 0
+    pacing, ego, number = _Pacing(playback), EgoState(0, 0.0), 0
     for message in recording.messages():
         if not pacing.goes_on(message.clock):
             return
-        node.output.tick(message.clock)
+        playback.output.tick(message.clock)
         if message.part == EGO:
             with contextlib.suppress(OwledError, ValueError):  # the driving node will say what it thinks of it
                 ego = source.state_of(decode(message.connection, message.data), message.stamp)
-                node.keep_ego(ego, (0.0, 0.0, 0.0))
+                playback.keep_ego(ego, (0.0, 0.0, 0.0))
         if message.camera == recording.cameras[0]:
             shown = _recorded_image(decode, message, ego, pacing.played_s, number)
             number += 1
-            node.output.expect(shown)
-            node.output.send(message)
-            if node.options.pace == "lockstep":
-                await_answer(node)
-            node.keep(shown)
+            playback.output.expect(shown)
+            playback.output.send(message)
+            if playback.options.pace == "lockstep":
+                playback.await_answer()
+            playback.keep(shown)
         else:
-            node.output.send(message)
+            playback.output.send(message)
 
 
 def _recorded_image(decode: MessageDecoder, message: Recorded, ego: EgoState, played_s: float, number: int) -> Shown:
@@ -70,35 +69,35 @@ def _recorded_image(decode: MessageDecoder, message: Recorded, ego: EgoState, pl
 class _Pacing:
     """Lets simulated time run as the wall clock does, or as fast as answers come."""
 
-    def __init__(self, node: SourceNode) -> None:
-        self._node = node
+    def __init__(self, playback: Playback) -> None:
+        self._playback = playback
         self._first: int | None = None
         self._started = time.monotonic()
         self.played_s = 0.0
 
     def goes_on(self, stamp: int) -> bool:
         """Wait until a stamp [ns] is due; False at the end of what is to be played."""
-        node = self._node
+        playback = self._playback
         if self._first is None:
             self._first, self._started = stamp, time.monotonic()
         self.played_s = (stamp - self._first) / NANOSECONDS
-        if node.stop() or (node.options.seconds and self.played_s > node.options.seconds):
+        if playback.stop() or (playback.options.seconds and self.played_s > playback.options.seconds):
             return False
-        if node.options.pace == "realtime":
-            _wait_and_tick(node, stamp, self._started + self.played_s)
+        if playback.options.pace == "realtime":
+            _wait_and_tick(playback, stamp, self._started + self.played_s)
         return True
 
 
-def replay(node: SourceNode, frames: Iterator[Frame]) -> None:
+def replay(playback: Playback, frames: Iterator[Frame]) -> None:
     """Play recorded images with their ego states, in simulated time."""
-    pacing, command = _Pacing(node), None
+    pacing, command = _Pacing(playback), None
     for number, frame in enumerate(frames):
         if not pacing.goes_on(frame.stamp):
             return
         played_s = pacing.played_s
         if frame.command is not None and frame.command != command:
             command = frame.command
-            node.output.command(command)
+            playback.output.command(command)
         shown = Shown(
             frame.stamp,
             frame.image,
@@ -111,34 +110,25 @@ def replay(node: SourceNode, frames: Iterator[Frame]) -> None:
             {"time": round(played_s, 2), "number": number},
         )
         for again in range(50 if number == 0 else 1):  # the first image may meet a node whose clock has not started
-            node.output.tick(frame.stamp)
-            node.output.move(frame.ego, _pose_of(frame.ego))
-            node.output.show(shown, frame.views[1:])
-            if number == 0 or node.options.pace == "lockstep":
-                _await_first(node, again) if number == 0 else await_answer(node)
-            if node.output.answered.is_set() or node.stop():
+            playback.output.tick(frame.stamp)
+            playback.output.move(frame.ego, _pose_of(frame.ego))
+            playback.output.show(shown, frame.views[1:])
+            if number == 0 or playback.options.pace == "lockstep":
+                playback.await_first(again < 10) if number == 0 else playback.await_answer()
+            if playback.output.answered.is_set() or playback.stop():
                 break
-        node.keep_ego(frame.ego, _pose_of(frame.ego))
-        node.keep(shown)
+        playback.keep_ego(frame.ego, _pose_of(frame.ego))
+        playback.keep(shown)
 
 
 def _pose_of(ego: EgoState) -> tuple[float, float, float]:
     return (0.0, 0.0, 0.0) if ego.pose is None else (ego.pose.x, ego.pose.y, ego.pose.heading)
 
 
-def _await_first(node: SourceNode, again: int) -> None:
-    if (
-        node.output.answered.wait(0.3)
-        and (node.output.last_answer or {}).get("reason") in ("CLOCK_JUMP", "NO_EGO")
-        and again < 10
-    ):
-        node.output.answered.clear()
-
-
-def _wait_and_tick(node: SourceNode, stamp: int, due: float) -> None:
+def _wait_and_tick(playback: Playback, stamp: int, due: float) -> None:
     """Let simulated time run until an image is due [s] monotonic."""
-    while (left := due - time.monotonic()) > 0 and not node.stop():
-        node.output.tick(stamp - round(left * NANOSECONDS))
+    while (left := due - time.monotonic()) > 0 and not playback.stop():
+        playback.output.tick(stamp - round(left * NANOSECONDS))
         time.sleep(min(left, CLOCK_PERIOD_S))
 
 

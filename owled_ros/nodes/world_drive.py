@@ -8,49 +8,45 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
 
 from owled_ros.driving.frame import NANOSECONDS, EgoState
 from owled_ros.nodes.camera_output import Shown
+from owled_ros.nodes.playback import FIRST_STAMP, Playback
 from owled_ros.scenes.player import fallback, look
 from owled_ros.scenes.world import DriveEnd, World
 
-if TYPE_CHECKING:
-    from owled_ros.nodes.source_node import SourceNode
-
-FIRST_STAMP = 1_000 * NANOSECONDS  # of simulated time
 SLIP_S = 0.05  # a world that is later than this lets its clock slip, instead of catching up
 
 
-def drive_routes(node: SourceNode) -> None:
+def drive_routes(playback: Playback) -> None:
     """Drive the world's routes in closed loop."""
-    options = node.options
-    clock = WorldClock(node)
+    options = playback.options
+    clock = WorldClock(playback)
     driven_s = 0.0
     for route in range(options.routes):
         world = World(options.seed + route)
-        node.output.forget_action()
+        playback.output.forget_action()
         limit_s = options.seconds - driven_s if options.seconds else math.inf
-        _drive(node, world, route, clock, limit_s)
+        _drive(playback, world, route, clock, limit_s)
         driven_s += world.time
         ended = world.outcome if world.outcome is not DriveEnd.RUNNING else None
-        node.say(
+        playback.say(
             {"event": "route", "route": route, "seed": world.seed, "outcome": ended.value if ended else "stopped",
              "detail": world.detail, "progress": round(world.progress, 3), "seconds": round(world.time, 2),
              "mean_speed": round(world.distance / max(world.time, 1e-9), 2)}
         )  # fmt: skip
         clock.next_route(world.time)
-        node.separate_routes()
-        if node.stop() or (options.seconds and driven_s >= options.seconds - 1e-6):
+        playback.separate_routes()
+        if playback.stop() or (options.seconds and driven_s >= options.seconds - 1e-6):
             return
 
 
 class WorldClock:
     """Turns the world's time into stamps, and waits for the wall clock where it is real time."""
 
-    def __init__(self, node: SourceNode) -> None:
-        self._node = node
-        self._anchor = FIRST_STAMP if node.simulated else time.time_ns()
+    def __init__(self, playback: Playback) -> None:
+        self._playback = playback
+        self._anchor = FIRST_STAMP if playback.simulated else time.time_ns()
 
     def stamp(self, world_s: float) -> int:
         """Return the stamp [ns] of a world time [s]."""
@@ -58,65 +54,51 @@ class WorldClock:
 
     def wait(self, world_s: float) -> None:
         """Sleep until a world time is there; a world that is late lets its clock slip."""
-        if self._node.simulated:
+        if self._playback.simulated:
             return
         early_s = (self.stamp(world_s) - time.time_ns()) / NANOSECONDS
         if early_s > 0:
-            self._node.stop.event.wait(early_s)
+            self._playback.stop.event.wait(early_s)
         elif early_s < -SLIP_S:
             self._anchor -= round(early_s * NANOSECONDS)
-            self._node.slipped_s -= early_s
+            self._playback.slipped_s -= early_s
 
     def next_route(self, world_s: float) -> None:
         """Go on after a route; its successor's time begins at 0."""
-        self._anchor = self.stamp(world_s) + NANOSECONDS if self._node.simulated else time.time_ns()
+        self._anchor = self.stamp(world_s) + NANOSECONDS if self._playback.simulated else time.time_ns()
 
 
-def _drive(node: SourceNode, world: World, route: int, clock: WorldClock, limit_s: float) -> None:
-    options = node.options
+def _drive(playback: Playback, world: World, route: int, clock: WorldClock, limit_s: float) -> None:
+    options = playback.options
     steps = max(round(options.ego_rate_hz / options.rate_hz), 1)
     dt = 1.0 / (options.rate_hz * steps)
     steering, step = 0.0, 0
-    while world.outcome is DriveEnd.RUNNING and world.time < limit_s - 1e-6 and not node.stop():
+    patience_s = (
+        math.inf if options.pace == "lockstep" else options.action_timeout_s
+    )  # the wall clock decides nothing in lockstep
+    while world.outcome is DriveEnd.RUNNING and world.time < limit_s - 1e-6 and not playback.stop():
         clock.wait(world.time)
         stamp = clock.stamp(world.time)
         ego = EgoState(stamp, world.ego.speed, world.ego.yaw_rate)
         pose = (world.stage.ego.x, world.stage.ego.y, world.stage.ego.heading)
-        node.output.tick(stamp)
-        node.output.move(ego, pose)
-        node.keep_ego(ego, pose)
+        playback.output.tick(stamp)
+        playback.output.move(ego, pose)
+        playback.keep_ego(ego, pose)
         if step % steps == 0:
-            _show_world(node, world, ego, route)
+            _show_world(playback, world, ego, route)
             if options.pace == "lockstep":
-                await_answer(node)
+                playback.await_answer()
         step += 1
-        action = node.output.fresh_action(options.action_timeout_s) or fallback(steering)
+        action = playback.output.fresh_action(patience_s) or fallback(steering)
         steering = action.steering_tire_angle
         world.step(action.acceleration, steering, dt)
 
 
-def _show_world(node: SourceNode, world: World, ego: EgoState, route: int) -> None:
-    moment = look(world, node.camera)
+def _show_world(playback: Playback, world: World, ego: EgoState, route: int) -> None:
+    moment = look(world, playback.camera)
     assert moment.image is not None
-    waited = 0.0 if node.simulated else max(time.time_ns() - ego.stamp, 0) / NANOSECONDS
+    waited = 0.0 if playback.simulated else max(time.time_ns() - ego.stamp, 0) / NANOSECONDS
     facts = {"progress": round(world.progress, 3), "time": round(world.time, 2), "seed": world.seed}
     shown = Shown(ego.stamp, moment.image, ego, time.monotonic(), waited, route, moment.expert, moment.scene, facts)
-    node.output.show(shown)
-    node.keep(shown)
-
-
-def await_answer(node: SourceNode) -> None:
-    """Lockstep: wait for the answer to the last image; without a valid one the last action is void."""
-    end = time.monotonic() + node.options.answer_timeout_s
-    while not node.output.answered.wait(0.05):
-        if node.stop() or time.monotonic() > end:
-            break
-    answer = node.output.last_answer
-    if answer is None or answer["reason"] != "VALID":
-        node.output.forget_action()
-        return
-    while (
-        node.output.action is None or node.output.action[0].text != answer["text"]
-    ):  # the two topics may overtake each other
-        if node.stop.event.wait(0.001) or time.monotonic() > end:
-            return
+    playback.output.show(shown)
+    playback.keep(shown)

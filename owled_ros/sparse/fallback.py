@@ -16,8 +16,8 @@ import torch
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from owled_ros.errors import OwledError
-from owled_ros.sparse.decoder import Cache, DecoderFacts, Generation, checked_positions
 from owled_ros.sparse.format import Format, PackedTensor, Role, Shape, read_packed
+from owled_ros.sparse.protocol import Cache, DecoderFacts, Generation, checked_positions
 from owled_ros.sparse.quantise import unpack_matrix
 
 
@@ -73,7 +73,7 @@ class TorchCache:
 
 
 class TorchDecoder:
-    """`owled_ros.sparse.decoder.Decoder` without native kernels."""
+    """`owled_ros.sparse.protocol.Decoder` without native kernels."""
 
     def __init__(self, path: Path, threads: int = 1, verify: bool = True) -> None:
         del verify  # the reader always checks

@@ -13,7 +13,7 @@ import numpy as np
 
 from owled_ros.errors import OwledError
 from owled_ros.sparse import library
-from owled_ros.sparse.decoder import Cache, DecoderFacts, Generation, checked_positions
+from owled_ros.sparse.protocol import Cache, DecoderFacts, Generation, checked_positions
 
 FINISH = ("stop", "length", "cancelled", "callback")
 SPIN_US = 50  # an idle worker sleeps after this
@@ -136,7 +136,7 @@ class NativeCache:
 
 
 class NativeDecoder:
-    """`owled_ros.sparse.decoder.Decoder` on the native kernels."""
+    """`owled_ros.sparse.protocol.Decoder` on the native kernels."""
 
     def __init__(self, path: Path, **options: Any) -> None:
         self._model = NativeModel(path, **options)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from owled_ros.sparse import library
-from owled_ros.sparse.decoder import Decoder
+from owled_ros.sparse.protocol import Decoder
 
 STREAM_BYTES = 256 << 20  # larger than any cache
 Clock = Callable[[], float]  # [s]; time.process_time sees through other processes, but only with one thread

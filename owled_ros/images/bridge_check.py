@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from owled_ros.doctor.findings import Finding, Severity, run_child
+from owled_ros.python_child import run_child
 
 # Two images whose pixels are known: 16-bit values above 255, and rows padded by three bytes.
 PROBE = """
@@ -26,12 +26,11 @@ assert np.array_equal(swapped, colour[..., ::-1]), "rgb8 to bgr8 comes out wrong
 """
 
 
-def check_cv_bridge() -> Finding:
-    """The ROS image converter, and its pact with the installed NumPy."""
-    if importlib.util.find_spec("cv_bridge") is None:
-        return Finding("cv_bridge", Severity.OK, "not installed; the package decodes the images itself")
-    problem = run_child(PROBE)[1]
-    if problem:
-        advice = "The node decodes the images itself instead. A cv_bridge must be built against the installed NumPy."
-        return Finding("cv_bridge", Severity.WARN, f"unsound: {problem}", advice)
-    return Finding("cv_bridge", Severity.OK, "sound")
+def has_cv_bridge() -> bool:
+    """Tell whether a cv_bridge is installed, sound or not."""
+    return importlib.util.find_spec("cv_bridge") is not None
+
+
+def cv_bridge_problem() -> str:
+    """Say what is wrong about the installed cv_bridge; empty: it is sound."""
+    return run_child(PROBE)[1]

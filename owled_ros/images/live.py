@@ -1,4 +1,4 @@
-"""Image messages as images: our own decoder, and a sound cv_bridge for encodings that it does not know. Needs cv2.
+"""Live image messages as images: our own decoder, and a sound cv_bridge for encodings that it does not know. Needs cv2.
 
 cv_bridge is tried in a child process first (a build against another NumPy can crash, or return wrong pixels silently), and
 never gets padded rows: some versions shear them (see docs/node.md).
@@ -13,20 +13,17 @@ from typing import Any
 import numpy as np
 
 from owled_ros.bags.images import ENCODINGS, MAX_PIXELS, decode_image
-from owled_ros.doctor.findings import Severity
-from owled_ros.doctor.images import check_cv_bridge
-from owled_ros.driving.frame import NANOSECONDS, check_image
+from owled_ros.driving.frame import check_image
 from owled_ros.errors import OwledError
+from owled_ros.images.bridge_check import cv_bridge_problem, has_cv_bridge
 
 Decoder = Callable[[Any], np.ndarray]
 
 
 def make_decoder(choice: str, max_pixels: int = MAX_PIXELS) -> tuple[Decoder, str]:
     """Return the decoder and its name; choice "auto" looks for a sound cv_bridge once, "own" does not."""
-    if choice == "auto":
-        finding = check_cv_bridge()
-        if finding.level is Severity.OK and _importable():
-            return functools.partial(decode_with_bridge, max_pixels=max_pixels), "own, cv_bridge for unusual encodings"
+    if choice == "auto" and has_cv_bridge() and not cv_bridge_problem():
+        return functools.partial(decode_with_bridge, max_pixels=max_pixels), "own, cv_bridge for unusual encodings"
     return functools.partial(decode_image, max_pixels=max_pixels), "own"
 
 
@@ -49,16 +46,3 @@ def decode_with_bridge(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray
         ) from error
     check_image(image)
     return image
-
-
-def stamp_of(message: Any) -> int:
-    """Return the stamp of a message with a header [ns]."""
-    return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)
-
-
-def _importable() -> bool:
-    try:
-        import cv_bridge  # noqa: F401
-    except ImportError:
-        return False
-    return True
