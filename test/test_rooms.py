@@ -14,6 +14,7 @@ GROUND = {
     "shipped",
     "version",
     "compute_type",
+    "devices",
     "python_child",
 }  # stands under every room
 BELOW = {  # room: rooms that it may import from

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from owled_ros.commands import Device
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -37,7 +39,7 @@ def calibrate(
     ego_topic: Annotated[str, typer.Option(help="Ego motion, where the bags have several.")] = "",
     ego_from: Annotated[str, typer.Option(help="What tells the ego motion (docs/bags.md).")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and show, write nothing.")] = False,
-    device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
+    device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Which drives are held out.")] = 0,
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from owled_ros.commands import Device
 from owled_ros.commands.prune import Sources, calibration_sets, write_artifact
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import Manifest, read_manifest
@@ -36,6 +37,7 @@ def prune_uniform(
     calibration: Annotated[
         list[Path], typer.Option(help="Bags and texts that it was calibrated on, where there were any.")
     ] = [],  # noqa: B006
+    device: Device = "auto",
 ) -> None:
     """Prune the same model on the same calibration to the same sparsity, with the zeros spread evenly.
 
@@ -43,10 +45,12 @@ def prune_uniform(
     """
     from owled_ros.evaluation.beside import find_beside
 
-    make_uniform(artifact, find_beside(artifact, dense).dense, output, calibration)
+    make_uniform(artifact, find_beside(artifact, dense).dense, output, calibration, device)
 
 
-def make_uniform(artifact: Path, dense: Path | None, output: Path, material: Sequence[Path] = ()) -> Path:
+def make_uniform(
+    artifact: Path, dense: Path | None, output: Path, material: Sequence[Path] = (), device: str = "auto"
+) -> Path:
     """Prune the dense model again like an artifact, but evenly; returns `output`.
 
     Args:
@@ -58,14 +62,14 @@ def make_uniform(artifact: Path, dense: Path | None, output: Path, material: Seq
     manifest = read_manifest(artifact)
     if dense is None:
         raise OwledError(f"the dense model of {artifact} was not found: give {manifest.base.name} with --dense")
-    sources = _sources(artifact, manifest, material)
-    known = {field.name for field in dataclasses.fields(PruneConfig)} - {"allocation"}
+    sources = _sources(artifact, manifest, material, device)
+    known = {field.name for field in dataclasses.fields(PruneConfig)} - {"allocation", "device"}
     settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in manifest.method.settings.items()
         if key in known
     }
-    config = PruneConfig(dense, output, allocation=UNIFORM, **settings)
+    config = PruneConfig(dense, output, allocation=UNIFORM, device=device, **settings)
     logger.info("pruning %s evenly, to stand beside %s", dense, artifact)
     write_artifact(config, calibration_sets(dense, sources), sources, pack=manifest.packed is not None)
     if read_manifest(output).calibration_sha256 != manifest.calibration_sha256:
@@ -76,7 +80,7 @@ def make_uniform(artifact: Path, dense: Path | None, output: Path, material: Seq
     return output
 
 
-def _sources(artifact: Path, manifest: Manifest, material: Sequence[Path]) -> Sources:
+def _sources(artifact: Path, manifest: Manifest, material: Sequence[Path], device: str) -> Sources:
     asked: dict[str, Any] | None = next((entry["asked"] for entry in manifest.calibration if "asked" in entry), None)
     if asked is None:
         raise OwledError(
@@ -92,4 +96,4 @@ def _sources(artifact: Path, manifest: Manifest, material: Sequence[Path]) -> So
     values = {**asked, "bags": tuple(by_name[name] for name in asked["bags"])}
     values["driving_text"] = by_name[asked["driving_text"]] if asked["driving_text"] else None
     values["general_text"] = str(by_name.get(asked["general_text"], asked["general_text"]))
-    return Sources(**values)
+    return Sources(**values, device=device)

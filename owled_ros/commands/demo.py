@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from owled_ros.commands import Device
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -42,7 +44,7 @@ def demo(
     ),
     headless: bool = typer.Option(False, "--headless", help="Plain lines instead of the live view."),
     film: bool = typer.Option(True, help="Write the overlay film and image."),
-    device: str = typer.Option("cpu", help="Torch device of the model."),
+    device: Device = "auto",
     threads: int = typer.Option(1, min=1, help="CPU threads of the model."),
     domain: int | None = typer.Option(None, min=0, max=232, help="ROS domain; default: ROS_DOMAIN_ID, or 0."),
     load_timeout: float = typer.Option(600.0, min=1.0, help="Give up when the model is not loaded by then [s]."),

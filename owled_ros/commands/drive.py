@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from owled_ros.commands import Device
+
 if TYPE_CHECKING:
     from owled_ros.scenes.closed_loop import Route, Standing
     from owled_ros.scenes.player import Driver
@@ -42,6 +44,7 @@ def drive(
         -1.0, help="Withhold actions of lower confidence; negative: what the model recommends."
     ),
     alone: bool = typer.Option(False, help="Do not drive the routes with the expert and at constant speed too."),
+    device: Device = "auto",
     json_file: str = typer.Option(
         "", "--json", help="Keep every route and the table in this file; a stopped run goes on there."
     ),
@@ -63,7 +66,7 @@ def drive(
             f"worlds {seed} to {seed + routes - 1} reach into the training seeds; expected all below {LAST_SEED}"
         )
     camera = Camera().resized(width, height)
-    drivers, identity = _drivers(policy, floor, alone)
+    drivers, identity = _drivers(policy, floor, alone, device)
     log = DriveLog(
         Path(json_file) if json_file else None,
         {"policy": policy, "model": identity, "seed": seed, "routes": routes, "rate_hz": rate_hz, "width": width,
@@ -90,7 +93,7 @@ def drive(
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _drivers(policy: str, floor: float, alone: bool) -> tuple[dict[str, Driver], str]:
+def _drivers(policy: str, floor: float, alone: bool, device: str) -> tuple[dict[str, Driver], str]:
     """Return the drivers by name, and which weights drive; empty without a model."""
     from owled_ros.scenes.player import constant_driver, driver_of, expert_driver
 
@@ -99,12 +102,12 @@ def _drivers(policy: str, floor: float, alone: bool) -> tuple[dict[str, Driver],
     if policy in known:
         chosen: dict[str, Driver] = {policy: known[policy]}
     else:
-        answer, identity = _model_policy(policy, floor)
+        answer, identity = _model_policy(policy, floor, device)
         chosen = {policy: driver_of(answer)}
     return (chosen if alone else {**chosen, **known}), identity
 
 
-def _model_policy(policy: str, floor: float) -> tuple[Any, str]:
+def _model_policy(policy: str, floor: float, device: str) -> tuple[Any, str]:
     """Load a model and return what it does with an image and the ego state, and its identity."""
     import numpy as np
 
@@ -115,7 +118,7 @@ def _model_policy(policy: str, floor: float) -> tuple[Any, str]:
     from owled_ros.models.driving_model import load_engine, resolve_model
 
     directory = resolve_model(policy)
-    engine = load_engine(directory)
+    engine = load_engine(directory, device=device)
     least = read_profile(directory).confidence.floor if floor < 0 else floor
 
     def answer(image: np.ndarray, ego: EgoState) -> Action | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from owled_ros.commands import Device
+
 if TYPE_CHECKING:
     from owled_ros.evaluation.beside import Beside
     from owled_ros.evaluation.result import ResultFile
@@ -58,7 +60,7 @@ def evaluate(
     ego_from: Annotated[
         str, typer.Option(help="twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type (docs/bags.md).")
     ] = "",
-    device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
+    device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per process.")] = 1,
     runtime: Annotated[str, typer.Option(help="torch, sparse or auto.")] = "auto",
@@ -183,7 +185,7 @@ def evaluate_drivingqa(
         int, typer.Option(min=12, help="First scored scene; earlier ones are examples or left out.")
     ] = 260,
     count: Annotated[int, typer.Option(min=0, help="How many scenes; 0: all that follow.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
+    device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     json_file: Annotated[str, typer.Option("--json", help="Write the table to this file.")] = "",
@@ -252,7 +254,7 @@ def _with_references(
         if make and known.wants_uniform:
             from owled_ros.commands.counterpart import make_uniform
 
-            make_uniform(path, known.dense, made, calibration)
+            make_uniform(path, known.dense, made, calibration, spec.device)
             known = find_beside(path, dense, uniform, [made], others)
         found.append(known)
     return with_references(specs, found)

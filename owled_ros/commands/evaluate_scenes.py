@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from owled_ros.commands import Device
+
 EXIT_INTERRUPTED = 130
 PART_SUFFIX = ".part.jsonl"  # beside --out, while it is not finished
 ROWS = (  # metric, unit, digits
@@ -34,6 +36,7 @@ def evaluate_scenes(
     ),
     scenes: int = typer.Option(500, min=1, help="How many scenes."),
     first_seed: int = typer.Option(0, min=0, help="Seed of the first scene; training seeds are refused."),
+    device: Device = "auto",
     out: Path | None = typer.Option(
         None, help="Write all metrics to this JSON file; answers are kept beside it, and a stopped run goes on there."
     ),
@@ -62,7 +65,7 @@ def evaluate_scenes(
 
     try:
         results = summarise_conditions(
-            load_model(directory), directory, scenes, first_seed, part, identify(directory).model_id, told
+            load_model(directory, device), directory, scenes, first_seed, part, identify(directory).model_id, told
         )
     except KeyboardInterrupt:
         done = len(so_far.get("camera", {}))

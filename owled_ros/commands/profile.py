@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from owled_ros.commands import Device
 from owled_ros.errors import OwledError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def check(
     speed: Annotated[float, typer.Option(min=0.0, max=60.0, help="With --image: the speed [m/s].")] = 5.0,
     command: Annotated[str, typer.Option(help="With --image: the navigation command, such as left.")] = "",
     out: Annotated[Path, typer.Option(help="The image with the trajectory drawn on it.")] = Path("profile_check.png"),
-    device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
+    device: Device = "auto",
     fov_deg: Annotated[float, typer.Option(min=10.0, max=170.0, help="Horizontal field of view, for drawing.")] = 70.0,
 ) -> None:
     """Show the rendered prompt, image tokens, the raw answer and the trajectory; exits with 1 when the model cannot drive.

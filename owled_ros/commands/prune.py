@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from owled_ros.commands import Device
 from owled_ros.errors import OwledError
 from owled_ros.pruning.config import ALLOCATIONS, PATTERNS, SCORES, STATISTICS, PruneConfig, PruneProgress
 
@@ -110,7 +111,7 @@ def prune(
     ] = False,
     seed: Seed = 0,
     threads: Threads = None,
-    device: Annotated[str, typer.Option(help="cpu, or a CUDA device.")] = "cpu",
+    device: Device = "auto",
     image_topic: Annotated[str, typer.Option(help="Camera, where a bag has several.")] = "",
     ego_topic: Annotated[str, typer.Option(help="Ego motion, where a bag has several.")] = "",
     ego_from: Annotated[str, typer.Option(help="What tells the ego motion (docs/bags.md).")] = "",
@@ -122,7 +123,7 @@ def prune(
     from rich.console import Console
 
     from owled_ros.evaluation.beside import UNIFORM, UNIFORM_SUFFIX
-    from owled_ros.models.load import check_device, check_model
+    from owled_ros.models.load import check_model
 
     place = place_of(model)
     if not allocation:
@@ -132,7 +133,6 @@ def prune(
         _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
     )  # fmt: skip
     config.check()
-    check_device(device)
     check_model(place)  # before a tokenizer is looked for: the first sentence names what is really wrong
     sources = Sources(
         tuple(bag),

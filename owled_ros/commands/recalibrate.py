@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from owled_ros.commands import Device
+
 if TYPE_CHECKING:
     from owled_ros.deployment.deployment import Deployment
     from owled_ros.deployment.store import Driver, Version
@@ -90,7 +92,7 @@ def recalibrate(
     seed: int = typer.Option(0, min=0, help="Same seed and bags: same masks."),
     promote: bool = typer.Option(True, help="Make the candidate current when the gate passes it."),
     pack: bool = typer.Option(True, help="Also write the weights that the sparse runtime drives on."),
-    device: str = typer.Option("cpu", help="Torch device."),
+    device: Device = "auto",
     threads: int = typer.Option(1, min=1, help="CPU threads."),
     cores: str = typer.Option("", help="Cores that may be used, for example 2,3; empty: all."),
     idle: bool = typer.Option(False, help="Run only where nobody else wants the processor: for a vehicle that drives."),

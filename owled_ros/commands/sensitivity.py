@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from owled_ros.commands import Device
 from owled_ros.commands.prune import (
     Bags,
     DrivingText,
@@ -49,6 +50,7 @@ def sensitivity(
     general_share: Share = 0.25,
     seed: Seed = 0,
     threads: Threads = None,
+    device: Device = "auto",
 ) -> None:
     """Measure what pruning each component alone costs, plot it, and propose a budget."""
     import torch
@@ -64,18 +66,18 @@ def sensitivity(
 
     place = place_of(model)
     config = PruneConfig(
-        place, out, sparsity, score, "uniform", seed=seed, components=("vision", "projector", "language")
+        place, out, sparsity, score, "uniform", seed=seed, device=device, components=("vision", "projector", "language")
     )
     config.check()
     if threads is not None:
         torch.set_num_threads(threads)
     check_model(place)
     calibration, held_out = calibration_sets(
-        place, Sources(tuple(bag), driving_text, general_text, scenes, samples, tokens, general_share, seed)
+        place, Sources(tuple(bag), driving_text, general_text, scenes, samples, tokens, general_share, seed, device)
     )
-    loaded = load_model(place)
+    loaded = load_model(place, device)
     check_inputs(loaded, calibration.batches + held_out.batches)
-    with forward_precision(config.dtype, "cpu"), in_words("the calibration"):
+    with forward_precision(config.dtype, device), in_words("the calibration"):
         structure = settle_structure(loaded, find_structure(loaded), calibration.batches)
         found = measure_sensitivity(
             loaded, structure, calibration.batches, held_out.batches, config,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from owled_ros.commands import Device
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -16,7 +18,7 @@ def train_mini(
     out: Path = typer.Argument(..., help="Directory of the run: checkpoint, learning curve and the finished model."),
     samples: int = typer.Option(400_000, min=32, help="Images to see in all; a restarted run goes on where it was."),
     seed: int = typer.Option(0, help="Start weights; training scenes are numbered and the same for every run."),
-    device: str = typer.Option("cpu", help="cpu or cuda."),
+    device: Device = "auto",
     threads: int = typer.Option(1, min=1, help="CPU threads of the trainer (one more process renders)."),
     loaders: int = typer.Option(1, min=0, help="Processes that render scenes."),
     batch_size: int = typer.Option(32, min=1, help="Images per step."),

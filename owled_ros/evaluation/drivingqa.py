@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from owled_ros.devices import resolve_device
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.drivingqa_data import (
     SCENARIOS_NAME,
@@ -149,6 +150,7 @@ def load_text_model(path: Path | str, device: str = "cpu", dtype: str = "float32
     from owled_ros.models.load import load_model
 
     torch.set_num_threads(threads)
+    device = resolve_device(device)
     model = load_model(path, device=device, dtype=dtype).eval()
     place = Path(path)
     tokenizer_options = {"gguf_file": place.name} if place.suffix == ".gguf" else {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from owled_ros.compute_type import fast_dtype
+from owled_ros.devices import AUTO, resolve_device
 from owled_ros.driving.familiarity import FILE_NAME as FAMILIARITY_NAME
 from owled_ros.driving.familiarity import read_familiarity
 from owled_ros.driving.prediction import ModelIdentity
@@ -54,7 +55,7 @@ def load_engine(
 
     Args:
         path: Hugging Face image-text-to-text directory or owled artifact; None for the bundled model.
-        device: "cpu" or a CUDA device.
+        device: "auto", "cpu" or a CUDA device (see `devices`); "auto" is the CPU for the sparse runtime.
         dtype: one of DTYPES, for the torch parts; "auto" is bfloat16 where the hardware multiplies it, float32 elsewhere.
         threads: CPU threads of this process for inference.
         runtime: "torch", "sparse" (needs a packed artifact) or "auto" (sparse on the CPU where packed).
@@ -63,6 +64,7 @@ def load_engine(
     """
     directory = resolve_model(path)
     _check_arguments(dtype, threads, runtime)
+    device = resolve_device("cpu" if runtime == "sparse" and device == AUTO else device)
     import torch
 
     from owled_ros.driving.asking import made_up_frame

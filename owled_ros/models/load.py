@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from owled_ros.devices import free_device_bytes, memory_in_words, resolve_device
 from owled_ros.errors import OwledError
 from owled_ros.files import sha256_file
 from owled_ros.models.adapters import refuse_adapters, refuse_unmerged
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LOAD_ERRORS = (
     OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, SafetensorError, struct.error
 )  # fmt: skip
+SMALLER = "take a smaller model, or a device with more memory"
 UNREAD = "_owled_unread"  # attribute of a loaded model: tensors of its files that transformers has no place for
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def load_model(
 
     Args:
         path: a Hugging Face directory, a *.gguf file, an artifact, or (only with `allow_download`) a hub name.
+        device: "auto", "cpu" or a CUDA device (see `devices`).
         dtype: of the weights in memory; None keeps the stored one.
 
     Raises:
@@ -65,7 +68,7 @@ def load_model(
     torchvision_works()  # a broken one is hidden before transformers finds it
     import torch
 
-    check_device(device)
+    device = resolve_device(device)
     wanted = "auto" if dtype is None else getattr(torch, dtype, None)
     if wanted != "auto" and not (isinstance(wanted, torch.dtype) and wanted.is_floating_point):
         raise OwledError(f"dtype {dtype!r} is not known to torch: expected float32, bfloat16 or float16")
@@ -78,15 +81,14 @@ def load_model(
             else:
                 weights = None if place is None else check_directory(place)
                 if weights is not None:
-                    _check_memory(path, weights, wanted)
+                    _check_memory(path, weights, wanted, device)
                 model = _load(
                     place or path, lambda: load_directory(str(place or path), wanted, place is not None), weights
                 )
-        return model.eval().to(device)
+        with memory_in_words(f"{path} does not fit into the memory of {device}", device, SMALLER):
+            return model.eval().to(device)
     except (MemoryError, torch.OutOfMemoryError) as err:
-        raise OwledError(
-            f"{path} does not fit into the memory of {device} ({err}): take a smaller model or device"
-        ) from err
+        raise OwledError(f"{path} does not fit into memory ({err}): {SMALLER}") from err
 
 
 def source_of(path: Path | str) -> ModelSource:
@@ -131,20 +133,6 @@ def check_directory(place: Path) -> Weights:
     if found is not None:
         check_can_undo(place, config, weights, found)
     return weights
-
-
-def check_device(device: str) -> None:
-    """Raise OwledError for a device that torch does not know or this machine does not have."""
-    import torch
-
-    try:
-        kind = torch.device(device)
-        if kind.type == "cuda" and not torch.cuda.is_available():
-            raise OwledError(f"device {device!r}: torch sees no CUDA device here; give cpu")
-        torch.empty(0, device=kind)
-    except (RuntimeError, AssertionError, NotImplementedError) as err:
-        reason = str(err).splitlines()[0]
-        raise OwledError(f"device {device!r} cannot be used ({reason}); expected cpu, cuda or cuda:NUMBER") from err
 
 
 def is_vision_language(config: PretrainedConfig) -> bool:
@@ -246,18 +234,18 @@ def _settle_ties(model: PreTrainedModel) -> None:
             config.tie_word_embeddings = False
 
 
-def _check_memory(path: Path | str, weights: Weights, dtype: torch.dtype | str) -> None:
+def _check_memory(path: Path | str, weights: Weights, dtype: torch.dtype | str, device: str) -> None:
     sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
     needed = sum(
         tensor.size * (sizes.get(tensor.dtype, 2) if isinstance(dtype, str) else dtype.itemsize)
         for tensor in weights.tensors.values()
     )
-    free = available_bytes()
-    if needed > free:
-        raise OwledError(
-            f"{path} needs {needed / 1e9:.1f} GB of memory as {str(dtype).removeprefix('torch.')}, {free / 1e9:.1f} GB are "
-            "free: close something, or take a machine with more memory or a smaller model"
-        )
+    for place, free in (("memory", available_bytes()), (f"memory of {device}", free_device_bytes(device))):
+        if free is not None and needed > free:
+            raise OwledError(
+                f"{path} needs {needed / 1e9:.1f} GB of {place} as {str(dtype).removeprefix('torch.')}, {free / 1e9:.1f} GB "
+                "are free: close something, or take a machine with more memory or a smaller model"
+            )
 
 
 def _configured_dtype(config: Mapping[str, Any]) -> str:

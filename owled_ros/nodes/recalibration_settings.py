@@ -128,7 +128,7 @@ ENTRIES = (
     Entry("ego_topic", "str", "Ego motion in the bags; empty: chosen by type.", read_only=True),
     Entry("ego_from", "str", "twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type.", read_only=True),
     Entry("pack", "bool", "Also write the weights that the sparse runtime drives on.", read_only=True),
-    Entry("device", "str", "Torch device of the job: cpu, cuda, cuda:1.", read_only=True),
+    Entry("device", "str", "Torch device of the job: auto (CUDA where there is one), cpu, cuda, cuda:1.", read_only=True),
     Entry("threads", "int", "CPU threads of the job.", 1, 256, read_only=True),
     Entry("cores", "str", "Cores that the job may use, for example 2,3; empty: all.", read_only=True, bare=True),
     Entry("idle_scheduling", "bool", "Run the job only where nobody else wants the processor or the disk.", read_only=True),

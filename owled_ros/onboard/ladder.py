@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from owled_ros.devices import is_out_of_memory
 from owled_ros.driving.ego import NANOSECONDS, EgoState
 from owled_ros.driving.engine import Engine, needs_of
 from owled_ros.driving.frame import Frame
@@ -246,9 +247,3 @@ def is_calibrated(engine: Engine) -> bool:
         return False
     fitted = (calibration.slope, calibration.offset) != (1.0, 0.0)
     return bool(getattr(calibration, "calibrated", fitted))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception of a model means that memory ran out (torch raises RuntimeError on the CPU)."""
-    words = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words

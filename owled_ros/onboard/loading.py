@@ -6,13 +6,15 @@ import itertools
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import psutil
 
+from owled_ros.compute_type import fast_dtype
+from owled_ros.devices import AUTO, free_device_bytes, give_back_memory, resolve_device
 from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose
 from owled_ros.driving.engine import Engine
 from owled_ros.driving.frame import Frame, View
@@ -79,6 +81,8 @@ class LoadJob:
             self.problem = str(error)
         except Exception as error:  # a damaged model can raise anything; its words are what the user needs
             self.problem = f"{type(error).__name__}: {error}"
+        if self.engine is None:
+            give_back_memory()  # what was half loaded; the running model may need it
         with self._lock:
             left, self.engine = (self.engine, None) if self._forgotten else (None, self.engine)
         if left is not None:
@@ -100,6 +104,7 @@ def load_and_warm(choice: ModelChoice, load: Loader, frame: Frame | None, memory
 
     `memory_reserve_mb` is given when another model stays loaded beside this one: memory is checked first.
     """
+    choice = replace(choice, device=choose_device(choice))
     if memory_reserve_mb is not None:
         check_memory(choice, memory_reserve_mb)
     engine = load(choice.path, device=choice.device, dtype=choice.dtype, threads=choice.threads, runtime=choice.runtime)
@@ -111,15 +116,22 @@ def load_and_warm(choice: ModelChoice, load: Loader, frame: Frame | None, memory
     return engine
 
 
+def choose_device(choice: ModelChoice) -> str:
+    """Name the device of a choice; the sparse runtime is the CPU's. Raises OwledError for a device that is not here."""
+    return resolve_device("cpu" if choice.runtime == "sparse" and choice.device == AUTO else choice.device)
+
+
 def check_memory(choice: ModelChoice, reserve_mb: float) -> None:
     """Raise OwledError when the model would not fit beside the running one."""
     path = Path(choice.path).expanduser()
-    needed = weight_bytes(path, choice.dtype) / MEGABYTE if path.is_dir() else 0.0
+    dtype = fast_dtype(choice.device) if choice.dtype == AUTO else choice.dtype
+    needed = weight_bytes(path, dtype) / MEGABYTE if path.is_dir() else 0.0
     free = free_bytes(choice.device) / MEGABYTE
     if needed + reserve_mb > free:
         raise OwledError(
             f"{path} needs about {needed:.0f} MB beside the running model and {reserve_mb:.0f} MB stay in reserve, but only "
-            f"{free:.0f} MB are free on {choice.device}; deactivate and clean up the node first, or lower memory_reserve_mb"
+            f"{free:.0f} MB are free on {choice.device}; the running model drives on. Deactivate and clean up the node first, or "
+            "lower memory_reserve_mb"
         )
 
 
@@ -143,11 +155,8 @@ def weight_bytes(directory: Path, dtype: str) -> float:
 
 def free_bytes(device: str) -> float:
     """Return the free memory of a device [bytes]."""
-    if device.startswith("cuda"):
-        import torch
-
-        return float(torch.cuda.mem_get_info(torch.device(device))[0])
-    return float(psutil.virtual_memory().available)
+    free = free_device_bytes(device)
+    return float(psutil.virtual_memory().available if free is None else free)
 
 
 def _warm_up(engine: Engine, frame: Frame | None) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from owled_ros.devices import on_device
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 _LIBC = ctypes.CDLL(None)
 StopHandler = Callable[[nn.Module, list[tuple[int, Arguments]]], None]  # the stop; (job, its arguments) in job order
@@ -96,6 +98,7 @@ def give_back_freed_memory() -> None:
 
 def _start(job: Callable[[], Any], by_thread: dict[int, _Worker]) -> _Worker:
     kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    current = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_initialized() else "cpu"
     lower = {kind: torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
 
     def body() -> None:
@@ -104,8 +107,8 @@ def _start(job: Callable[[], Any], by_thread: dict[int, _Worker]) -> _Worker:
         worker.go.clear()
         try:
             if not worker.abandoned:
-                with torch.no_grad(), contextlib.ExitStack() as stack:
-                    for kind, dtype in lower.items():  # is per thread: pass it on
+                with torch.no_grad(), on_device(current), contextlib.ExitStack() as stack:
+                    for kind, dtype in lower.items():  # autocast and the device are per thread: pass them on
                         stack.enter_context(torch.autocast(kind, dtype, cache_enabled=False))
                     worker.result = job()
         except _Abandoned:

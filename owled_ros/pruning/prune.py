@@ -12,10 +12,11 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from owled_ros.devices import resolve_device
 from owled_ros.errors import OwledError
 from owled_ros.pruning.config import Batch, ProgressCallback, PruneConfig, PruneProgress
 
@@ -90,6 +91,7 @@ def prune(
     from owled_ros.pruning.usage import settle_structure
 
     config.check()
+    config = replace(config, device=resolve_device(config.device))
     job = _Job(config, list(calibration), list(held_out), progress, cancelled)
     check_calibration(job.batches)
     if config.threads is not None:
@@ -98,8 +100,7 @@ def prune(
     start = time.monotonic()
     job.report("load", 0, 1, str(config.model))
     source = source_of(config.model)
-    computing = computing_dtype(config.dtype, config.device)
-    weights_dtype = source.dtype if source.dtype in (computing, "float64") else "float32"
+    weights_dtype = _weights_dtype(config, source.dtype, computing_dtype(config.dtype, config.device))
     model = load_model(config.model, config.device, weights_dtype)
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")  # one product per expert, so that each expert's inputs can be seen
@@ -111,7 +112,7 @@ def prune(
     job.timings["load_s"] = time.monotonic() - start
     try:
         state = PruneState(config.state or config.output.parent / f".{config.output.name}.pruning", name)
-        with forward_precision(config.dtype, config.device):
+        with forward_precision("float32" if weights_dtype == "float16" else config.dtype, config.device):
             structure = settle_structure(model, structure, job.batches, tuple(config.budgets))
             with in_words("the calibration"):
                 plan = _plan(job, state, model, structure)
@@ -128,6 +129,15 @@ def prune(
     if job.progress is not None:
         job.progress(PruneProgress("write", 1, 1, str(config.output)))
     return config.output
+
+
+def _weights_dtype(config: PruneConfig, stored: str, computing: str) -> str:
+    """Choose the type of the weights in memory: the stored one where it is computed in, else float32.
+
+    A model stored in float16 stays so on a GPU, and multiplies in it (no autocast); its statistics are float32.
+    """
+    halves = stored == "float16" and config.dtype == "auto" and config.device != "cpu" and not config.recovery_steps
+    return stored if halves or stored in (computing, "float64") else "float32"
 
 
 def _plan(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> SparsityPlan:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from owled_ros.bags.frames import ReadOptions, fingerprint
 from owled_ros.bags.summary import bag_digest
+from owled_ros.devices import resolve_device
 from owled_ros.driving.profile import read_profile
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.offline import truth_from
@@ -52,6 +54,7 @@ def recalibrate(request: JobRequest, tell: Tell) -> tuple[Path, dict[str, Any]]:
     """
     request.check()
     rules = read_rules(request.gate)
+    request = replace(request, device=resolve_device(request.device))
     model = resolve_model(request.model)
     _check_memory(model)
     options = ReadOptions(

@@ -48,11 +48,11 @@ def answer_images(
     answers: list[tuple[Generation, Generation | None]] = []
     for first in track(range(0, len(images), BATCH), "answer images"):
         batch, motions = images[first : first + BATCH], egos[first : first + BATCH]
-        ids = torch.tensor([_prefix(ego) for ego in motions])  # (B, T)
+        ids = torch.tensor([_prefix(ego) for ego in motions], device=model.device)  # (B, T)
         pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float()
         pixels = (pixels / 255 - IMAGE_MEAN) / IMAGE_STD
         cache = model(
-            input_ids=ids, pixel_values=pixels.to(model.dtype), use_cache=True, logits_to_keep=1
+            input_ids=ids, pixel_values=pixels.to(model.device, model.dtype), use_cache=True, logits_to_keep=1
         ).past_key_values
         trust = [calibrate_with(calibration, familiarity, image) for image in batch]
         actions = _decode(model, cache, ids.shape, tokens.ACTION_QUESTION, ACTION_TOKENS, trust)
@@ -70,15 +70,16 @@ def _decode(
 ) -> list[Generation]:
     size, seen = shape
     vocabulary = tokens.vocabulary()
-    near = torch.eye(len(vocabulary))
+    near = torch.eye(len(vocabulary))  # (V, V)
     for token, ids in number_neighbours(vocabulary).items():
         near[token, ids] = 1.0
-    step = torch.full((size, 1), vocabulary[question])
-    chosen, scores = [], torch.zeros(size)
-    running = torch.ones(size, dtype=torch.bool)
+    near = near.to(model.device)
+    step = torch.full((size, 1), vocabulary[question], device=model.device)
+    chosen, scores = [], torch.zeros(size, device=model.device)
+    running = torch.ones(size, dtype=torch.bool, device=model.device)
     for _ in range(limit):
         seen += 1
-        mask = torch.ones(size, seen, dtype=torch.long)
+        mask = torch.ones(size, seen, dtype=torch.long, device=model.device)
         output = model(input_ids=step, attention_mask=mask, past_key_values=cache, use_cache=True)
         probabilities = output.logits[:, -1].float().softmax(-1)  # (B, V)
         best = probabilities.argmax(-1)
