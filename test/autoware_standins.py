@@ -122,6 +122,14 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
+def hide_autoware(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the packages from child processes; skip the test where the real ones are installed."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if not _is_ours():
+        pytest.skip("Autoware's messages are installed here")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if not path.startswith(str(BUILDS))))
+
+
 def installed() -> Path:
     """Build the stand-ins unless they are there; returns where. A second process waits for the first."""
     if shutil.which("cmake") is None or importlib.util.find_spec("rosidl_generator_py") is None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from owled_ros import doctor
 from owled_ros.commands.doctor import register
-from owled_ros.doctor import Finding, Severity, discovery, libraries, machine, ros, transport
+from owled_ros.doctor import Finding, Severity, autoware, discovery, libraries, machine, ros, transport
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -197,3 +197,20 @@ def test_settings_of_discovery_are_listed_for_a_bug_report(monkeypatch: pytest.M
     assert discovery.check_discovery() == Finding("discovery", Severity.OK, "ROS_DOMAIN_ID=7")
     monkeypatch.setenv("ROS_DOMAIN_ID", "700")
     assert discovery.check_discovery().level is Severity.FAIL
+
+
+@pytest.mark.parametrize(
+    ("present", "level", "words"),
+    [
+        (autoware.PACKAGES, Severity.OK, "are there"),
+        ((), Severity.OK, "only autoware_node needs them"),
+        (autoware.PACKAGES[1:], Severity.WARN, "missing: autoware_control_msgs"),
+    ],
+)
+def test_autowares_packages_are_all_there_or_not_wanted_or_a_half(
+    present: tuple[str, ...], level: Severity, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoware.importlib.util, "find_spec", lambda name: name if name in present else None)
+    finding = autoware.check_autoware()
+    assert finding.level is level
+    assert words in finding.found

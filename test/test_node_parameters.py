@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,22 @@ import jsonschema
 import yaml
 
 from owled_ros.errors import OwledError
-from owled_ros.nodes import parameters, source_options, topics
+from owled_ros.nodes import autoware_parameters, autoware_topics, parameters, source_options, topics
+from owled_ros.onboard.candidates import CandidateLimits
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
 LAUNCH = (parameters.ENTRIES, parameters.LAUNCH_ARGUMENTS)
-NODES = [("driving_node", parameters.ENTRIES), ("source_node", source_options.ENTRIES)]
+NODES = [
+    ("driving_node", parameters.ENTRIES),
+    ("source_node", source_options.ENTRIES),
+    ("autoware_node", autoware_parameters.ENTRIES),
+]
+OUT_OF_RANGE = {"driving_node": {"threads": 0}, "source_node": {"routes": 0}, "autoware_node": {"max_age_s": 0.0}}
+PAGES = [
+    ("node.md", parameters.ENTRIES, topics.DRIVING_TOPICS),
+    ("autoware_node.md", autoware_parameters.ENTRIES, autoware_topics.AUTOWARE_TOPICS),
+]
 
 
 def values_of(name: str) -> dict[str, Any]:
@@ -68,11 +79,11 @@ def test_file_schema_and_declaration_hold_the_same(name: str, entries: tuple[par
         assert type(written[key]).__name__ == entry.kind, f"{key}: a float needs its point in YAML"
 
 
-@pytest.mark.parametrize("name", ["driving_node", "source_node"])
+@pytest.mark.parametrize("name", [name for name, _ in NODES])
 def test_schema_takes_the_file_and_refuses_unknown_names_and_ranges(name: str) -> None:
     document = {"/**": {"ros__parameters": values_of(name)}}
     jsonschema.validate(document, schema_of(name))
-    for spoilt in ({"tpyo": 1}, {"threads": 0} if name == "driving_node" else {"routes": 0}):
+    for spoilt in ({"tpyo": 1}, OUT_OF_RANGE[name]):
         wrong = {"/**": {"ros__parameters": {**values_of(name), **spoilt}}}
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema_of(name))
@@ -127,12 +138,22 @@ def test_changes_are_taken_or_refused_with_words() -> None:
         parameters.changed(settings(), [Parameter("deadline_s", value=float("nan"))])
 
 
-def test_documentation_lists_every_parameter_and_topic() -> None:
-    text = (ROOT / "docs" / "node.md").read_text()
-    for _, entries in NODES[:1]:
-        for entry in entries:
-            assert f"| `{entry.name}` | {entry.kind} |" in text, entry.name
-            assert entry.description in text, entry.name
-    for topic in topics.DRIVING_TOPICS:
+@pytest.mark.parametrize(("page", "entries", "listed"), PAGES)
+def test_documentation_lists_every_parameter_and_topic(
+    page: str, entries: tuple[parameters.Entry, ...], listed: tuple[topics.Topic, ...]
+) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    for entry in entries:
+        assert f"| `{entry.name}` | {entry.kind} |" in text, entry.name
+        assert entry.description in text, entry.name
+    for topic in listed:
         assert f"| `{topic.name}` | {topic.type} | {topic.direction} |" in text, topic.name
         assert topic.meaning in text, topic.name
+
+
+def test_settings_of_autoware_node_are_its_entries() -> None:
+    values = {key.replace(".", "_"): value for key, value in flat(values_of("autoware_node"))}
+    limits = autoware_parameters.AutowareSettings(**values).limits
+    assert limits == CandidateLimits()
+    for name in (field.name for field in fields(limits)):
+        assert getattr(limits, name) == values[name]

@@ -1,5 +1,6 @@
 """What `owled doctor` looks at, in the order of the table. Needs the standard library only."""
 
+from owled_ros.doctor.autoware import check_autoware
 from owled_ros.doctor.discovery import check_discovery
 from owled_ros.doctor.findings import Check, Finding, Severity, as_json, examine
 from owled_ros.doctor.libraries import (
@@ -21,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     check_discovery,
     check_rmw,
     check_messages,
+    check_autoware,
     check_transport_profile,
     check_malloc,
     check_shared_memory,

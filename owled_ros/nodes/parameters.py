@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import (
@@ -20,6 +20,9 @@ from owled_ros.driving.overlay import PinholeView
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 from owled_ros.nodes.cameras import CameraChoices, read_choices
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 KINDS = {
     "bool": Parameter.Type.BOOL,
@@ -131,6 +134,7 @@ def launch_entries(names: Iterable[str]) -> tuple[Entry, ...]:
     return tuple(Entry(f"launch.{name}", "str", words.format(name, name), read_only=True) for name in names)
 
 
+AnySettings = TypeVar("AnySettings", bound="DataclassInstance")
 LAUNCH_ARGUMENTS = ("model_path", "deployment", "image_transport", "autostart", "device")
 ENTRIES = (
     Entry("autostart", "bool", "Configure and activate at start.", read_only=True),
@@ -257,9 +261,9 @@ def problem_of(entry: Entry, value: object) -> str:
     return ""
 
 
-def changed(settings: DrivingSettings, parameters: Iterable[Parameter]) -> DrivingSettings:
+def changed(settings: AnySettings, parameters: Iterable[Parameter], entries: Iterable[Entry] = ENTRIES) -> AnySettings:
     """Return the settings with new values; raises OwledError for a value that may not be used."""
-    known = {entry.name: entry for entry in ENTRIES}
+    known = {entry.name: entry for entry in entries}
     attributes = {field.name for field in fields(settings)}
     values = {}
     for parameter in parameters:

@@ -1,0 +1,58 @@
+"""What autoware_node hears of driving_node, converted; a trajectory that could not be driven is refused with words. Needs the messages."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from owled_ros.driving.answer import Light, ObjectKind, Scene
+from owled_ros.driving.answer import SceneObject as Seen
+from owled_ros.driving.navigation import CommandKind
+from owled_ros.errors import OwledError
+from owled_ros.msg import DrivingModel, PredictedTrajectory, SceneDescription, SceneObject
+from owled_ros.nodes.conversions import message_to_command, message_to_trajectory, stamp_of
+from owled_ros.onboard.candidates import Plan
+
+
+def message_to_plan(message: PredictedTrajectory, base_frame: str) -> Plan:
+    """Convert a valid trajectory in `base_frame`; raises OwledError for one that cannot be used."""
+    if not message.valid:
+        raise OwledError("the trajectory is not valid; expected valid ones on this topic")
+    frame = message.header.frame_id
+    if frame and base_frame and frame != base_frame:
+        raise OwledError(
+            f"the trajectory is in {frame}, but the odometry tells where {base_frame} is; set output_frame_id of driving_node to "
+            f"{base_frame} if that is the vehicle's base"
+        )
+    trajectory = message_to_trajectory(message)
+    values = trajectory.values
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise OwledError("the trajectory has fewer than two points, or numbers that are not finite")
+    if values[0, 0] != 0.0 or (np.diff(values[:, 0]) <= 0.0).any():
+        raise OwledError("the trajectory's times do not rise from 0")
+    given = message.command.kind != CommandKind.UNKNOWN
+    command = message_to_command(message.command, stamp_of(message)) if given else None
+    return Plan(stamp_of(message), trajectory, model_of(message), message.manoeuvre, command)
+
+
+def model_of(message: PredictedTrajectory | DrivingModel) -> str:
+    """Name what answered: model and artifact."""
+    return f"{message.model_id} {message.artifact_id}".strip()
+
+
+def message_to_scene(message: SceneDescription) -> Scene | None:
+    """Convert a description; None for one that is not valid."""
+    if not message.valid:
+        return None
+    light = Light(message.traffic_light) if message.traffic_light in list(Light) else Light.UNKNOWN
+    distance = None if math.isnan(message.light_distance) else float(message.light_distance)
+    return Scene(_seen(message.cars), _seen(message.pedestrians), light, distance)
+
+
+def _seen(objects: list[SceneObject]) -> tuple[Seen, ...]:
+    known = list(ObjectKind)
+    return tuple(
+        Seen(ObjectKind(item.kind) if item.kind in known else ObjectKind.UNKNOWN, float(item.distance))
+        for item in objects
+    )

@@ -1,0 +1,95 @@
+"""The parameters of autoware_node; values come from config/autoware_node.param.yaml. Needs rclpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.node import Node
+
+from owled_ros.nodes.parameters import Entry, declare, read_values
+from owled_ros.onboard.candidates import CandidateLimits
+
+
+@dataclass(frozen=True)
+class AutowareSettings:
+    """The values of one moment; see ENTRIES for what each means."""
+
+    generator_name: str
+    module_name: str
+    map_frame_id: str
+    publish_trajectories: bool
+    publish_planning_trajectory: bool
+    publish_turn_indicators: bool
+    publish_planning_factors: bool
+    publish_processing_time: bool
+    publish_control: bool
+    withdraw: bool
+    publish_rate_hz: float
+    step_s: float
+    max_age_s: float
+    max_distance_m: float
+    min_horizon_s: float
+    hold_withheld_s: float
+    max_pose_gap_s: float
+    max_odometry_age_s: float
+    max_odometry_gap_s: float
+    pose_jump_m: float
+    heading_jump_rad: float
+    scene_timeout_s: float
+    indicate_distance_m: float
+    indicate_hold_s: float
+    input_timeout_s: float
+    vehicle_wheel_base_m: float
+
+    @property
+    def limits(self) -> CandidateLimits:
+        """How long a trajectory may be driven on."""
+        return CandidateLimits(
+            self.publish_rate_hz,
+            self.step_s,
+            self.max_age_s,
+            self.max_distance_m,
+            self.min_horizon_s,
+            self.hold_withheld_s,
+            self.max_pose_gap_s,
+            self.max_odometry_age_s,
+            self.max_odometry_gap_s,
+            self.pose_jump_m,
+            self.heading_jump_rad,
+        )
+
+
+ENTRIES = (
+    Entry("generator_name", "str", "Name of this generator in GeneratorInfo.", read_only=True),
+    Entry("module_name", "str", "Module that planning factors name.", read_only=True),
+    Entry("map_frame_id", "str", "Frame of the odometry where it names none; another one is used all the same, with a warning.", read_only=True),
+    Entry("publish.trajectories", "bool", "Publish ~/output/trajectories.", read_only=True),
+    Entry("publish.planning_trajectory", "bool", "Publish ~/output/planning_trajectory.", read_only=True),
+    Entry("publish.turn_indicators", "bool", "Publish ~/output/turn_indicators.", read_only=True),
+    Entry("publish.planning_factors", "bool", "Publish ~/output/planning_factors.", read_only=True),
+    Entry("publish.processing_time", "bool", "Publish ~/debug/processing_time_ms and ~/debug/model_latency_ms in Autoware's type.", read_only=True),
+    Entry("publish.control", "bool", "Publish ~/output/control: the plan as a command. Read docs/autoware.md first.", read_only=True),
+    Entry("withdraw", "bool", "When a plan ends, publish once an empty set of candidates: a concatenator forgets the last one at once, not after its time-out."),
+    Entry("publish_rate_hz", "float", "Candidates a second [Hz], at most as many as there is odometry.", 0.5, 50.0),
+    Entry("step_s", "float", "Points of a candidate are at most this far apart [s].", 0.02, 1.0),
+    Entry("max_age_s", "float", "A trajectory is given up this long [s] after its image.", 0.1, 10.0),
+    Entry("max_distance_m", "float", "A trajectory is given up when the vehicle is farther [m] from where it was to be by now.", 0.1, 20.0),
+    Entry("min_horizon_s", "float", "A trajectory is given up when less than this [s] of it is left.", 0.0, 10.0),
+    Entry("hold_withheld_s", "float", "How long [s] the last trajectory is driven on after a newer image gave a reason not to (unsure, infeasible, declined, localisation or clock broken); 0: it ends at once.", 0.0, 5.0),
+    Entry("max_pose_gap_s", "float", "A trajectory is anchored only where odometry is this near [s] to its image's stamp.", 0.01, 1.0),
+    Entry("max_odometry_age_s", "float", "Odometry farther from the node's clock than this [s] is not used.", 0.05, 3600.0),
+    Entry("max_odometry_gap_s", "float", "After odometry was silent for longer than this [s] everything is dropped: nobody knows what lies between.", 0.05, 60.0),
+    Entry("pose_jump_m", "float", "A pose that lies this much [m] off where speed and heading led is a jump: everything is dropped.", 0.1, 20.0),
+    Entry("heading_jump_rad", "float", "A heading that lies this much [rad] off is a jump too.", 0.05, 3.2),
+    Entry("scene_timeout_s", "float", "A scene description older than this [s] is no reason for a planning factor.", 0.1, 10.0),
+    Entry("indicate_distance_m", "float", "A turn or lane change is indicated from this distance [m] on.", 1.0, 200.0),
+    Entry("indicate_hold_s", "float", "An indicator stays on this long [s] after the last reason for it.", 0.0, 10.0),
+    Entry("input_timeout_s", "float", "Inputs silent for this long [s] are reported.", 0.05, 3600.0),
+    Entry("vehicle.wheel_base_m", "float", "Wheel base [m]; makes tire angles of curvatures.", 0.1, 20.0),
+)  # fmt: skip
+
+
+def read_settings(node: Node) -> AutowareSettings:
+    """Declare and read the parameters."""
+    declare(node, ENTRIES)
+    return AutowareSettings(**read_values(node, ENTRIES))
