@@ -49,7 +49,7 @@ def test_a_human_drive_passes_as_coarsely_as_models_write(speed, pull, bend, wri
     curvatures = np.clip(lateral / np.maximum(speeds, 3.0) ** 2, -0.2, 0.2)
     drive = from_acceleration_curvature(np.column_stack([accelerations, curvatures]), 0.1, speed)
     nodes = drive.sample(step_s * np.arange(1, count + 1))
-    ego = EgoState(0, speed)
+    ego = EgoState(0, speed, steering_tire_angle=math.atan(VEHICLE.wheel_base * curvatures[0]))
     places = np.column_stack([nodes.x, nodes.y]).round(decimals)
     assert problem_of(from_waypoints(places, step_s, speed), ego, VEHICLE) == ""
     poses = np.column_stack([places, nodes.heading.round(2)])
@@ -140,6 +140,18 @@ def test_it_starts_where_the_vehicle_is_and_about_as_fast():
     words = problem(STRAIGHT, 7.0)
     assert words == "starts with 10.0 m/s in the first 0.5 s while the vehicle drives 7.0 m/s; expected 4.7 to 8.3 m/s"
     assert problem(STRAIGHT, 9.6) == ""
+
+
+def test_the_wheels_turn_no_faster_than_they_can_from_where_they_stand():
+    # radius 40 m: atan(2.8 / 40) = 0.07 rad. In the first 0.5 s 0.7 rad/s turn them by 0.35 rad; beside that 0.05 rad and what
+    # rounded places hide: 2.8 * 2.83 * 0.1 m / (5 m)^2 = 0.03 rad
+    path = from_waypoints(CURVE, 0.5, 10.0)
+    for angle, fine in ((0.07, True), (-0.3, True), (None, True), (-0.45, False), (0.57, False)):
+        words = problem_of(path, EgoState(0, 10.0, steering_tire_angle=angle), VEHICLE)
+        assert (words == "") is fine, (angle, words)
+    assert re.search(r"wheels at \+0\.0\d rad while they stand at \+0\.57 rad", words)
+    standing = from_waypoints(0.0 * STRAIGHT, 0.5, 0.0)
+    assert problem_of(standing, EgoState(0, 0.0, steering_tire_angle=0.6), VEHICLE) == ""
 
 
 def test_time_rises_strictly_from_zero():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from owled_ros.driving.engine import never
 from owled_ros.driving.frame import EgoState, Frame, Pose
 from owled_ros.driving.navigation import CommandKind, NavigationCommand
-from owled_ros.driving.needs import CameraNeed, InputNeeds
+from owled_ros.driving.needs import CameraNeed, InputNeeds, SurroundingsNeed
 from owled_ros.driving.prediction import (
     ActionAnswer,
     Generation,
@@ -28,6 +28,7 @@ from owled_ros.driving.prediction import (
     judge_action,
     judge_scene,
 )
+from owled_ros.driving.surroundings import Surroundings
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, is_out_of_memory
@@ -186,6 +187,27 @@ def test_a_frame_holds_what_the_profile_asks_for() -> None:
     climbed.forget()
     climbed.hear(EgoState(NOW, 10.0, pose=Pose(25.0, 3.0, 0.0)))
     assert climbed.climb(newest, LIMITS).reason is Reason.NO_HISTORY
+
+
+def test_a_frame_holds_what_is_around_or_there_is_a_reason() -> None:
+    climbed = ladder()
+    climbed.engine.profile = profile(objects=SurroundingsNeed(0.5), lights=SurroundingsNeed(0.5))
+    climbed.engine = climbed.engine
+    nothing = climbed.climb(arrival(), LIMITS)
+    assert (nothing.reason, "none have come" in nothing.detail) == (Reason.NO_SURROUNDINGS, True)
+    header = SimpleNamespace(frame_id="base_link")
+    climbed.around.hear_objects(NOW - SECOND, SimpleNamespace(header=header, objects=[]))
+    climbed.around.hear_lights(NOW - SECOND // 10, SimpleNamespace(traffic_light_groups=[]))
+    stale = climbed.climb(arrival(), LIMITS)
+    assert (stale.reason, "0.950 s older" in stale.detail) == (Reason.STALE_SURROUNDINGS, True)
+    climbed.around.hear_objects(NOW - SECOND // 10, SimpleNamespace(header=header, objects=[]))
+    good = climbed.climb(arrival(), LIMITS)
+    assert good.valid
+    assert good.frame is not None
+    assert good.frame.around == Surroundings((), ())
+    climbed.forget()
+    climbed.hear(EgoState(NOW, 8.0))
+    assert climbed.climb(arrival(), LIMITS).reason is Reason.NO_SURROUNDINGS
 
 
 def test_odometry_without_a_pose_is_said_where_one_is_needed() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ pytest.importorskip("rclpy")
 import jsonschema
 import yaml
 
+from owled_ros.driving.vehicle_info import RANGES, VehicleInfo
 from owled_ros.errors import OwledError
 from owled_ros.nodes import autoware_parameters, autoware_topics, parameters, source_options, topics
 from owled_ros.onboard.candidates import CandidateLimits
@@ -73,7 +74,9 @@ def test_file_schema_and_declaration_hold_the_same(name: str, entries: tuple[par
         row = schema[key]
         assert row["type"] == KINDS[entry.kind]
         assert row["description"] == entry.description
-        assert (row.get("minimum"), row.get("maximum")) == (entry.low, entry.high)
+        within = row if entry.unset is None else row["anyOf"][0]
+        assert (within.get("minimum"), within.get("maximum")) == (entry.low, entry.high)
+        assert entry.unset is None or row["anyOf"][1:] == [{"const": entry.unset}]
         assert tuple(row.get("enum", ())) == entry.choices
         assert row["default"] == written[key]
         assert type(written[key]).__name__ == entry.kind, f"{key}: a float needs its point in YAML"
@@ -101,7 +104,7 @@ def test_units_stand_in_the_names_of_numbers() -> None:
     }  # counts, shares, and a unit as its name
     for _, entries in NODES:
         for entry in entries:
-            if entry.kind in ("int", "float"):
+            if entry.kind in ("int", "float") and entry.name not in RANGES:  # those are named by Autoware
                 assert entry.name.endswith(units) or entry.name in without, entry.name
                 assert entry.low is not None
                 assert entry.high is not None
@@ -136,6 +139,31 @@ def test_changes_are_taken_or_refused_with_words() -> None:
         parameters.changed(settings(), [Parameter("model_path", value="/elsewhere")])
     with pytest.raises(OwledError, match="expected a number"):
         parameters.changed(settings(), [Parameter("deadline_s", value=float("nan"))])
+
+
+def test_vehicle_and_camera_are_what_is_given_then_what_was_read_then_what_is_shipped(tmp_path: Path) -> None:
+    shipped = settings()
+    assert (shipped.vehicle.wheel_base, shipped.vehicle.max_steering_tire_angle) == (2.8, 0.6)
+    assert shipped.view_given == {}
+    told = replace(shipped, wheel_base=3.0, front_overhang=0.7, max_steer_angle=0.5)
+    assert (told.vehicle.wheel_base, told.vehicle.front_overhang, told.vehicle.max_steering_tire_angle) == (
+        3.0,
+        0.7,
+        0.5,
+    )
+    read = replace(told, info_of_file=VehicleInfo(wheel_base=3.1))
+    assert (read.vehicle.wheel_base, read.vehicle.front_overhang) == (3.1, 0.7)
+    given = replace(read, vehicle_wheel_base_m=3.2, camera_pitch_rad=0.0, camera_height_m=1.4)
+    assert given.vehicle.wheel_base == 3.2
+    assert given.view_given == {"pitch": 0.0, "height": 1.4}
+
+
+def test_a_number_between_not_given_and_its_range_is_refused() -> None:
+    from rclpy.parameter import Parameter
+
+    with pytest.raises(OwledError, match=r"camera\.pitch_rad is -5; expected -0\.7 to 0\.7, or -99: not given"):
+        parameters.changed(settings(), [Parameter("camera.pitch_rad", value=-5.0)])
+    parameters.changed(settings(), [Parameter("camera.pitch_rad", value=-99.0)])
 
 
 @pytest.mark.parametrize(("page", "entries", "listed"), PAGES)

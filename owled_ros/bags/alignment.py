@@ -14,6 +14,7 @@ from owled_ros.bags.cameras import CameraImages, HeldImage
 from owled_ros.bags.conversions import message_to_action, message_to_command, message_to_scene
 from owled_ros.bags.ego_source import EgoSource, contradiction_note, ego_gap_s
 from owled_ros.bags.ego_track import is_possible
+from owled_ros.bags.message_types import ODOMETRY
 from owled_ros.bags.messages import MessageDecoder
 from owled_ros.bags.perception import PerceivedScenes
 from owled_ros.bags.reading import ReadOptions, ReadStatistics, Sample
@@ -21,8 +22,10 @@ from owled_ros.bags.stamps import Stamped, stamped_messages
 from owled_ros.bags.storage import Bag
 from owled_ros.bags.topics import TopicChoice
 from owled_ros.driving.answer import Action, Scene
+from owled_ros.driving.around import Around, Localised, SurroundingsError
 from owled_ros.driving.frame import NANOSECONDS, EgoHistory, EgoState, Frame, View
 from owled_ros.driving.navigation import NavigationCommand
+from owled_ros.driving.surroundings import Surroundings
 from owled_ros.errors import OwledError
 
 HELD_BYTES = 512 << 20  # [bytes] of images that wait, or that the next frames show as their past
@@ -63,6 +66,8 @@ class Aligner:
         self._experts: list[tuple[int, Action]] = []
         self._scenes: list[tuple[int, Scene]] = []
         self._perceived = PerceivedScenes()
+        self._around = Around()
+        self._pose_frame = ""
         self._section = 0
         self._reached: int | None = None  # [ns], stamp of the newest image of the first camera that left
         self._last: int | None = None  # [ns], the same, of this drive
@@ -113,8 +118,16 @@ class Aligner:
         stamp, topics = message.stamp, self._topics
         if topic in topics.perception:
             self._perceived.add(message.connection.msgtype, content, stamp)
+        if topic == topics.objects:
+            self._around.hear_objects(stamp, content)
+        elif topic == topics.lights:
+            self._around.hear_lights(stamp, content)
+        elif topic == topics.ego and topics.ego_type == ODOMETRY:
+            self._pose_frame = str(content.header.frame_id)
         if self._source.is_part(message.connection):
             self._store_ego(self._source.add(message.connection, content, stamp))
+        elif topic == topics.steering:
+            self._source.hear_steering(stamp, float(content.steering_tire_angle))
         elif topic == topics.command:
             self._commands.append(message_to_command(content, stamp))
         elif topic == topics.expert and (action := message_to_action(content)):
@@ -185,6 +198,7 @@ class Aligner:
     def _restart(self, section: int) -> None:
         for part in (self._states, self._history, self._commands, self._experts, self._scenes, self._perceived):
             part.clear()
+        self._around.clear()
         for camera in self._cameras.values():
             camera.clear()
         self._held_bytes = 0
@@ -223,6 +237,12 @@ class Aligner:
             statistics.without_command += 1
             return None
         try:
+            around = self._around_at(stamp)
+        except SurroundingsError as error:
+            statistics.without_surroundings += 1
+            statistics.first_lack = statistics.first_lack or str(error)
+            return None
+        try:
             views = tuple(
                 View(camera.need.name, camera.image(item, is_past), item.stamp, item.frame_id)
                 for camera, item, is_past in shown
@@ -232,7 +252,13 @@ class Aligner:
             statistics.undecodable += 1
             statistics.first_fault = statistics.first_fault or str(error)
             return None
-        return Frame(image, stamp, ego, held.frame_id, views if len(views) > 1 else (), past, command)
+        return Frame(image, stamp, ego, held.frame_id, views if len(views) > 1 else (), past, command, around)
+
+    def _around_at(self, stamp: int) -> Surroundings | None:
+        """Return what another perception saw; raises SurroundingsError where the model needs it and it is not there."""
+        return self._around.at(
+            stamp, self._options.needs, Localised(self._pose_frame, lambda at: self._history.at(at, self._ego_gap))
+        )
 
     def _shown(self, held: HeldImage) -> list[tuple[CameraImages, HeldImage, bool]] | None:
         """Find the image of every camera and age, in the order of the prompt."""

@@ -29,6 +29,7 @@ DECIDED_S = 1.3  # of poses, then the check knows enough
 PLACES_WAIT_S = 1.7  # the next satellite fix
 FIX_GAP_S = 1.1  # satellite fixes may be this far apart on each side
 POSE_BESIDE = NANOSECONDS // 5  # [ns] between a twist and the pose of another topic
+MAX_TIRE_ANGLE = 1.57  # [rad]
 NO_FIX = -1  # NavSatStatus
 BESIDE = 4096  # accelerations and yaw rates that are kept for states that wait
 
@@ -43,6 +44,7 @@ class EgoSource:
         self._judged = topics.ego_kind == TWIST and (topics.ego_type == types.ODOMETRY or topics.pose != "")
         self._accelerations: deque[tuple[int, float]] = deque(maxlen=BESIDE)
         self._yaw_rates: deque[tuple[int, float]] = deque(maxlen=BESIDE)
+        self._tire_angles: deque[tuple[int, float]] = deque(maxlen=BESIDE)
         self._plane = LocalPlane()
         self._motion = PoseMotion(course=topics.ego_kind == GNSS)
         self._readers: dict[str, Callable[[Any, int], list[EgoState]]] = {
@@ -78,6 +80,11 @@ class EgoSource:
             self._yaw_rates.append((stamp, float(message.angular_velocity.z)))
         return []
 
+    def hear_steering(self, stamp: int, tire_angle: float) -> None:
+        """Take a measured tire angle [rad]; one that cannot be is left out."""
+        if abs(tire_angle) <= MAX_TIRE_ANGLE:  # NaN is not
+            self._tire_angles.append((stamp, tire_angle))
+
     def state_of(self, message: Any, stamp: int) -> EgoState:
         """Convert a twist as it is, unchecked."""
         return EGO_CONVERTERS[self._topics.ego_type](message, stamp)
@@ -101,6 +108,7 @@ class EgoSource:
         """Forget everything."""
         self._accelerations.clear()
         self._yaw_rates.clear()
+        self._tire_angles.clear()
         self._motion.finish()
         self._check = TwistCheck()
         self._waiting: deque[EgoState] = deque()
@@ -176,6 +184,7 @@ class EgoSource:
         if (yaw_rate := _nearest(self._yaw_rates, state.stamp)) is not None:
             state = replace(state, yaw_rate=yaw_rate)
         acceleration = _nearest(self._accelerations, state.stamp)
+        state = replace(state, steering_tire_angle=_nearest(self._tire_angles, state.stamp))
         return state if acceleration is None else replace(state, acceleration=acceleration)
 
 

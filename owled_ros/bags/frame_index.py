@@ -46,6 +46,8 @@ class Seen:
     images: list[IndexedImage] = field(default_factory=list)
     views: dict[tuple[str, int], array[int]] = field(default_factory=dict)  # (camera topic, section) -> stamps
     commands: dict[int, array[int]] = field(default_factory=dict)  # section -> stamps
+    objects: dict[int, array[int]] = field(default_factory=dict)
+    groups: dict[int, array[int]] = field(default_factory=dict)  # of traffic lights of another perception
     lights: dict[tuple[int, int], int] = field(default_factory=dict)  # (section, stamp) -> Light
 
 
@@ -61,8 +63,10 @@ def index_of(seen: Seen, cameras: tuple[str, ...], tracks: list[EgoTrack], optio
         if not len(track.stamps) or not len(here):
             continue
         views = [stamps[here]] + [_sorted(seen.views.get((camera, section), ())) for camera in cameras[1:]]
-        commands = _sorted(seen.commands.get(section, ()))
-        usable = here[_complete(stamps[here], track, views, commands, options)]
+        usable = _complete(stamps[here], track, views, options)
+        for times, max_age_s in _with_ages(seen, section, options):
+            usable &= _newest_within(_sorted(times), stamps[here], _nanoseconds(max_age_s))
+        usable = here[usable]
         nearest = nearest_index(track.stamps, stamps[usable])
         speed[usable], yaw_rate[usable] = track.speed[nearest], track.yaw_rate[nearest]
     return FrameIndex(
@@ -77,10 +81,8 @@ def index_of(seen: Seen, cameras: tuple[str, ...], tracks: list[EgoTrack], optio
     )
 
 
-def _complete(
-    stamps: np.ndarray, track: EgoTrack, views: list[np.ndarray], commands: np.ndarray, options: ReadOptions
-) -> np.ndarray:
-    """Tell for which images everything is there that a frame has to hold; (N,) bool."""
+def _complete(stamps: np.ndarray, track: EgoTrack, views: list[np.ndarray], options: ReadOptions) -> np.ndarray:
+    """Tell for which images the ego motion and the views are there that a frame has to hold; (N,) bool."""
     needs, gap = options.needs, _nanoseconds(options.max_ego_gap_s)
     tolerance = _nanoseconds(options.view_tolerance_s)
     complete = _near(track.stamps, stamps, gap)
@@ -92,11 +94,25 @@ def _complete(
     for times in views:
         for offset in needs.image_offsets_s:
             complete &= _near(times, stamps - _nanoseconds(offset), tolerance)
-    if needs.needs_command:
-        newest = np.searchsorted(commands, stamps, side="right") - 1
-        given = np.append(commands, 0)[newest]  # -1 takes the 0 at the end
-        complete &= (newest >= 0) & (stamps - given <= _nanoseconds(options.max_command_age_s))
     return complete
+
+
+def _with_ages(seen: Seen, section: int, options: ReadOptions) -> list[tuple[Iterable[int], float]]:
+    """List what has to have come before an image, with how old it may be [s]."""
+    needs, found = options.needs, []
+    if needs.needs_command:
+        found.append((seen.commands.get(section, ()), options.max_command_age_s))
+    for need, times in ((needs.objects, seen.objects), (needs.lights, seen.groups)):
+        if need is not None and need.required:
+            found.append((times.get(section, ()), need.max_age_s))
+    return found
+
+
+def _newest_within(times: np.ndarray, stamps: np.ndarray, max_age: int) -> np.ndarray:
+    """Tell where the newest of `times` that is not of the future is young enough [ns]; (N,) bool."""
+    newest = np.searchsorted(times, stamps, side="right") - 1
+    given = np.append(times, 0)[newest]  # -1 takes the 0 at the end
+    return (newest >= 0) & (stamps - given <= max_age)
 
 
 def nearest_index(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -79,6 +79,7 @@ def _missing(topics: TopicChoice, options: ReadOptions, statistics: ReadStatisti
         (statistics.without_history, "without the past images or ego states that the model asks for"),
         (statistics.pose_jumps, "behind a jump of the pose"),
         (statistics.without_command, "without a navigation command"),
+        (statistics.without_surroundings, f"without what is around ({statistics.first_lack})"),
         (statistics.undecodable, f"that cannot be decoded ({fault})"),
     )
     return [f"{count} {words}" for count, words in counted if count]

@@ -9,12 +9,15 @@ Autoware, so they are never guessed: the bag has to define them (mcap, or rosbag
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from owled_ros.bags import message_types as types
+from owled_ros.bags.conversions import pose_of
 from owled_ros.driving.answer import Light, ObjectKind, Scene, SceneObject
-from owled_ros.driving.frame import NANOSECONDS
+from owled_ros.driving.frame import NANOSECONDS, Pose
+from owled_ros.driving.perceived import road_users_of, traffic_lights_of
+from owled_ros.driving.surroundings import RoadUser, RoadUserClass, agreed_light
+from owled_ros.errors import OwledError
 
 TOLERANCE = NANOSECONDS // 10  # [ns] between an image and objects (10/s) or lights
 POSE_TOLERANCE = NANOSECONDS // 20  # [ns] between objects and the vehicle's pose
@@ -24,9 +27,7 @@ PEDESTRIAN_RANGE = 32.0
 LANE_HALF_WIDTH = 1.75  # [m]
 SLOW = 0.5  # [m/s], slower is parked when it stands beside the lane
 BASE_FRAME = "base_link"
-CAR_LABELS = (1, 2, 3, 4)  # ObjectClassification: car, truck, bus, trailer
-PEDESTRIAN_LABEL = 7
-COLOURS = {1: Light.RED, 2: Light.YELLOW, 3: Light.GREEN}  # TrafficLightElement
+CARS = (RoadUserClass.CAR, RoadUserClass.TRUCK, RoadUserClass.BUS, RoadUserClass.TRAILER)
 OBJECT_TYPES = tuple(
     f"{package}/msg/{name}"
     for package in ("autoware_perception_msgs", "autoware_auto_perception_msgs")
@@ -35,21 +36,13 @@ OBJECT_TYPES = tuple(
 LIGHT_TYPES = ("autoware_perception_msgs/msg/TrafficLightGroupArray",)
 
 
-@dataclass(frozen=True)
-class _EgoPose:
-    frame: str
-    x: float
-    y: float
-    yaw: float
-
-
 class PerceivedScenes:
     """Collects perception messages in the order of time and tells the scene of an image."""
 
     def __init__(self) -> None:
         self._objects: list[tuple[int, Any]] = []
         self._lights: list[tuple[int, Light]] = []
-        self._poses: list[tuple[int, _EgoPose]] = []
+        self._poses: list[tuple[int, tuple[str, Pose]]] = []  # and the frame
         self.fault = ""  # why objects could not be used
 
     def add(self, msgtype: str, message: Any, stamp: int) -> None:
@@ -58,10 +51,8 @@ class PerceivedScenes:
             self._objects.append((stamp, message))
         elif msgtype in LIGHT_TYPES:
             self._lights.append((stamp, light_of(message)))
-        elif msgtype == types.ODOMETRY:
-            pose = message.pose.pose
-            yaw = _yaw(pose.orientation)
-            self._poses.append((stamp, _EgoPose(message.header.frame_id, pose.position.x, pose.position.y, yaw)))
+        elif msgtype == types.ODOMETRY and (pose := pose_of(message.pose.pose)) is not None:
+            self._poses.append((stamp, (str(message.header.frame_id), pose)))
 
     def clear(self) -> None:
         """Forget everything: the clock ran backwards."""
@@ -75,18 +66,22 @@ class PerceivedScenes:
         if found is None:
             return None
         objects_stamp, message = found
-        frame = message.header.frame_id
-        pose = _EgoPose(frame, 0.0, 0.0, 0.0)
+        frame, pose = message.header.frame_id, Pose(0.0, 0.0, 0.0)
         if frame != BASE_FRAME:
             near = _nearest(self._poses, objects_stamp, POSE_TOLERANCE)
-            if near is None or near[1].frame != frame:
+            if near is None or near[1][0] != frame:
                 self.fault = (
                     f"objects are in frame {frame}; expected {BASE_FRAME}, or the frame of an odometry in the bag"
                 )
                 return None
-            pose = near[1]
+            pose = near[1][1]
+        try:
+            users = [item.seen_from(pose) for item in road_users_of(message)]
+        except OwledError as error:
+            self.fault = f"objects are left out: {error}"
+            return None
         light = _nearest(self._lights, stamp, TOLERANCE)
-        cars, pedestrians = _seen(message, pose)
+        cars, pedestrians = _seen(users)
         return Scene(cars, pedestrians, light[1] if light else Light.UNKNOWN)
 
 
@@ -95,47 +90,27 @@ def light_of(message: Any) -> Light:
 
     Groups are numbered by the map, which nobody has here, so the one for the own lane cannot be picked out.
     """
-    groups = [_colour(group.elements) for group in message.traffic_light_groups]
-    if not groups:
-        return Light.NONE
-    return groups[0] if len(set(groups)) == 1 else Light.UNKNOWN
+    return agreed_light(traffic_lights_of(message))
 
 
-def _colour(elements: Any) -> Light:
-    known = [item for item in elements if item.color in COLOURS]
-    return COLOURS[max(known, key=lambda item: item.confidence).color] if known else Light.UNKNOWN
-
-
-def _seen(message: Any, ego: _EgoPose) -> tuple[tuple[SceneObject, ...], tuple[SceneObject, ...]]:
+def _seen(users: list[RoadUser]) -> tuple[tuple[SceneObject, ...], tuple[SceneObject, ...]]:
     cars: list[SceneObject] = []
     pedestrians: list[SceneObject] = []
-    for item in message.objects:
-        label = _label(item)
-        if label not in CAR_LABELS and label != PEDESTRIAN_LABEL:
+    for item in users:
+        if item.x <= 0.0 or abs(math.atan2(item.y, item.x)) > FIELD_OF_VIEW / 2:
             continue
-        kinematics = item.kinematics
-        pose = getattr(kinematics, "initial_pose_with_covariance", None) or kinematics.pose_with_covariance
-        x, y, heading = _in_vehicle(pose.pose, ego)
-        if x <= 0.0 or abs(math.atan2(y, x)) > FIELD_OF_VIEW / 2:
-            continue
-        length, width = float(item.shape.dimensions.x), float(item.shape.dimensions.y)
-        near = x - abs(math.cos(heading)) * length / 2 - abs(math.sin(heading)) * width / 2
-        if label == PEDESTRIAN_LABEL and 0.0 < near <= PEDESTRIAN_RANGE:
-            kind = ObjectKind.CROSSING if abs(y) < LANE_HALF_WIDTH else ObjectKind.SIDEWALK
+        heading = item.heading or 0.0
+        near = item.x - abs(math.cos(heading)) * item.length / 2 - abs(math.sin(heading)) * item.width / 2
+        if item.kind is RoadUserClass.PEDESTRIAN and 0.0 < near <= PEDESTRIAN_RANGE:
+            kind = ObjectKind.CROSSING if abs(item.y) < LANE_HALF_WIDTH else ObjectKind.SIDEWALK
             pedestrians.append(SceneObject(kind, near))
-        elif label in CAR_LABELS and 0.0 < near <= CAR_RANGE:
-            cars.append(SceneObject(_car_kind(y, heading, _speed(kinematics)), near))
+        elif item.kind in CARS and 0.0 < near <= CAR_RANGE:
+            cars.append(SceneObject(_car_kind(item.y, heading, item.speed or 0.0), near))
     return tuple(sorted(cars, key=_distance)), tuple(sorted(pedestrians, key=_distance))
 
 
 def _distance(item: SceneObject) -> float:
     return item.distance
-
-
-def _label(item: Any) -> int:
-    if not len(item.classification):
-        return 0
-    return int(max(item.classification, key=lambda entry: entry.probability).label)
 
 
 def _car_kind(y: float, heading: float, speed: float) -> ObjectKind:
@@ -145,22 +120,6 @@ def _car_kind(y: float, heading: float, speed: float) -> ObjectKind:
     if abs(y) >= LANE_HALF_WIDTH and speed < SLOW:
         return ObjectKind.PARKED
     return ObjectKind.LEAD if along > 0 else ObjectKind.ONCOMING
-
-
-def _speed(kinematics: Any) -> float:
-    twist = getattr(kinematics, "initial_twist_with_covariance", None) or kinematics.twist_with_covariance
-    return math.hypot(twist.twist.linear.x, twist.twist.linear.y)
-
-
-def _in_vehicle(pose: Any, ego: _EgoPose) -> tuple[float, float, float]:
-    """Return x forward [m], y left [m] and heading [rad] of a pose as the vehicle sees it."""
-    dx, dy = pose.position.x - ego.x, pose.position.y - ego.y
-    cos, sin = math.cos(ego.yaw), math.sin(ego.yaw)
-    return dx * cos + dy * sin, dy * cos - dx * sin, _yaw(pose.orientation) - ego.yaw
-
-
-def _yaw(q: Any) -> float:
-    return math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
 
 
 def _nearest(values: list[tuple[int, Any]], stamp: int, tolerance: int) -> tuple[int, Any] | None:

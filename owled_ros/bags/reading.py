@@ -34,6 +34,7 @@ class ReadStatistics:
     without_view: int = 0  # another camera has no image near the stamp
     without_history: int = 0  # a past image or ego state that the model asks for is not there
     without_command: int = 0  # no navigation command, or an expired one
+    without_surroundings: int = 0  # no objects or traffic lights of another perception, or too old ones
     pose_jumps: int = 0  # the localisation jumped within the history that the model asks for
     undecodable: int = 0  # damaged images, or of an unknown encoding
     disordered: int = 0  # behind the look-ahead, or a stamp twice
@@ -43,6 +44,7 @@ class ReadStatistics:
     contradicted_ego: int = 0  # states whose twist the pose contradicts
     sizes: set[tuple[int, int]] = field(default_factory=set)  # (width, height) [px]
     first_fault: str = ""  # of the undecodable images
+    first_lack: str = ""  # why the first ones have no surroundings
     unreadable: str = ""  # why no image of this kind can be decoded here at all
     notes: list[str] = field(default_factory=list)  # faults of the bag itself, and why frames are missing
 

@@ -64,16 +64,20 @@ def summarise_bag(path: Path, options: ReadOptions | None = None) -> BagSummary:
     topics = choose_topics(bag, options)
     gap = int(options.drive_gap_s * NANOSECONDS)
     decode, seen, motion = MessageDecoder(), Seen(), _Motion(topics)
+    unread = {topics.expert, topics.objects, topics.lights, *topics.perception}
     for message in stamped_messages(bag, topics, gap):
         topic, section = message.connection.topic, message.section
         motion.go_on(section)
+        if topic in (topics.objects, topics.lights):
+            kept = seen.objects if topic == topics.objects else seen.groups
+            kept.setdefault(section, array("q")).append(message.stamp)
         if topic == topics.image:
             _add_image(seen.images, message, gap)
         elif topic in topics.cameras:
             seen.views.setdefault((topic, section), array("q")).append(message.stamp)
         elif topic == topics.command:
             seen.commands.setdefault(section, array("q")).append(message.stamp)
-        elif topic != topics.expert and (topic not in topics.perception or motion.source.is_part(message.connection)):
+        elif topic not in unread or motion.source.is_part(message.connection):
             try:
                 content = decode(message.connection, message.data)
                 if topic == topics.scene and (scene := message_to_scene(content)):

@@ -40,6 +40,8 @@ class TopicChoice:
     cameras: tuple[str, ...] = ()  # in the order of the profile's cameras, the first is `image`
     acceleration: str = ""
     command: str = ""  # of the navigation
+    objects: str = ""  # of another perception, for models that ask for them
+    lights: str = ""
     types: frozenset[tuple[str, str]] = frozenset()  # (topic, message type) of everything that is read
 
     def reads(self, connection: Connection) -> bool:
@@ -64,6 +66,8 @@ def choose_topics(bag: Bag, options: ReadOptions | None = None) -> TopicChoice:
         "command": _first(topics, (types.NAVIGATION_COMMAND,)),
         "pose": pose_beside(ego, topics, options.ego_from),
         "gyro": _first(topics, (types.IMU,)) if _wants_gyro(ego) else None,
+        "objects": _first_objects(topics) if options.needs.objects else None,
+        "lights": _first(topics, LIGHT_TYPES) if options.needs.lights else None,
     }
     perception = () if others["scene"] else _perception(topics, ego.topic)
     read = [*cameras, ego.topic, *perception, *filter(None, others.values())]
@@ -96,8 +100,12 @@ def _note_of_yaw_rate(ego: EgoChoice, gyro: TopicSummary | None) -> str:
     return ", the yaw rate of the course" if ego.kind == GNSS else "; nothing tells the yaw rate, which is taken as 0"
 
 
+def _first_objects(topics: Sequence[TopicSummary]) -> TopicSummary | None:
+    return next((found for kind in OBJECT_TYPES if (found := _first(topics, (kind,)))), None)
+
+
 def _perception(topics: Sequence[TopicSummary], ego: TopicSummary) -> tuple[TopicSummary, ...]:
-    objects = next((found for kind in OBJECT_TYPES if (found := _first(topics, (kind,)))), None)
+    objects = _first_objects(topics)
     if objects is None:
         return ()
     pose = ego if ego.msgtype == types.ODOMETRY else _first(topics, (types.ODOMETRY,))

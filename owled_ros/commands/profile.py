@@ -131,7 +131,9 @@ def _frame_maker(
 
     def from_images(profile: DrivingProfile) -> Frame:
         said = NavigationCommand(CommandKind[command.upper()]) if command else None
-        return made_up_frame(profile, [_read_image(path) for path in images], EgoState(0, speed, 0.0, 0.0), said)
+        return made_up_frame(
+            profile, [_read_image(path) for path in images], EgoState(0, speed, 0.0, 0.0, steering_tire_angle=0.0), said
+        )
 
     def from_bag(profile: DrivingProfile) -> Frame:
         from itertools import islice

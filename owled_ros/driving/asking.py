@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from owled_ros.driving.around import made_up_surroundings
 from owled_ros.driving.conversation import IMAGE, AnswerLimits, Conversation, Turn
 from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose
 from owled_ros.driving.ego_words import history_text, motion_values, written
@@ -18,6 +19,7 @@ from owled_ros.driving.image_budget import prepared
 from owled_ros.driving.navigation import CommandKind, NavigationCommand
 from owled_ros.driving.profile import IMAGES_OF, DrivingProfile
 from owled_ros.driving.profile_parts import Call, Camera, Command, Number
+from owled_ros.driving.surroundings_words import light_text, objects_text
 from owled_ros.driving.templates import Part, Value, fill, fill_parts
 from owled_ros.errors import OwledError
 
@@ -87,7 +89,7 @@ def made_up_frame(
     if len(given) not in (1, total):
         raise OwledError(f"{len(given)} images for a profile that shows {total}; give one, or {total} in prompt order")
     given = given * total if len(given) == 1 else given
-    ego = ego or EgoState(0, 5.0, 0.0, 0.0)
+    ego = ego or EgoState(0, 5.0, 0.0, 0.0, steering_tire_angle=0.0)
     views = []
     for place, camera in enumerate(profile.cameras):
         for step, age in enumerate(needs.image_offsets_s):
@@ -96,12 +98,13 @@ def made_up_frame(
             views.append(View(camera.name, given[number], ego.stamp - round(age * NANOSECONDS)))
     main = next(view.image for view in reversed(views) if view.camera == profile.main.name)
     past = tuple(
-        EgoState(ego.stamp - round(age * NANOSECONDS), ego.speed, 0.0, 0.0, Pose(-ego.speed * age, 0.0, 0.0))
+        EgoState(ego.stamp - round(age * NANOSECONDS), ego.speed, 0.0, 0.0, Pose(-ego.speed * age, 0.0, 0.0), 0.0)
         for age in needs.ego_offsets_s
     )
     if command is None and profile.command is not None:
         command = NavigationCommand(CommandKind[next(iter(profile.command.words)).upper()])
-    return Frame(main, ego.stamp, ego, views=tuple(views), past=past, command=command)
+    around = made_up_surroundings(needs)
+    return Frame(main, ego.stamp, ego, views=tuple(views), past=past, command=command, around=around)
 
 
 def prepared_views(profile: DrivingProfile, camera: Camera, frame: Frame) -> tuple[np.ndarray, ...]:
@@ -163,6 +166,10 @@ def _values(profile: DrivingProfile, frame: Frame, clean: Clean) -> dict[str, Va
         values["history"] = history_text(profile.history, frame.past, frame.ego, profile.numbers, frame.stamp)
     if profile.command is not None:
         values["command"] = command_text(profile.command, frame.command, profile.numbers, clean)
+    if profile.objects is not None:
+        values["objects"] = objects_text(profile.objects, frame.around, profile.numbers)
+    if profile.lights is not None:
+        values["lights"] = light_text(profile.lights, frame.around)
     return values | _image_values(profile)
 
 

@@ -46,10 +46,11 @@ class EgoState:
     yaw_rate: float = 0.0  # [rad/s], left positive
     acceleration: float | None = None  # [m/s2] along x; None where nothing measures it
     pose: Pose | None = None  # None where the source has none
+    steering_tire_angle: float | None = None  # [rad], left positive; None where nothing measures it
 
     def is_finite(self) -> bool:
         """Tell whether every number can be used."""
-        rest = (0.0 if self.acceleration is None else self.acceleration, self.speed, self.yaw_rate)
+        rest = (self.acceleration or 0.0, self.steering_tire_angle or 0.0, self.speed, self.yaw_rate)
         return all(math.isfinite(value) for value in rest) and (self.pose is None or self.pose.is_finite())
 
 
@@ -179,6 +180,7 @@ def _between(before: EgoState | None, after: EgoState | None, stamp: int, max_ga
         before.yaw_rate + share * (after.yaw_rate - before.yaw_rate),
         _mixed(before.acceleration, after.acceleration, share),
         _mixed_pose(before.pose, after.pose, share),
+        _mixed(before.steering_tire_angle, after.steering_tire_angle, share),
     )
 
 

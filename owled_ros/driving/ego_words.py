@@ -22,7 +22,7 @@ def written(name: str, value: float, numbers: Mapping[str, Number]) -> float:
 
 
 def motion_values(ego: EgoState, numbers: Mapping[str, Number]) -> dict[str, Value]:
-    """Give speed, yaw rate, accelerations and curvature; what is not known has no value."""
+    """Give speed, yaw rate, accelerations, curvature and tire angle; what is not known has no value."""
     curvature = ego.yaw_rate / ego.speed if abs(ego.speed) >= MIN_SPEED_FOR_STEERING else 0.0
     known = {
         "speed": ego.speed,
@@ -32,6 +32,8 @@ def motion_values(ego: EgoState, numbers: Mapping[str, Number]) -> dict[str, Val
     }
     if ego.acceleration is not None:
         known["acceleration"] = ego.acceleration
+    if ego.steering_tire_angle is not None:
+        known["steering_tire_angle"] = ego.steering_tire_angle
     return {name: written(name, value, numbers) for name, value in known.items()}
 
 

@@ -21,6 +21,7 @@ ROUNDING_M = 0.1  # places are known within half of it to each side
 START_M = 0.1  # the first point is the origin
 START_RAD = 0.05
 START_SPEED = 0.5  # [m/s] that the measured and the model's speed may differ by
+START_STEERING = 0.05  # [rad] that a measured tire angle may be off, and slip
 START_SHARE = 0.05  # of the speed, added to START_SPEED
 BACKWARDS = 0.3  # [m/s] backwards that standing with rounded places can look like
 SPEED_SLACK = 2.0 * ROUNDING_M / MIN_TIME_S  # [m/s]
@@ -89,7 +90,23 @@ def _problem_of_start(trajectory: Trajectory, ego: EgoState, vehicle: VehiclePar
             f"starts with {shown:.1f} m/s in the first {seconds:g} s while the vehicle drives {ego.speed:.1f} m/s; "
             f"expected {low:.1f} to {high:.1f} m/s"
         )
-    return ""
+    return _problem_of_first_steering(trajectory, ego, vehicle)
+
+
+def _problem_of_first_steering(trajectory: Trajectory, ego: EgoState, vehicle: VehicleParameters) -> str:
+    """Compare the first curvature with the measured tire angle: the wheels turn no faster than they can."""
+    if ego.steering_tire_angle is None or trajectory.speed[0] < SLOW:
+        return ""
+    first = math.atan(vehicle.wheel_base * trajectory.curvature[0])
+    seconds = max(MIN_TIME_S, trajectory.time[1])  # the first curvature is that of the first chord
+    slack = START_STEERING + vehicle.wheel_base * float(_unsure_curvature(trajectory.speed[:1])[0])
+    reach = vehicle.max_steering_rate * seconds + slack
+    if abs(first - ego.steering_tire_angle) <= reach:
+        return ""
+    return (
+        f"starts with the wheels at {first:+.2f} rad while they stand at {ego.steering_tire_angle:+.2f} rad; "
+        f"expected a change of at most {reach:.2f} rad in the first {seconds:g} s"
+    )
 
 
 def _problem_of_places(trajectory: Trajectory, _ego: EgoState, _vehicle: VehicleParameters) -> str:

@@ -1,4 +1,4 @@
-"""What a model is shown at one moment: images of one or several cameras, the ego state and its past, the command of the route.
+"""What a model is shown at one moment: images of one or several cameras, the ego state and its past, the command, what is around.
 
 Needs numpy. Frames: base_link, x forward, y left; angles left positive. Stamps are nanoseconds of the message clock.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from owled_ros.driving.ego import NANOSECONDS, EgoHistory, EgoState, Pose
 from owled_ros.driving.navigation import NavigationCommand
+from owled_ros.driving.surroundings import Surroundings
 from owled_ros.errors import OwledError
 
 __all__ = ["NANOSECONDS", "EgoHistory", "EgoState", "Frame", "Pose", "View", "check_image"]
@@ -44,6 +45,7 @@ class Frame:
     ] = ()  # every image in the order of the prompt (camera by camera, oldest first); empty: only `image`
     past: tuple[EgoState, ...] = ()  # in the order of the profile's offsets, poses in base_link of the stamp
     command: NavigationCommand | None = None
+    around: Surroundings | None = None  # None: the profile does not ask for it
 
     def __post_init__(self) -> None:
         check_image(self.image)

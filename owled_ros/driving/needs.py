@@ -15,6 +15,14 @@ class CameraNeed:
 
 
 @dataclass(frozen=True)
+class SurroundingsNeed:
+    """Objects or traffic lights of another perception."""
+
+    max_age_s: float  # older than this before the frame's stamp they are not used [s]
+    required: bool = True  # without them there is no answer
+
+
+@dataclass(frozen=True)
 class InputNeeds:
     """What a frame has to hold."""
 
@@ -23,6 +31,8 @@ class InputNeeds:
     ego_offsets_s: tuple[float, ...] = ()  # ages [s] of past ego states, oldest first, without now
     needs_pose: bool = False
     needs_command: bool = False
+    objects: SurroundingsNeed | None = None  # None: not asked for
+    lights: SurroundingsNeed | None = None
 
     @property
     def single(self) -> bool:

@@ -20,7 +20,6 @@ from owled_ros.driving.trajectory import Trajectory
 from owled_ros.driving.vehicle import VehicleParameters, controls_of
 
 PATH_STEP_S = 0.1  # between two points of the drawn path
-PATH_HALF_WIDTH = 0.9  # [m]
 MAX_CHARACTERS = 240  # of an answer
 MIN_DEPTH = 1.0  # [m], points nearer to the camera are not drawn
 MIN_IMAGE_WIDTH = 320  # [px], smaller images are enlarged before drawing
@@ -46,6 +45,9 @@ class PinholeView:
     height: float = 1.5  # [m] above the ground
     pitch: float = 0.0  # [rad], downward positive
     forward: float = 0.0  # [m] from the rear axle to the camera
+    left: float = 0.0  # [m] from the middle of the vehicle to the camera
+    yaw: float = 0.0  # [rad], left positive
+    centre: tuple[float, float] = (0.5, 0.5)  # of the lens, shares of width and height
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def draw_overlay(
     action = answer.action if answer is not None and answer.valid else None
     path = None if answer is None else path_of(answer, overlay.ego, vehicle)
     if path is not None and view is not None:
-        edges = path_pixels(path, view, canvas.shape[1], canvas.shape[0])
+        edges = path_pixels(path, view, canvas.shape[1], canvas.shape[0], vehicle.width / 2)
         _draw_path(canvas, edges, float(path.acceleration[0]))
     _draw_texts(canvas, overlay, scale)
     if action is not None and answer is not None:
@@ -89,15 +91,17 @@ def path_of(answer: ActionAnswer, ego: EgoState | None, vehicle: VehicleParamete
     return None if answer.action is None or ego is None else roll_out(answer.action, max(ego.speed, 0.0), vehicle)
 
 
-def path_pixels(trajectory: Trajectory, view: PinholeView, width: int, height: int) -> np.ndarray:
-    """Project the left and right edge of a predicted path; (2, N, 2) float pixels, left first, nearest first."""
+def path_pixels(
+    trajectory: Trajectory, view: PinholeView, width: int, height: int, half_width: float = 0.9
+) -> np.ndarray:
+    """Project the left and right edge of a predicted path, `half_width` [m] beside it; (2, N, 2) float pixels, left first, nearest first."""
     edges: list[tuple[tuple[float, float], tuple[float, float]]] = []
     times = np.linspace(0.0, trajectory.duration, round(trajectory.duration / PATH_STEP_S) + 1)
     for _, x, y, heading, *_ in trajectory.sample(times).values.tolist():
         sides = tuple(
             project(
-                x - side * PATH_HALF_WIDTH * math.sin(heading),
-                y + side * PATH_HALF_WIDTH * math.cos(heading),
+                x - side * half_width * math.sin(heading),
+                y + side * half_width * math.cos(heading),
                 view,
                 width,
                 height,
@@ -112,12 +116,14 @@ def path_pixels(trajectory: Trajectory, view: PinholeView, width: int, height: i
 def project(x: float, y: float, view: PinholeView, width: int, height: int) -> tuple[float, float] | None:
     """Project a point of the ground (x forward, y left [m], base_link) to pixels; None behind or too near the camera."""
     focal = 0.5 * width / math.tan(0.5 * view.horizontal_fov)
-    ahead = x - view.forward
+    dx, dy = x - view.forward, y - view.left
+    ahead = math.cos(view.yaw) * dx + math.sin(view.yaw) * dy
+    left = math.cos(view.yaw) * dy - math.sin(view.yaw) * dx
     depth = ahead * math.cos(view.pitch) + view.height * math.sin(view.pitch)
     below = view.height * math.cos(view.pitch) - ahead * math.sin(view.pitch)
     if depth < MIN_DEPTH:
         return None
-    return 0.5 * width - focal * y / depth, 0.5 * height + focal * below / depth
+    return view.centre[0] * width - focal * left / depth, view.centre[1] * height + focal * below / depth
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:

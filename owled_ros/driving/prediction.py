@@ -40,6 +40,8 @@ class Reason(IntEnum):
     NO_COMMAND = 22  # the model asks for a navigation command and none has come
     EXPIRED_COMMAND = 23  # the navigation command is too old
     FALLING_STAMP = 24  # behind the stamp that was published last
+    NO_SURROUNDINGS = 25  # the model asks for objects or traffic lights, and none that can be used have come
+    STALE_SURROUNDINGS = 26  # the objects or traffic lights that the model asks for are too old
 
 
 @dataclass(frozen=True)

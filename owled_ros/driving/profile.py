@@ -21,7 +21,7 @@ from owled_ros.driving.answers.make import AnswerSpec, make_kind
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.ego import EgoState
 from owled_ros.driving.ego_words import motion_values
-from owled_ros.driving.needs import CameraNeed, InputNeeds
+from owled_ros.driving.needs import CameraNeed, InputNeeds, SurroundingsNeed
 from owled_ros.driving.profile_format1 import read_format1
 from owled_ros.driving.profile_parts import (
     MOTION_FIELDS,
@@ -31,8 +31,10 @@ from owled_ros.driving.profile_parts import (
     Command,
     History,
     Images,
+    Lights,
     Name,
     Number,
+    Objects,
     Part,
     Seconds,
     Text,
@@ -61,6 +63,7 @@ RESERVED_OPTIONS = {  # of apply_chat_template: not the template's, or said by t
     *("truncation", "max_length", "tokenizer_kwargs", "processor_kwargs", "images", "videos", "audio", "text"),
     "load_audio_from_video",
 }
+DESCRIBED = ("history", "command", "objects", "lights")  # fields that are there where the profile describes them
 IMAGES_OF = "images_"  # + name of a camera: the field for its images alone
 
 
@@ -80,6 +83,8 @@ class DrivingProfile(Part):
     ego: Text = Field(default="", description="the field {ego}; fields: " + ", ".join(MOTION_FIELDS))
     history: History | None = Field(default=None, description="the field {history}")
     command: Command | None = Field(default=None, description="the field {command}")
+    objects: Objects | None = Field(default=None, description="the field {objects}: what another perception sees")
+    lights: Lights | None = Field(default=None, description="the field {lights}: traffic lights of another perception")
     system: Text = Field(default="", description="the system turn, plain, no fields; empty: none")
     template_options: dict[
         Annotated[str, Field(pattern="^[a-z_][a-z0-9_]{0,63}$")],
@@ -109,7 +114,7 @@ class DrivingProfile(Part):
         check_template(self.ego, MOTION_FIELDS)
         self._check_calls()
         said = {name for call in (*self.calls, self.scene, self.question) if call for name in fields_of(call.user)}
-        for name in ("history", "command"):
+        for name in DESCRIBED:
             if getattr(self, name) is not None and name not in said:
                 raise ValueError(f"{name} is described, but no call says {{{name}}}")
         return self
@@ -150,7 +155,7 @@ class DrivingProfile(Part):
     def _fields(self) -> dict[str, FieldKind]:
         single = self.images.order == "by_camera"
         images = {"images", *(IMAGES_OF + camera.name for camera in self.cameras if single)}
-        texts = {"ego", *(name for name in ("history", "command") if getattr(self, name) is not None)}
+        texts = {"ego", *(name for name in DESCRIBED if getattr(self, name) is not None)}
         return {
             **MOTION_FIELDS, **dict.fromkeys(images, FieldKind.IMAGES), **dict.fromkeys(texts, FieldKind.TEXT)
         }  # fmt: skip
@@ -167,6 +172,8 @@ class DrivingProfile(Part):
             else tuple(round(step * self.history.interval_s, 6) for step in range(self.history.count, 0, -1)),
             needs_pose=self.history is not None and self.history.needs_pose,
             needs_command=self.command is not None and self.command.required,
+            objects=_need_around(self.objects),
+            lights=_need_around(self.lights),
         )
 
     @property
@@ -243,6 +250,10 @@ def _need(camera: Camera) -> CameraNeed:
     limits = [limit for limit in (camera.max_pixels, camera.past_max_pixels) if limit is not None]
     past = min(limits, default=None)
     return CameraNeed(camera.name, _before_crop(camera.max_pixels, camera), _before_crop(past, camera))
+
+
+def _need_around(part: Objects | Lights | None) -> SurroundingsNeed | None:
+    return None if part is None else SurroundingsNeed(part.max_age_s, part.required)
 
 
 def _before_crop(pixels: int | None, camera: Camera) -> int | None:

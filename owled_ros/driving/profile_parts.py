@@ -1,4 +1,4 @@
-"""The parts of a driving profile: cameras, ego history, navigation words, calls. Needs pydantic.
+"""The parts of a driving profile: cameras, ego history, navigation words, what is around, calls. Needs pydantic.
 
 Every part checks itself when it is read: types, ranges, finite numbers, no unknown keys.
 """
@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from owled_ros.driving.answer import Light
 from owled_ros.driving.navigation import CommandKind
+from owled_ros.driving.surroundings import RoadUserClass
 from owled_ros.driving.templates import MAX_TEMPLATE, FieldKind, fields_of, read_template
 from owled_ros.errors import OwledError
 
@@ -20,6 +22,8 @@ MIN_PIXELS = 64
 MAX_TOKENS = 16_384
 MAX_NUMBER = 1e6  # larger numbers saturate in every text
 MIN_KEPT = 0.05  # share of the width and of the height that a crop leaves
+LIGHT_WORDS = tuple(light.name.lower() for light in Light)
+OBJECT_WORDS = tuple(kind.name.lower() for kind in RoadUserClass)
 COMMAND_WORDS = tuple(kind.name.lower() for kind in CommandKind if kind)
 
 NUMBER, COUNT, TEXT = FieldKind.NUMBER, FieldKind.COUNT, FieldKind.TEXT
@@ -29,6 +33,7 @@ MOTION_FIELDS = {  # of the vehicle at one moment, SI units; left positive
     "acceleration": NUMBER,
     "lateral_acceleration": NUMBER,
     "curvature": NUMBER,
+    "steering_tire_angle": NUMBER,
 }
 PLACE_FIELDS = dict.fromkeys(  # in base_link of now
     ("x", "y", "heading", "velocity_x", "velocity_y", "acceleration_x", "acceleration_y"), NUMBER
@@ -36,7 +41,12 @@ PLACE_FIELDS = dict.fromkeys(  # in base_link of now
 HISTORY_FIELDS = {**MOTION_FIELDS, **PLACE_FIELDS, "time": NUMBER, "age": NUMBER, "step": COUNT}
 IMAGE_FIELDS = {"age": NUMBER, "time": NUMBER, "step": COUNT, "number": COUNT}
 COMMAND_FIELDS = {"word": TEXT, "text": TEXT, "distance": NUMBER}
-ROUNDED = (*MOTION_FIELDS, *PLACE_FIELDS, "distance")
+OBJECT_FIELDS = {  # in base_link of now; velocities over ground
+    "kind": TEXT,
+    **dict.fromkeys(("x", "y", "distance", "heading", "speed", "velocity_x", "velocity_y", "length", "width"), NUMBER),
+    "number": COUNT,
+}
+ROUNDED = (*MOTION_FIELDS, *PLACE_FIELDS, "distance", "length", "width")
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=MAX_TEMPLATE)]
@@ -170,6 +180,50 @@ class Command(Part):
         check_template(self.template, {"word": TEXT, "text": TEXT})
         if self.near_template is not None:
             check_template(self.near_template, COMMAND_FIELDS)
+        return self
+
+
+class Objects(Part):
+    """Road users that another perception tells, as text: one line per object, nearest first."""
+
+    max: int = Field(default=10, ge=1, le=50, description="the nearest ones")
+    within_m: float = Field(default=50.0, gt=0, le=500, description="centres farther than this are left out [m]")
+    line: Text = Field(description="fields: " + ", ".join(OBJECT_FIELDS) + "; in base_link of now")
+    separator: Annotated[str, Field(max_length=100)] = "\n"
+    words: dict[Literal[OBJECT_WORDS], Annotated[str, Field(max_length=100)]] = Field(  # type: ignore[valid-type]
+        default={}, description="word for a class; one that is not named here has its plain name; empty: left out"
+    )
+    none: Annotated[str, Field(max_length=1000)] = Field(default="none", description="text where nothing is near")
+    max_age_s: Seconds = Field(default=0.5, description="older objects are not used")
+    required: bool = Field(default=True, description="without fresh objects there is no answer")
+    missing: Annotated[str, Field(max_length=1000)] = Field(
+        default="unknown", description="text where there are none and none are required"
+    )
+
+    @model_validator(mode="after")
+    def _checked(self) -> Objects:
+        if len(self.line) > 1000:
+            raise ValueError("a line of the objects has more than 1000 characters")
+        check_template(self.line, OBJECT_FIELDS)
+        return self
+
+
+class Lights(Part):
+    """The state that all traffic lights agree on, in the words that the model was trained with."""
+
+    words: dict[Literal[LIGHT_WORDS], Annotated[str, Field(max_length=1000)]] = Field(  # type: ignore[valid-type]
+        min_length=1, description="none: there is no light; unknown: they differ, or cannot be told"
+    )
+    max_age_s: Seconds = Field(default=1.0, description="older lights are not used")
+    required: bool = Field(default=True, description="without fresh lights there is no answer")
+    missing: Annotated[str, Field(max_length=1000)] = Field(
+        default="", description="text where there are none and none are required"
+    )
+
+    @model_validator(mode="after")
+    def _checked(self) -> Lights:
+        if "none" not in self.words:
+            raise ValueError("lights.words has no word for 'none': most roads have no traffic light")
         return self
 
 

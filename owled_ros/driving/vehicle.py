@@ -23,6 +23,9 @@ class VehicleParameters:
     max_lateral_acceleration: float = 5.0  # [m/s2]
     max_steering_rate: float = 0.7  # [rad/s], of the tires
     max_jerk: float = 10.0  # [m/s3], along the path
+    front_overhang: float = 0.9  # [m], from the front axle to the bumper
+    rear_overhang: float = 1.0  # [m], from the rear axle to the bumper
+    width: float = 1.8  # [m], of the whole vehicle
 
 
 @dataclass(frozen=True)

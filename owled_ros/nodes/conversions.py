@@ -42,10 +42,20 @@ def stamp_to_time(stamp: int) -> Time:
     return Time(sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS)
 
 
+def time_to_stamp(time: Any) -> int:
+    """Convert builtin_interfaces/Time to nanoseconds."""
+    return int(time.sec) * NANOSECONDS + int(time.nanosec)
+
+
 def odometry_to_ego(message: Odometry) -> EgoState:
     """Take speed and yaw rate from the twist, which is in the vehicle's frame (child_frame_id), and the pose where there is one."""
     twist = message.twist.twist
     return EgoState(stamp_of(message), twist.linear.x, twist.angular.z, pose=pose_of(message.pose.pose))
+
+
+def report_to_ego(message: Any) -> EgoState:
+    """Convert autoware_vehicle_msgs/VelocityReport, which is in base_link."""
+    return EgoState(stamp_of(message), float(message.longitudinal_velocity), float(message.heading_rate))
 
 
 def pose_of(message: Any) -> Pose | None:

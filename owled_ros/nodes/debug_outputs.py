@@ -15,7 +15,7 @@ from rclpy.publisher import Publisher
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from owled_ros.driving.overlay import Overlay, draw_overlay
+from owled_ros.driving.overlay import Overlay, PinholeView, draw_overlay
 from owled_ros.driving.prediction import SceneAnswer
 from owled_ros.driving.trajectory import Trajectory
 from owled_ros.nodes import conversions, topics
@@ -23,7 +23,6 @@ from owled_ros.nodes.parameters import DrivingSettings
 from owled_ros.onboard.ladder import Outcome
 
 SCENE_MEMORY_S = 2.0  # how long the overlay shows a description
-PATH_WIDTH = 1.8  # [m]
 TEXT_HEIGHT = 0.6  # [m]
 NAMESPACE = "predicted_trajectory"
 LIFETIME = Duration(sec=1)
@@ -45,18 +44,20 @@ class DebugOutputs:
         """Show a description on the images that follow."""
         self._scene = (answer, time.monotonic())
 
-    def show(self, outcome: Outcome, settings: DrivingSettings) -> None:
+    def show(self, outcome: Outcome, settings: DrivingSettings, view: PinholeView) -> None:
         """Publish what somebody looks at."""
         header = Header(stamp=conversions.stamp_to_time(outcome.stamp), frame_id=settings.output_frame_id)
         trajectory = None if outcome.answer is None or not outcome.valid else outcome.answer.trajectory
         if self._wanted(topics.DEBUG_PATH) and trajectory is not None:
             self._outputs[topics.DEBUG_PATH.name].publish(trajectory_to_path(trajectory, header))
         if self._wanted(topics.DEBUG_MARKERS):
-            self._outputs[topics.DEBUG_MARKERS.name].publish(outcome_to_markers(outcome, trajectory, header))
+            self._outputs[topics.DEBUG_MARKERS.name].publish(
+                outcome_to_markers(outcome, trajectory, header, settings.vehicle.width)
+            )
         raw, packed = self._wanted(topics.DEBUG_IMAGE), self._wanted(topics.DEBUG_COMPRESSED)
         if outcome.frame is None or not (raw or packed):
             return
-        drawn = self._drawn(outcome, settings)
+        drawn = self._drawn(outcome, settings, view)
         if raw:
             message = conversions.rgb_to_image(drawn, outcome.stamp, outcome.frame_id)
             self._outputs[topics.DEBUG_IMAGE.name].publish(message)
@@ -67,7 +68,7 @@ class DebugOutputs:
     def _wanted(self, topic: topics.Topic) -> bool:
         return bool(self._outputs[topic.name].get_subscription_count() > 0)
 
-    def _drawn(self, outcome: Outcome, settings: DrivingSettings) -> np.ndarray:
+    def _drawn(self, outcome: Outcome, settings: DrivingSettings, view: PinholeView) -> np.ndarray:
         assert outcome.frame is not None
         image, width = outcome.frame.image, settings.debug_image_width_px
         if image.shape[1] > width:
@@ -81,7 +82,7 @@ class DebugOutputs:
             title=f"{outcome.identity.model_id}  {outcome.latency_ms:.0f} ms",
             note="" if outcome.valid else outcome.detail,
         )
-        return draw_overlay(image, overlay, settings.view, settings.vehicle)
+        return draw_overlay(image, overlay, view, settings.vehicle)
 
 
 def trajectory_to_path(trajectory: Trajectory, header: Header) -> Path:
@@ -100,8 +101,10 @@ def trajectory_to_path(trajectory: Trajectory, header: Header) -> Path:
     return path
 
 
-def outcome_to_markers(outcome: Outcome, trajectory: Trajectory | None, header: Header) -> MarkerArray:
-    """Draw a trajectory as a band with dots at its points, and the answer or the reason as text."""
+def outcome_to_markers(
+    outcome: Outcome, trajectory: Trajectory | None, header: Header, width: float = 1.8
+) -> MarkerArray:
+    """Draw a trajectory as a band `width` [m] wide with dots at its points, and the answer or the reason as text."""
     if outcome.valid and outcome.answer is not None:
         words, colour = outcome.answer.generation.text, WHITE
     else:
@@ -113,7 +116,7 @@ def outcome_to_markers(outcome: Outcome, trajectory: Trajectory | None, header: 
         return MarkerArray(markers=[text, *gone])
     points = [Point(x=point["x"], y=point["y"], z=0.05) for point in conversions.points_of(trajectory)]
     band = _marker(header, 1, Marker.LINE_STRIP, GREEN, points=points)
-    band.scale.x = PATH_WIDTH
+    band.scale.x = width
     dots = _marker(header, 2, Marker.SPHERE_LIST, WHITE, points=points)
     dots.scale.x = dots.scale.y = dots.scale.z = 0.25
     return MarkerArray(markers=[text, band, dots])

@@ -10,8 +10,7 @@ import threading
 import time
 from typing import Any
 
-from geometry_msgs.msg import AccelWithCovarianceStamped
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import Path
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -30,17 +29,20 @@ from owled_ros.errors import OwledError
 from owled_ros.images.live import make_decoder
 from owled_ros.msg import (
     Float64Stamped,
-    NavigationCommand,
     PredictedAction,
     PredictedTrajectory,
     SceneDescription,
 )
 from owled_ros.nodes import conversions, parameters, topics
+from owled_ros.nodes.camera_geometry import SHIPPED, CameraGeometry
 from owled_ros.nodes.debug_outputs import DebugOutputs
 from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.driven_model import DrivenModel, parameter_file_given
+from owled_ros.nodes.ego_inputs import check_ego_source
 from owled_ros.nodes.health import judge_motion, report_inference, report_output
-from owled_ros.nodes.inputs import SENSOR, Hearers, Inputs, judge_input
+from owled_ros.nodes.heard_inputs import HeardInputs
+from owled_ros.nodes.input_watch import judge_input
+from owled_ros.nodes.inputs import SENSOR, Inputs
 from owled_ros.nodes.managed import ERROR, FAILURE, SUCCESS, ManagedNode, transition
 from owled_ros.nodes.model_services import ModelServices, Trial
 from owled_ros.nodes.process import StopRequest
@@ -71,6 +73,7 @@ class DrivingNode(ManagedNode):
         self._outputs: dict[str, Publisher] = {}
         self._debug = DebugOutputs({})
         self._inputs: Inputs | None = None
+        self._geometry: CameraGeometry | None = None
         self._services_offered: ModelServices | None = None
         self._outcome: Outcome | None = None
         self._valid_at: float | None = None
@@ -89,6 +92,7 @@ class DrivingNode(ManagedNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model; a failure leaves the node unconfigured, says why, and can be tried again."""
         settings = self.settings
+        check_ego_source(settings.ego_source)
         configured = parameter_file_given(PARAMETER_FILE, settings.launch_params_file)
         chosen = choose_model(settings.model_path, settings.deployment or settings.artifact_store, configured)
         path = chosen.path
@@ -133,9 +137,15 @@ class DrivingNode(ManagedNode):
         self._outcome = self._valid_at = None
         self._was_valid = False
         self._advertise()
-        hearers = Hearers(self._on_image, self._on_odometry, self._on_acceleration, self._on_command)
-        self._inputs = Inputs(self, self.settings.cameras, hearers)
-        self._listen(needs_of(None if self._worker is None else self._worker.ladder.engine))
+        assert self._worker is not None
+        heard = HeardInputs(self, self._worker.ladder, self._throttle, lambda: self._active)
+        hearers = heard.hearers(self._on_image)
+        self._inputs = Inputs(self, self.settings.cameras, hearers, self.settings.ego_source)
+        self._listen(needs_of(self._worker.ladder.engine))
+        settings = self.settings
+        self._geometry = CameraGeometry(
+            self, self._inputs.watches[0].topic, settings.camera_info_topic, settings.view_given
+        )
         self._active = True
         for item in self._inputs.watches:
             self.get_logger().info(f"{item.part} <- {item.topic} ({item.type_name})")
@@ -167,33 +177,18 @@ class DrivingNode(ManagedNode):
         if self._active and self._worker is not None and self._inputs is not None:
             if not camera:
                 self._inputs.look()
+                if self._geometry is not None:
+                    self._geometry.seen(message.header.frame_id)
             arrival = Arrival(message, conversions.stamp_of(message), time.monotonic(), message.header.frame_id, camera)
             self._worker.take(arrival)
-
-    def _on_odometry(self, message: Odometry) -> None:
-        if self._active and self._worker is not None:
-            self._worker.ladder.hear(conversions.odometry_to_ego(message), message.twist.twist.linear.y)
-
-    def _on_acceleration(self, message: AccelWithCovarianceStamped) -> None:
-        if self._active and self._worker is not None:
-            self._worker.ladder.motion.hear_acceleration(conversions.stamp_of(message), message.accel.accel.linear.x)
-
-    def _on_command(self, message: NavigationCommand) -> None:
-        if not self._active or self._worker is None:
-            return
-        try:
-            command = conversions.message_to_command(message, self.get_clock().now().nanoseconds)
-            self._worker.ladder.route.hear(command)
-        except OwledError as error:
-            self._worker.ladder.route.hear(None, str(error))
-            if self._throttle.due(str(error)):
-                self.get_logger().warning(str(error))
 
     def _on_parameters(self, values: list[Parameter]) -> SetParametersResult:
         try:
             self.settings = parameters.changed(self.settings, values)
         except OwledError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        if self._geometry is not None:
+            self._geometry.given(self.settings.view_given)
         return SetParametersResult(successful=True)
 
     # Outputs: called by the inference thread
@@ -230,7 +225,7 @@ class DrivingNode(ManagedNode):
         self._log(outcome)
         report_inference(self.diagnostics, worker, outcome)
         report_output(self.diagnostics, outcome, self._valid_at, settings.input_timeout_s)
-        self._debug.show(outcome, settings)
+        self._debug.show(outcome, settings, SHIPPED if self._geometry is None else self._geometry.view)
 
     def _publish_scene(self, outcome: Outcome, answer: SceneAnswer) -> None:
         age = (self.get_clock().now().nanoseconds - outcome.stamp) / NANOSECONDS
@@ -285,6 +280,9 @@ class DrivingNode(ManagedNode):
             self._active = False
             outputs, self._outputs = self._outputs, {}
         inputs, self._inputs = self._inputs, None
+        geometry, self._geometry = self._geometry, None
+        if geometry is not None:
+            geometry.close()
         for part in () if inputs is None else inputs.close():
             self.diagnostics.forget(part)
         for publisher in outputs.values():
@@ -309,6 +307,8 @@ class DrivingNode(ManagedNode):
 
     def _report(self) -> None:
         """Look at the inputs and publish every status, once a second."""
+        if self._inputs is not None:
+            self._inputs.follow_types()
         for item in [] if self._inputs is None else self._inputs.watches:
             level, words = judge_input(self, item, self.settings.input_timeout_s)
             if item.part == "odometry" and level is Level.OK and self._worker is not None:

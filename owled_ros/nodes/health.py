@@ -23,6 +23,8 @@ UNUSABLE_INPUT = (
     Reason.STALE_VIEW,
     Reason.POSE_JUMP,
     Reason.FALLING_STAMP,
+    Reason.NO_SURROUNDINGS,
+    Reason.STALE_SURROUNDINGS,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -16,14 +17,17 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from owled_ros.driving.overlay import PinholeView
 from owled_ros.driving.vehicle import VehicleParameters
+from owled_ros.driving.vehicle_info import NAMES as VEHICLE_NAMES
+from owled_ros.driving.vehicle_info import RANGES, VehicleInfo, read_vehicle_info, vehicle_info_of, with_vehicle_info
 from owled_ros.errors import OwledError
 from owled_ros.nodes.cameras import CameraChoices, read_choices
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+NOT_GIVEN = 0.0  # of a length or a width that cannot be 0
+NO_ANGLE = -99.0  # the same, of what may be 0 or below
 KINDS = {
     "bool": Parameter.Type.BOOL,
     "int": Parameter.Type.INTEGER,
@@ -50,6 +54,7 @@ class Entry:
     choices: tuple[str, ...] = ()
     read_only: bool = False
     bare: bool = False  # a text that may also be written as a number, without quotes
+    unset: float | None = None  # stands for "not given"
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class DrivingSettings:
     cameras_topics: str
     cameras_transports: str
     cameras_frame_ids: str
+    vehicle_info_file: str
     vehicle_wheel_base_m: float
     vehicle_max_steering_tire_angle_rad: float
     vehicle_max_acceleration_mps2: float
@@ -96,10 +102,19 @@ class DrivingSettings:
     vehicle_max_lateral_acceleration_mps2: float
     vehicle_max_steering_rate_radps: float
     vehicle_max_jerk_mps3: float
+    wheel_base: float
+    wheel_tread: float
+    front_overhang: float
+    rear_overhang: float
+    left_overhang: float
+    right_overhang: float
+    max_steer_angle: float
+    camera_info_topic: str
     camera_horizontal_fov_rad: float
     camera_height_m: float
     camera_pitch_rad: float
     camera_forward_m: float
+    info_of_file: VehicleInfo | None = None  # what vehicle.info_file holds
 
     @property
     def cameras(self) -> CameraChoices:
@@ -108,24 +123,40 @@ class DrivingSettings:
 
     @property
     def vehicle(self) -> VehicleParameters:
-        """Geometry and limits of the vehicle."""
-        return VehicleParameters(
-            self.vehicle_wheel_base_m,
-            self.vehicle_max_steering_tire_angle_rad,
-            self.vehicle_max_acceleration_mps2,
-            self.vehicle_max_deceleration_mps2,
-            self.vehicle_max_speed_mps,
-            self.vehicle_max_lateral_acceleration_mps2,
-            self.vehicle_max_steering_rate_radps,
-            self.vehicle_max_jerk_mps3,
+        """Geometry and limits: those of vehicle.*, else of vehicle.info_file, else of Autoware's own parameters."""
+        limits = VehicleParameters(
+            max_acceleration=self.vehicle_max_acceleration_mps2,
+            max_deceleration=self.vehicle_max_deceleration_mps2,
+            max_speed=self.vehicle_max_speed_mps,
+            max_lateral_acceleration=self.vehicle_max_lateral_acceleration_mps2,
+            max_steering_rate=self.vehicle_max_steering_rate_radps,
+            max_jerk=self.vehicle_max_jerk_mps3,
         )
+        own = {"wheel_base": self.vehicle_wheel_base_m, "max_steer_angle": self.vehicle_max_steering_tire_angle_rad}
+        told = [self._info_of_parameters, self.info_of_file, VehicleInfo(**_given(own))]
+        for info in filter(None, told):
+            limits = with_vehicle_info(limits, info)
+        return limits
 
     @property
-    def view(self) -> PinholeView:
-        """Where the camera looks from; only the overlay needs it."""
-        return PinholeView(
-            self.camera_horizontal_fov_rad, self.camera_height_m, self.camera_pitch_rad, self.camera_forward_m
-        )
+    def _info_of_parameters(self) -> VehicleInfo | None:
+        values = _given({name: getattr(self, name) for name in VEHICLE_NAMES})
+        return vehicle_info_of(values, "the parameters of the node") if values else None
+
+    @property
+    def view_given(self) -> dict[str, float]:
+        """Where the camera looks from, as far as the parameters say it."""
+        values = {
+            "horizontal_fov": (self.camera_horizontal_fov_rad, NOT_GIVEN),
+            "height": (self.camera_height_m, NOT_GIVEN),
+            "pitch": (self.camera_pitch_rad, NO_ANGLE),
+            "forward": (self.camera_forward_m, NO_ANGLE),
+        }
+        return {name: value for name, (value, unset) in values.items() if value != unset}
+
+
+def _given(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value != NOT_GIVEN}
 
 
 def launch_entries(names: Iterable[str]) -> tuple[Entry, ...]:
@@ -154,7 +185,7 @@ ENTRIES = (
     Entry("image_transport", "str", "Which image topic is read.", choices=("raw", "compressed"), read_only=True),
     Entry("image_decoder", "str", "auto: a sound cv_bridge for unusual encodings, own: never.", choices=("auto", "own"), read_only=True),
     Entry("max_pixels", "int", "Images with more pixels than this are refused before they are decoded.", 4, 1_000_000_000, read_only=True),
-    Entry("ego_source", "str", "Speed and yaw rate: twist of the odometry (refused while its pose contradicts it), pose, or auto: the twist unless contradicted.", choices=("twist", "pose", "auto"), read_only=True),
+    Entry("ego_source", "str", "Speed and yaw rate: twist of the odometry (refused while its pose contradicts it), pose, auto: the twist unless contradicted, or velocity_report: those of the vehicle, the odometry gives the pose alone. Until odometry comes a velocity report counts.", choices=("twist", "pose", "auto", "velocity_report"), read_only=True),
     Entry("output_frame_id", "str", "frame_id of actions (the vehicle's base frame)."),
     Entry("description_rate_hz", "float", "Upper rate of scene descriptions [Hz]; 0: none.", 0.0, 100.0),
     Entry("description_patience_s", "float", "A description or answer that yielded to newer frames this long [s] is finished once.", 0.0, 3600.0),
@@ -170,18 +201,21 @@ ENTRIES = (
     Entry("cameras.topics", "str", "Topics of cameras by name, for example 'left: /camera/left/image, right: /camera/right/image'; others: ~/input/<camera>/image.", read_only=True),
     Entry("cameras.transports", "str", "Cameras whose transport is not image_transport, for example 'left: compressed'.", read_only=True),
     Entry("cameras.frame_ids", "str", "The frame_id that a camera's images must have, for example 'left: camera_left'; others: any.", read_only=True),
-    Entry("vehicle.wheel_base_m", "float", "Wheel base [m].", 0.1, 20.0),
-    Entry("vehicle.max_steering_tire_angle_rad", "float", "Tire angle of full steering [rad].", 0.01, 1.57),
+    Entry("vehicle.info_file", "str", "Autoware's vehicle_info.param.yaml: wheel base, overhangs, largest tire angle; empty: none.", read_only=True),
+    Entry("vehicle.wheel_base_m", "float", "Wheel base [m]; 0: as vehicle.info_file, else wheel_base, else 2.8.", 0.1, 20.0, unset=NOT_GIVEN),
+    Entry("vehicle.max_steering_tire_angle_rad", "float", "Tire angle of full steering [rad]; 0: as vehicle.info_file, else max_steer_angle, else 0.6.", 0.01, 1.57, unset=NOT_GIVEN),
     Entry("vehicle.max_acceleration_mps2", "float", "Acceleration of full throttle [m/s2].", 0.1, 20.0),
     Entry("vehicle.max_deceleration_mps2", "float", "Deceleration of full brake [m/s2], positive.", 0.1, 20.0),
     Entry("vehicle.max_speed_mps", "float", "Trajectories that go faster than this [m/s] are withheld.", 0.5, 100.0),
     Entry("vehicle.max_lateral_acceleration_mps2", "float", "Trajectories with a higher lateral acceleration [m/s2] are withheld.", 0.1, 30.0),
     Entry("vehicle.max_steering_rate_radps", "float", "Trajectories that turn the wheels faster than this [rad/s] are withheld.", 0.01, 10.0),
     Entry("vehicle.max_jerk_mps3", "float", "Trajectories with a higher jerk along the path [m/s3] are withheld.", 0.1, 100.0),
-    Entry("camera.horizontal_fov_rad", "float", "Horizontal field of view [rad], for the overlay only.", 0.1, 3.0),
-    Entry("camera.height_m", "float", "Height of the camera above the ground [m], for the overlay only.", 0.1, 10.0),
-    Entry("camera.pitch_rad", "float", "Pitch of the camera [rad], downward positive, for the overlay only.", -0.7, 0.7),
-    Entry("camera.forward_m", "float", "From the rear axle forward to the camera [m], for the overlay only.", -5.0, 10.0),
+    *(Entry(name, "float", f"As Autoware's vehicle_info names it [{'rad' if name == 'max_steer_angle' else 'm'}]; 0: not given.", low, high, read_only=True, unset=NOT_GIVEN) for name, (low, high) in RANGES.items()),
+    Entry("camera.info_topic", "str", "sensor_msgs/CameraInfo of the first camera; empty: camera_info beside its images; none: not heard.", read_only=True),
+    Entry("camera.horizontal_fov_rad", "float", "Horizontal field of view [rad], for the overlay only; 0: of CameraInfo, else 1.2217.", 0.1, 3.0, unset=NOT_GIVEN),
+    Entry("camera.height_m", "float", "Height of the camera above the ground [m], for the overlay only; 0: of tf_static, else 1.5.", 0.1, 10.0, unset=NOT_GIVEN),
+    Entry("camera.pitch_rad", "float", "Pitch of the camera [rad], downward positive, for the overlay only; -99: of tf_static, else 0.02.", -0.7, 0.7, unset=NO_ANGLE),
+    Entry("camera.forward_m", "float", "From the rear axle forward to the camera [m], for the overlay only; -99: of tf_static, else 1.6.", -5.0, 10.0, unset=NO_ANGLE),
 )  # fmt: skip
 
 
@@ -202,7 +236,8 @@ def descriptor_of(entry: Entry) -> ParameterDescriptor:
     if entry.choices:
         descriptor.additional_constraints = "one of " + ", ".join(entry.choices)
     if entry.low is not None and entry.high is not None and entry.kind == "float":
-        descriptor.floating_point_range = [FloatingPointRange(from_value=float(entry.low), to_value=float(entry.high))]
+        low = min(entry.low, entry.low if entry.unset is None else entry.unset)
+        descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(entry.high))]
     elif entry.low is not None and entry.high is not None:
         descriptor.integer_range = [IntegerRange(from_value=int(entry.low), to_value=int(entry.high))]
     return descriptor
@@ -231,8 +266,9 @@ def read_values(node: Node, entries: Iterable[Entry]) -> dict[str, Any]:
 def read_settings(node: Node) -> DrivingSettings:
     """Read what driving_node needs."""
     values = with_launch_arguments(read_values(node, ENTRIES), ENTRIES, LAUNCH_ARGUMENTS)
-    settings = DrivingSettings(**values)
-    _ = settings.cameras  # raises for texts that cannot be read
+    file = values["vehicle_info_file"]
+    settings = DrivingSettings(**values, info_of_file=read_vehicle_info(Path(file).expanduser()) if file else None)
+    _ = settings.cameras, settings.vehicle  # raises for texts and files that cannot be read
     return settings
 
 
@@ -258,6 +294,8 @@ def problem_of(entry: Entry, value: object) -> str:
         return f"parameter {entry.name} is {value!r}; expected one of {', '.join(entry.choices)}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"parameter {entry.name} is {value}; expected a number"
+    if entry.unset is not None and isinstance(value, float) and value != entry.unset and value < (entry.low or 0.0):
+        return f"parameter {entry.name} is {value:g}; expected {entry.low:g} to {entry.high:g}, or {entry.unset:g}: not given"
     return ""
 
 

@@ -45,6 +45,34 @@ ACCELERATION = Topic(
     "best effort, depth 50",
     "measured acceleration; without it the slope of the speed is taken",
 )
+VELOCITY_REPORT = Topic(
+    "~/input/velocity_report",
+    "autoware_vehicle_msgs/VelocityReport",
+    "in",
+    "best effort, depth 50",
+    "speed and yaw rate with `ego_source: velocity_report`, and until the first odometry comes; may also come on `~/input/odometry`; where the package is installed",
+)
+STEERING_REPORT = Topic(
+    "~/input/steering_report",
+    "autoware_vehicle_msgs/SteeringReport",
+    "in",
+    "best effort, depth 50",
+    "measured tire angle: the field `steering_tire_angle` of profiles, and where the wheels of a trajectory may start; where the package is installed",
+)
+OBJECTS = Topic(
+    "~/input/objects",
+    "autoware_perception_msgs/TrackedObjects",
+    "in",
+    "best effort, depth 5",
+    "road users, only where the profile has `objects`; PredictedObjects and DetectedObjects too, whichever is published",
+)
+LIGHTS = Topic(
+    "~/input/traffic_lights",
+    "autoware_perception_msgs/TrafficLightGroupArray",
+    "in",
+    "best effort, depth 5",
+    "traffic lights, only where the profile has `lights`",
+)
 COMMAND = Topic(
     "~/input/command",
     "owled_ros/NavigationCommand",
@@ -149,7 +177,11 @@ DRIVING_TOPICS = (
     VIEW,
     ODOMETRY,
     ACCELERATION,
+    VELOCITY_REPORT,
+    STEERING_REPORT,
     COMMAND,
+    OBJECTS,
+    LIGHTS,
     TRAJECTORY,
     ACTION,
     SCENE,

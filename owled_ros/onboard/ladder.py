@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from owled_ros.devices import is_out_of_memory
+from owled_ros.driving.around import Around, Localised, SurroundingsError
 from owled_ros.driving.ego import NANOSECONDS, EgoState
 from owled_ros.driving.engine import Engine, needs_of
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import ActionAnswer, ModelIdentity, Reason, withhold_below
+from owled_ros.driving.surroundings import Surroundings
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.onboard.motion import EgoMotion
 from owled_ros.onboard.route import Route
@@ -78,6 +80,7 @@ class Ladder:
         self.views = ImageViews(decode)
         self.motion = EgoMotion(ego_source)
         self.route = Route()
+        self.around = Around()
         self.prefix: Any = None  # of the last image that the engine saw
         self.frame: Frame | None = None  # the last image that was decoded
         self.last_error = ""  # original words of the last failed inference
@@ -104,9 +107,9 @@ class Ladder:
         """How often images or ego states began anew with an earlier time."""
         return self._restarts + self.motion.jumps
 
-    def hear(self, ego: EgoState, lateral: float = 0.0) -> None:
-        """Take an ego state, and the lateral speed [m/s] of its twist."""
-        self.motion.hear(ego, lateral)
+    def hear(self, ego: EgoState, lateral: float = 0.0, frame_id: str = "") -> None:
+        """Take an ego state, the lateral speed [m/s] of its twist, and the frame of its pose."""
+        self.motion.hear(ego, lateral, frame_id)
 
     def command(self, command: NavigationCommand | None, problem: str = "") -> None:
         """Take a navigation command, or the words why it cannot be used."""
@@ -117,6 +120,7 @@ class Ladder:
         self.views.clear()
         self.motion.clear()
         self.route.clear()
+        self.around.clear()
         self._last_stamp = None
 
     def climb(self, arrival: Arrival, limits: Limits) -> Outcome:
@@ -182,14 +186,23 @@ class Ladder:
         self._clock = now
 
     def _look(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
-        """Put together what the profile asks for: images, ego states, command."""
+        """Put together what the profile asks for: images, ego states, command, what is around."""
         needs, started = self._needs, time.monotonic()
         image, views = self.views.gather(needs, arrival, limits.view_tolerance_s, limits.view_wait_s)
         outcome = replace(outcome, decode_ms=(time.monotonic() - started) * 1e3)
         ego, past = self.motion.at(arrival.stamp, needs, limits.max_ego_gap_s)
         command = self.route.at(arrival.stamp, needs, limits.command_timeout_s)
-        frame = self.frame = Frame(image, arrival.stamp, ego, arrival.frame_id, views, past, command)
+        around = self._look_around(arrival.stamp, limits)
+        frame = self.frame = Frame(image, arrival.stamp, ego, arrival.frame_id, views, past, command, around)
         return replace(outcome, frame=frame)
+
+    def _look_around(self, stamp: int, limits: Limits) -> Surroundings | None:
+        vehicle = Localised(self.motion.frame_id, lambda at: self.motion.state_at(at, limits.max_ego_gap_s))
+        try:
+            return self.around.at(stamp, self._needs, vehicle)
+        except SurroundingsError as error:
+            reason = Reason.STALE_SURROUNDINGS if error.stale else Reason.NO_SURROUNDINGS
+            raise WithheldError(reason, str(error)) from error
 
     def _take_model(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
         if self.engine is None:

@@ -15,6 +15,7 @@ import psutil
 
 from owled_ros.compute_type import fast_dtype
 from owled_ros.devices import AUTO, free_device_bytes, give_back_memory, resolve_device
+from owled_ros.driving.around import made_up_surroundings
 from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose
 from owled_ros.driving.engine import Engine
 from owled_ros.driving.frame import Frame, View
@@ -186,7 +187,8 @@ def fits(frame: Frame, needs: InputNeeds) -> bool:
     wanted = () if needs.single else tuple(need.name for need in needs.cameras)
     images = len(frame.images) == len(needs.cameras) * len(needs.image_offsets_s)
     past = len(frame.past) == len(needs.ego_offsets_s)
-    return cameras == wanted and images and past and (frame.command is not None or not needs.needs_command)
+    around = (needs.objects is None and needs.lights is None) or frame.around is not None
+    return cameras == wanted and images and past and around and (frame.command is not None or not needs.needs_command)
 
 
 def blank_frame(needs: InputNeeds) -> Frame:
@@ -202,9 +204,10 @@ def blank_frame(needs: InputNeeds) -> Frame:
         for offset in needs.image_offsets_s
     ]
     past = tuple(
-        EgoState(now - round(offset * NANOSECONDS), BLANK_SPEED, 0.0, 0.0, Pose(-BLANK_SPEED * offset, 0.0, 0.0))
+        EgoState(now - round(offset * NANOSECONDS), BLANK_SPEED, 0.0, 0.0, Pose(-BLANK_SPEED * offset, 0.0, 0.0), 0.0)
         for offset in needs.ego_offsets_s
     )
-    ego = EgoState(now, BLANK_SPEED, 0.0, 0.0, Pose(0.0, 0.0, 0.0))
+    ego = EgoState(now, BLANK_SPEED, 0.0, 0.0, Pose(0.0, 0.0, 0.0), 0.0)
     command = NavigationCommand(CommandKind.FOLLOW_LANE, stamp=now) if needs.needs_command else None
-    return Frame(main, now, ego, "", () if needs.single else tuple(views), past, command)
+    shown = () if needs.single else tuple(views)
+    return Frame(main, now, ego, "", shown, past, command, made_up_surroundings(needs))

@@ -1,7 +1,8 @@
 """The ego motion of a frame: state of now and of the past, from odometry that may be poor. Needs nothing.
 
 `ego_source` says where speed and yaw rate come from: "twist" (refused while the pose contradicts it), "pose" (its displacement),
-or "auto" (the twist, and the pose while it contradicts the twist).
+"auto" (the twist, and the pose while it contradicts the twist), or "velocity_report" (the vehicle's own report; the odometry
+gives the pose alone). With the first three a velocity report counts until the first odometry comes, and never after it.
 """
 
 from __future__ import annotations
@@ -16,26 +17,35 @@ from owled_ros.driving.prediction import Reason
 from owled_ros.driving.twist_check import TwistCheck
 from owled_ros.onboard.withheld import WithheldError, long_time
 
-TWIST, POSE, AUTO = EGO_SOURCES = ("twist", "pose", "auto")
+TWIST, POSE, AUTO, REPORT = EGO_SOURCES = ("twist", "pose", "auto", "velocity_report")
 CAPACITY = 2_000  # states; odometry comes in at most 200 times a second (nodes.inputs)
 MAX_SPEED = 150.0  # [m/s]
 MAX_YAW_RATE = 10.0  # [rad/s]
 MAX_ACCELERATION = 50.0  # [m/s2]
-ACCELERATION_GAP_S = 0.1  # between a measured acceleration and the state that gets it
+MAX_TIRE_ANGLE = 1.57  # [rad]
+MEASURED_GAP_S = 0.1  # between a measured acceleration, tire angle or pose and the state that gets it
 
 
 class EgoMotion:
-    """Hears odometry in one thread, answers in another."""
+    """Hears odometry and reports in one thread, answers in another."""
 
     def __init__(self, source: str = TWIST) -> None:
         self.jumps = 0  # states that began anew with an earlier time
         self.source = source
+        self.frame_id = ""  # of the poses
+        self.reported = False  # speed and yaw rate are those of velocity reports
+        self._odometry = False  # some has come
+        self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
         self._history = EgoHistory(CAPACITY)
+        self._poses = EgoHistory(CAPACITY)  # of the odometry, beside reports
         self._check = TwistCheck()
         self._accelerations: deque[tuple[int, float]] = deque(maxlen=64)  # stamp [ns], [m/s2]
-        self._bad = ""  # what is wrong about the newest odometry
+        self._tire_angles: deque[tuple[int, float]] = deque(maxlen=64)  # stamp [ns], [rad]
+        self._bad = ""  # what is wrong about the newest state
         self._contradiction = ""  # what is wrong about its twist
-        self._lock = threading.Lock()
 
     @property
     def contradiction(self) -> str:
@@ -45,34 +55,50 @@ class EgoMotion:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._history.clear()
-            self._check = TwistCheck()
-            self._accelerations.clear()
-            self._bad = self._contradiction = ""
+            self._begin()
+            self.reported = self._odometry = False
 
-    def hear(self, state: EgoState, lateral: float = 0.0) -> None:
-        """Take an ego state; one that cannot be used is remembered as such until a better one comes."""
+    def hear(self, state: EgoState, lateral: float = 0.0, frame_id: str = "") -> None:
+        """Take odometry; a state that cannot be used is remembered as such until a better one comes."""
         problem = problem_of(state)
         with self._lock:
-            if problem:
-                self._bad = problem
+            if self.source == REPORT:
+                if not problem:
+                    self.frame_id = frame_id
+                    self._poses.add(state)
                 return
-            self._check.add(state, lateral)
-            self._contradiction = self._check.problem()
-            used: EgoState | None = state
-            if self.source == POSE or (self.source == AUTO and self._contradiction):
-                used = self._check.from_pose(state)
-                self._bad = "" if used is not None else "the odometry's pose does not say yet how fast the vehicle is"
-            else:
-                self._bad = self._contradiction if self.source == TWIST else ""
-            if used is not None:
-                self.jumps += not self._history.add(self._accelerated(used))
+            if self.reported:  # what a report said is not mixed with this
+                self._begin()
+                self.reported = False
+            self._odometry, self.frame_id = True, frame_id
+            self._take(state, lateral, problem, self.source)
+
+    def hear_report(self, state: EgoState, lateral: float = 0.0) -> None:
+        """Take a velocity report; it gets the pose of the odometry of that moment, where there is some."""
+        problem = problem_of(state, "the velocity report")
+        with self._lock:
+            if self.source != REPORT and self._odometry:
+                return
+            self.reported = True
+            beside = self._poses.at(state.stamp, round(MEASURED_GAP_S * NANOSECONDS))
+            self._take(replace(state, pose=beside and beside.pose), lateral, problem, REPORT)
 
     def hear_acceleration(self, stamp: int, acceleration: float) -> None:
         """Take a measured acceleration [m/s2]; one that cannot be is left out."""
         if abs(acceleration) <= MAX_ACCELERATION:  # NaN is not
             with self._lock:
                 self._accelerations.append((stamp, acceleration))
+
+    def hear_steering(self, stamp: int, tire_angle: float) -> None:
+        """Take a measured tire angle [rad]; one that cannot be is left out."""
+        if abs(tire_angle) <= MAX_TIRE_ANGLE:  # NaN is not
+            with self._lock:
+                self._tire_angles.append((stamp, tire_angle))
+
+    def state_at(self, stamp: int, max_gap_s: float) -> EgoState | None:
+        """Return the state at `stamp` [ns] where it is known."""
+        with self._lock:
+            return self._history.at(stamp, round(max_gap_s * NANOSECONDS))
 
     def at(self, stamp: int, needs: InputNeeds, max_gap_s: float) -> tuple[EgoState, tuple[EgoState, ...]]:
         """Return the state at `stamp` [ns] and the past that is needed; raises WithheldError for what is missing."""
@@ -86,7 +112,8 @@ class EgoMotion:
         if bad:
             raise WithheldError(Reason.BAD_EGO, bad)
         if newest is None:
-            raise WithheldError(Reason.NO_EGO, "no odometry has come")
+            what = "velocity report" if self.source == REPORT else "odometry"
+            raise WithheldError(Reason.NO_EGO, f"no {what} has come")
         if now is None:
             raise WithheldError(Reason.STALE_EGO, _gap_words(stamp, newest, max_gap_s))
         if past is None:
@@ -96,20 +123,41 @@ class EgoMotion:
             _check_poses(now, past, dead, jump)
         return now, past
 
-    def _accelerated(self, state: EgoState) -> EgoState:
-        if state.acceleration is not None or not self._accelerations:
-            return state
-        stamp, value = min(self._accelerations, key=lambda item: abs(item[0] - state.stamp))
-        near = abs(stamp - state.stamp) <= ACCELERATION_GAP_S * NANOSECONDS
-        return replace(state, acceleration=value) if near else state
+    def _take(self, state: EgoState, lateral: float, problem: str, source: str) -> None:
+        if problem:
+            self._bad = problem
+            return
+        self._check.add(state, lateral)
+        self._contradiction = self._check.problem()
+        if source == REPORT:
+            self._contradiction = self._contradiction.replace("odometry's twist", "velocity report")
+        used: EgoState | None = state
+        if source == POSE or (source == AUTO and self._contradiction):
+            used = self._check.from_pose(state)
+            self._bad = "" if used is not None else "the odometry's pose does not say yet how fast the vehicle is"
+        else:
+            self._bad = self._contradiction if source in (TWIST, REPORT) else ""
+        if used is not None:
+            self.jumps += not self._history.add(self._completed(used))
+
+    def _completed(self, state: EgoState) -> EgoState:
+        """Add what other topics measured at that moment."""
+        if state.acceleration is None:
+            state = replace(state, acceleration=_near(self._accelerations, state.stamp))
+        return replace(state, steering_tire_angle=_near(self._tire_angles, state.stamp))
 
 
-def problem_of(state: EgoState) -> str:
+def _near(values: deque[tuple[int, float]], stamp: int) -> float | None:
+    at, value = min(values, key=lambda item: abs(item[0] - stamp), default=(0, 0.0))
+    return value if values and abs(at - stamp) <= MEASURED_GAP_S * NANOSECONDS else None
+
+
+def problem_of(state: EgoState, what: str = "odometry") -> str:
     """Say what is wrong about an ego state; empty when it can be used."""
     if not state.is_finite():
-        return f"odometry holds numbers that are not finite: speed {state.speed} m/s, yaw rate {state.yaw_rate} rad/s"
+        return f"{what} holds numbers that are not finite: speed {state.speed} m/s, yaw rate {state.yaw_rate} rad/s"
     if abs(state.speed) > MAX_SPEED or abs(state.yaw_rate) > MAX_YAW_RATE:
-        return f"odometry is impossible: speed {state.speed:g} m/s, yaw rate {state.yaw_rate:g} rad/s"
+        return f"{what} is impossible: speed {state.speed:g} m/s, yaw rate {state.yaw_rate:g} rad/s"
     return ""
 
 
