@@ -30,8 +30,10 @@ from owled_ros.nodes.autoware_outputs import AutowareOutputs
 from owled_ros.nodes.autoware_parameters import ENTRIES, read_settings
 from owled_ros.nodes.conversions import odometry_to_ego, stamp_of
 from owled_ros.nodes.diagnostics import Diagnostics, Level
+from owled_ros.nodes.ego_inputs import EGO_DEPTH
 from owled_ros.nodes.fast_input import FastInput
-from owled_ros.nodes.inputs import EGO_DEPTH, SENSOR, InputWatch, judge_input, watch
+from owled_ros.nodes.input_watch import InputWatch, judge_input, watch
+from owled_ros.nodes.inputs import SENSOR
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.onboard.candidates import Candidate, CandidateKeeper, Why, Without
