@@ -31,8 +31,8 @@ from owled_ros.deployment.store import Store
 from owled_ros.driving.frame import EgoState, Frame
 from owled_ros.models.driving_model import load_engine, resolve_model
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
-from owled_ros.recalibration.gate_rules import packaged_rules
-from owled_ros.recalibration.job import JobCancelledError, JobOptions, JobProgress, run_job
+from owled_ros.recalibration.job import JobCancelledError, JobProgress, run_job
+from owled_ros.recalibration.parameters import JobParameters
 from owled_ros.recalibration.request import JobRequest
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.sample import sample_snapshot
@@ -108,12 +108,12 @@ def running_job(
     said: list[JobProgress] = []
     stop = threading.Event()
     assert condition.courtesy is not None
-    courtesy, asked = condition.courtesy, replace(request, threads=condition.courtesy.threads)
+    told = replace(request.parameters, threads=condition.courtesy.threads, promote=False)
+    courtesy, asked = condition.courtesy, replace(request, parameters=told)
 
     def work() -> None:
-        plan = JobOptions(courtesy=courtesy, promote=False)
         with contextlib.suppress(JobCancelledError), tempfile.TemporaryDirectory(dir=root) as store:
-            run_job(asked, Store(Path(store)), plan, said.append, stop.is_set, pacer)
+            run_job(asked, Store(Path(store)), said.append, stop.is_set, pacer, courtesy=courtesy)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -164,9 +164,8 @@ def measure(arguments: argparse.Namespace, root: Path) -> dict[str, Measured]:
     engine = load_engine(model, threads=arguments.driver_threads)
     image = sample_snapshot(SEEDS, Camera().resized(1280, 720)).image
     frame = Frame(image, START, EgoState(START, 8.0))
-    request = JobRequest((make_bag(root / "bag"),), model, Path(), packaged_rules())
-    if not arguments.whole:
-        request = replace(request, calibration_frames=IMAGES, gate_frames=2)
+    told = JobParameters() if arguments.whole else JobParameters(calibration_frames=IMAGES, gate_frames=2)
+    request = JobRequest((make_bag(root / "bag"),), model, told)
     drive(engine, frame, lasting(2.0), arguments.rate_hz, None)
     chosen = [condition for condition in conditions() if condition.whole or not arguments.whole]
     found = {condition.name: Measured() for condition in chosen}

@@ -53,7 +53,9 @@ def main() -> None:
         if control.get("at") == stage:
             misbehave(control["how"])
     passed = control.get("passed", True)
-    candidate = make_artifact(request.work / "candidate", f"{control.get('name', 'seed')}{request.seed}", passed)
+    candidate = make_artifact(
+        request.work / "candidate", f"{control.get('name', 'seed')}{request.parameters.seed}", passed
+    )
     models = {
         "running": {"model": {"artifact_id": request.running.name if request.running else "", "model_id": "dense@0"}}
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -17,12 +16,12 @@ if __name__ == "__main__":
     from stub_child import command
 
     from owled_ros.nodes import recalibration_node
-    from owled_ros.recalibration.job import JobOptions, JobResult, run_job
+    from owled_ros.recalibration.job import JobResult, run_job
 
     program = command(Path(tempfile.mkdtemp()))
 
-    def run_stub(request: Any, store: Any, plan: JobOptions, **options: Any) -> JobResult:
-        return run_job(request, store, dataclasses.replace(plan, python=program), **options)
+    def run_stub(request: Any, store: Any, **options: Any) -> JobResult:
+        return run_job(request, store, python=program, **options)
 
     recalibration_node.run_job = run_stub
     run("owled_ros.nodes.recalibration_node")

@@ -64,7 +64,7 @@ def test_list_promote_roll_back_and_inspect(tmp_path: Path) -> None:
     [
         (["missing_bag"], "bag .* does not exist"),
         ([".", "--sparsity", "1.5"], "sparsity"),
-        ([".", "--budget", "vision"], "COMPONENT=SHARE"),
+        ([".", "--budget", "vision"], "--budget: 'vision' is not of the form NAME=SHARE"),
         ([".", "--budget", "wheels=0.5"], "not known"),
         ([".", "--model", "/nowhere"], "does not exist"),
     ],

@@ -18,12 +18,13 @@ import pytest
 from stored_artifacts import FakeCar, make_artifact
 from stub_child import STAGES, command
 
-from owled_ros.deployment.store import Retention, Store
+from owled_ros.deployment.store import Store
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import verify
-from owled_ros.recalibration.courtesy import Courtesy, Pacer
-from owled_ros.recalibration.job import JobCancelledError, JobOptions, JobProgress, JobResult, run_job
-from owled_ros.recalibration.request import JobRequest, budgets_of, read_request
+from owled_ros.recalibration.courtesy import Pacer
+from owled_ros.recalibration.job import JobCancelledError, JobProgress, JobResult, run_job
+from owled_ros.recalibration.parameters import JobParameters, budgets_of
+from owled_ros.recalibration.request import JobRequest, read_request
 
 PATIENCE_S = 60.0
 
@@ -39,17 +40,13 @@ class Bench:
     def control(self, **values: Any) -> None:
         (self.root / "model" / "control.json").write_text(json.dumps(values))
 
-    def request(self, seed: int = 0) -> JobRequest:
-        return JobRequest(
-            bags=(self.root,), model=self.root / "model", work=Path(), gate=self.root / "gate.yaml", seed=seed
-        )
+    def request(self, seed: int = 0, **told: Any) -> JobRequest:
+        parameters = JobParameters(seed=seed, gate_file=str(self.root / "gate.yaml"), **told)
+        return JobRequest(bags=(self.root,), model=self.root / "model", parameters=parameters)
 
-    def run(self, seed: int = 0, plan: JobOptions | None = None, **options: Any) -> JobResult:
-        plan = plan or self.plan()
-        return run_job(self.request(seed), self.store, plan, self.said.append, **options)
-
-    def plan(self, **values: Any) -> JobOptions:
-        return JobOptions(courtesy=Courtesy(idle=False), python=command(self.root), **values)
+    def run(self, seed: int = 0, told: dict[str, Any] | None = None, **options: Any) -> JobResult:
+        request = self.request(seed, **(told or {}))
+        return run_job(request, self.store, self.said.append, python=command(self.root), **options)
 
     def at(self, stage: str) -> Callable[[], bool]:
         return lambda: any(progress.stage == stage for progress in self.said)
@@ -113,7 +110,7 @@ def test_a_candidate_that_was_compared_with_a_former_version_is_not_promoted(ben
         if progress.stage == "gating" and bench.store.current() != other.path:
             bench.store.promote(other.artifact_id)
 
-    outcome = run_job(bench.request(), bench.store, bench.plan(), promote_other)
+    outcome = run_job(bench.request(), bench.store, promote_other, python=command(bench.root))
     assert outcome.verdict["passed"]
     assert not outcome.promoted
     assert "not current any more" in outcome.message
@@ -155,7 +152,7 @@ def test_cancelling_at_every_stage_leaves_nothing(bench: Bench, stage: str) -> N
 def test_a_time_limit_ends_a_job(bench: Bench) -> None:
     bench.control(at="gating", how="hang")
     with pytest.raises(OwledError, match="did not end within 1 s"):
-        bench.run(plan=bench.plan(time_limit_s=1.0))
+        bench.run(told={"time_limit_s": 1.0})
     bench.assert_sound(None)
 
 
@@ -253,25 +250,60 @@ def test_a_stopped_child_can_be_cancelled(bench: Bench) -> None:
 
 def test_the_store_stays_within_its_limits(bench: Bench) -> None:
     for seed in range(5):
-        assert bench.run(seed, plan=bench.plan(retention=Retention(max_versions=3))).promoted
+        assert bench.run(seed, told={"keep_versions": 3}).promoted
     names = [verify(item.path).base.name for item in bench.store.versions()]
     assert names == ["seed4", "seed3", "seed2"]
 
 
 def test_requests_survive_the_way_to_the_child_and_bad_ones_are_refused(tmp_path: Path) -> None:
-    request = JobRequest(
-        (tmp_path,), tmp_path, tmp_path, tmp_path, running=tmp_path, budgets={"vision": 0.3}, seed=2**63
-    )
+    told = JobParameters(budgets={"vision": 0.3}, seed=2**63, image_topic="/a", pack=False)
+    request = JobRequest((tmp_path,), tmp_path, told, tmp_path, running=tmp_path)
     assert read_request(request.to_json()) == request
-    with pytest.raises(OwledError, match="unknown keys"):
-        read_request(json.dumps({**json.loads(request.to_json()), "python": "evil"}))
-    for wrong, words in (
-        ({"sparsity": 1.0}, "sparsity"),
-        ({"bags": ()}, "no bag"),
-        ({"bags": (tmp_path / "no",)}, "does not exist"),
+    written = json.loads(request.to_json())
+    for spoilt, words in (
+        ({**written, "python": "evil"}, "unknown keys"),
+        ({**written, "parameters": {**written["parameters"], "sparsty": 1}}, "'sparsty'; did you mean sparsity"),
+        (
+            {**written, "parameters": {**written["parameters"], "threads": "two"}},
+            "threads is 'two'; expected a whole number",
+        ),
+        ({**written, "bags": None}, "cannot be read"),
+        ([], "cannot be read"),
     ):
         with pytest.raises(OwledError, match=words):
-            JobRequest(**{"bags": (tmp_path,), "model": tmp_path, "work": tmp_path, "gate": tmp_path, **wrong}).check()
-    assert budgets_of(["vision_tower", "language"], [0.3, 0.5]) == {"vision": 0.3, "language": 0.5}
-    with pytest.raises(OwledError, match="not known"):
-        budgets_of(["wheels"], [0.5])
+            read_request(json.dumps(spoilt))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"sparsity": 1.0}, r"sparsity is 1\.0; expected a number in \(0, 1\)"),
+        ({"sparsity": 60.0}, r"for 60 % give 0\.6"),
+        ({"gate_share": float("nan")}, "gate_share is nan"),
+        ({"gate_frames": 1}, "gate_frames is 1"),
+        ({"threads": True}, "threads is True; expected a whole number"),
+        ({"score": "magic"}, "'magic'; expected one of magnitude, wanda"),
+        ({"budgets": {"vision": 1.5}}, r"budgets is 1\.5 for vision"),
+        ({"budgets": {"wheels": 0.5}}, "'wheels' is not known"),
+        ({"cores": "two"}, "expected numbers separated by commas"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(OwledError, match=words):
+        JobParameters(**wrong).check()
+
+
+def test_what_a_job_needs_follows_its_parameters(tmp_path: Path) -> None:
+    told = JobParameters(idle_scheduling=True, threads=3, keep_versions=2, keep_gb=0.5, gate_file="rules.yaml")
+    assert (told.courtesy.idle, told.courtesy.threads, told.courtesy.cores) == (True, 3, ())
+    assert (told.retention.max_versions, told.retention.max_bytes) == (2, 1 << 29)
+    assert told.rules == Path("rules.yaml").absolute()
+    assert JobParameters().rules.name == "gate.yaml"
+    assert JobParameters(budgets={"vision_tower": 0.3, "language": 0.5}).budgets == {"vision": 0.3, "language": 0.5}
+    with pytest.raises(OwledError, match="one component twice"):
+        JobParameters(budgets={"vision_tower": 0.3, "vision": 0.5})
+    with pytest.raises(OwledError, match="give one for each"):
+        budgets_of(["vision"], [])
+    for bags, words in (((), "no bag"), ((tmp_path / "no",), "does not exist")):
+        with pytest.raises(OwledError, match=words):
+            JobRequest(bags, tmp_path).check()

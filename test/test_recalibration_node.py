@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -32,7 +34,9 @@ from owled_ros.deployment.store import Store
 from owled_ros.models.manifest import verify
 from owled_ros.msg import DrivingModel, Float64Stamped, GateVerdict
 from owled_ros.nodes.driven_model import LATCHED
-from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of
+from owled_ros.nodes.recalibration_settings import ENTRIES
+from owled_ros.recalibration.parameters import JobParameters, cores_of, read_goal
+from owled_ros.settings import default_of, settings_of, types_of
 from owled_ros.srv import ListArtifacts, PromoteArtifact, RollbackArtifact, SwitchModel
 
 TEST = Path(__file__).resolve().parent
@@ -410,3 +414,43 @@ def test_cores_are_read() -> None:
     core = min(os.sched_getaffinity(0))
     assert cores_of(f" {core} ") == (core,)
     assert cores_of("") == ()
+
+
+def test_the_parameter_file_says_what_is_declared() -> None:
+    written = yaml.safe_load((ROOT / "config" / "recalibration_node.param.yaml").read_text())["/**"]["ros__parameters"]
+    for name, declared in settings_of(JobParameters).items():
+        if declared.parameter is None:
+            assert name not in written
+            continue
+        own = default_of(JobParameters, name) if declared.parameter_value is None else declared.parameter_value
+        assert written[declared.parameter or name] == own, name
+
+
+def test_the_action_says_what_is_declared() -> None:
+    """Every field of the goal is a job's parameter, of the same type and unit, or the bags, or a half of the budgets."""
+    goal = (ROOT / "action" / "Recalibrate.action").read_text().split("---")[0]
+    declared = re.findall(r"^([\w\[\]]+)\s+(\w+)\s*#\s*(.*)$", goal, re.MULTILINE)
+    fields = {name: (kind, comment) for kind, name, comment in declared}
+    kinds = {"float32": float, "string": str, "uint64": int, "bool": bool}
+    told = {declared.goal: name for name, declared in settings_of(JobParameters).items() if declared.goal}
+    assert set(fields) == {"bags", "budget_components", "budget_sparsities", *told}
+    for field, name in told.items():
+        kind, comment = fields[field]
+        assert kinds[kind] is types_of(JobParameters)[name], field
+        assert ("[s]" in comment) == name.endswith("_s"), field
+        setting = settings_of(JobParameters)[name]
+        if setting.inside:
+            assert f"({setting.low:g}, {setting.high:g})" in comment, field
+
+
+def test_goals_are_read_as_they_were_meant() -> None:
+    goal = Recalibrate.Goal(
+        sparsity=0.3, method="", allocation="owl", time_budget=2.5, seed=7, promote=True,
+        budget_components=["vision_tower"], budget_sparsities=[0.1],
+    )  # fmt: skip
+    own = JobParameters(score="wanda", allocation="uniform", gate_frames=9)
+    told = dataclasses.replace(own, **read_goal(goal))
+    expected = dataclasses.replace(
+        own, sparsity=0.3, allocation="owl", time_limit_s=2.5, seed=7, budgets={"vision": 0.1}
+    )
+    assert told == expected, "a goal's 0.3 is a number of 32 bits, an empty text says nothing"

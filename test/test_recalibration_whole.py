@@ -16,10 +16,10 @@ from owled_ros.deployment.store import Store
 from owled_ros.driving.frame import EgoState
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import verify
-from owled_ros.recalibration.courtesy import Courtesy
 from owled_ros.recalibration.gate import plain_json
-from owled_ros.recalibration.job import JobOptions, JobResult, run_job
+from owled_ros.recalibration.job import JobResult, run_job
 from owled_ros.recalibration.material import choose_material
+from owled_ros.recalibration.parameters import JobParameters
 from owled_ros.recalibration.request import JobRequest
 
 pytestmark = pytest.mark.slow
@@ -55,11 +55,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recalibrate(tmp_path: Path, model: Path, bags: list[Path], rules: str = ALWAYS, **values: Any) -> JobResult:
     (tmp_path / "gate.yaml").write_text(rules)
-    request = JobRequest(
-        bags=tuple(bags), model=model, work=Path(), gate=tmp_path / "gate.yaml", score="wanda", allocation="owl",
-        calibration_frames=3, gate_frames=3, **values,
-    )  # fmt: skip
-    return run_job(request, Store(tmp_path / "store"), JobOptions(courtesy=Courtesy(idle=False)))
+    told = {"score": "wanda", "allocation": "owl", "calibration_frames": 3, "gate_frames": 3, **values}
+    request = JobRequest(tuple(bags), model, JobParameters(gate_file=str(tmp_path / "gate.yaml"), **told))
+    return run_job(request, Store(tmp_path / "store"))
 
 
 def test_from_bags_to_a_promoted_artifact_and_the_next_candidate_against_it(tmp_path: Path, model: Path) -> None:

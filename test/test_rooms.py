@@ -16,6 +16,8 @@ GROUND = {
     "compute_type",
     "devices",
     "python_child",
+    "settings",
+    "options",
 }  # stands under every room
 BELOW = {  # room: rooms that it may import from
     "driving": set(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from owled_ros.commands import Device
+from owled_ros.options import with_config
 
 if TYPE_CHECKING:
     from owled_ros.evaluation.beside import Beside
@@ -36,7 +37,7 @@ Models = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(evaluate)
+    app.command()(with_config(evaluate))
     app.command()(compare)
     app.command()(report)
     app.command("evaluate-drivingqa")(evaluate_drivingqa)

@@ -12,6 +12,7 @@ import typer
 
 from owled_ros.commands import Device
 from owled_ros.errors import OwledError
+from owled_ros.options import with_config
 from owled_ros.pruning.config import ALLOCATIONS, PATTERNS, SCORES, STATISTICS, PruneConfig, PruneProgress
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(prune)
+    app.command()(with_config(prune))
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from owled_ros.commands import Device
+from owled_ros.devices import resolve_device
+from owled_ros.options import takes, with_config
+from owled_ros.recalibration.parameters import JobParameters
 
 if TYPE_CHECKING:
     from owled_ros.deployment.deployment import Deployment
@@ -61,7 +64,10 @@ def deploy(
     typer.echo(f"{made.root}: {made.driving()} is to drive")
 
 
+@with_config
+@takes(JobParameters)
 def recalibrate(
+    parameters: JobParameters,
     bags: list[Path] = typer.Argument(
         ..., help="rosbag2 directories, .mcap or .db3 files; together they must hold two drives or more."
     ),
@@ -70,34 +76,6 @@ def recalibrate(
         "", help="Base model of a deployment that is made by this; empty: the one that it names."
     ),
     running: str = typer.Option("", help="What drives now; empty: what the deployment says."),
-    sparsity: float = typer.Option(0.5, help="Share of zero weights over the pruned matrices, in (0, 1)."),
-    score: str = typer.Option("sparsegpt", help="magnitude, wanda, sparsegpt or pruner-zero."),
-    allocation: str = typer.Option("block0", help="uniform, owl, owl-reference, block0 or learned."),
-    budget: list[str] = typer.Option([], help="COMPONENT=SHARE, for example vision=0.3; may be repeated."),
-    recovery_steps: int = typer.Option(0, min=0, help="Steps of masked distillation after pruning."),
-    calibration_frames: int = typer.Option(48, min=2, help="Images that the model is pruned with."),
-    gate_frames: int = typer.Option(120, min=2, help="Held-out images that judge the candidate."),
-    gate_share: float = typer.Option(0.3, min=0.05, max=0.95, help="Share of the images whose drives are held out."),
-    cut_single_drive: bool = typer.Option(
-        False, "--cut-single-drive", help="Cut a lone drive in two, with a guard between, instead of refusing it."
-    ),
-    gate: str = typer.Option("", help="Rules of the gate; empty: config/gate.yaml."),
-    image_topic: str = typer.Option(
-        "", help="Camera in the bags; empty: the only one; for several NAME=TOPIC,NAME=TOPIC."
-    ),
-    ego_topic: str = typer.Option("", help="Ego motion in the bags; empty: chosen by type."),
-    ego_from: str = typer.Option(
-        "", help="twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type (docs/bags.md)."
-    ),
-    seed: int = typer.Option(0, min=0, help="Same seed and bags: same masks."),
-    promote: bool = typer.Option(True, help="Make the candidate current when the gate passes it."),
-    pack: bool = typer.Option(True, help="Also write the weights that the sparse runtime drives on."),
-    device: Device = "auto",
-    threads: int = typer.Option(1, min=1, help="CPU threads."),
-    cores: str = typer.Option("", help="Cores that may be used, for example 2,3; empty: all."),
-    idle: bool = typer.Option(False, help="Run only where nobody else wants the processor: for a vehicle that drives."),
-    time_limit_s: float = typer.Option(0.0, min=0.0, help="End without a candidate after this long [s]; 0: never."),
-    keep: int = typer.Option(8, min=2, help="Versions that the store keeps."),
     driving_node: str = typer.Option(
         "", help="Name of a running driving node, for example /driving_node, that loads the promoted version."
     ),
@@ -109,35 +87,30 @@ def recalibrate(
     kept for inspection, but the gate (or the driving node) refused it.
     """
     from owled_ros.deployment.deployment import create_deployment
-    from owled_ros.deployment.store import Retention
     from owled_ros.models.driving_model import resolve_model
-    from owled_ros.recalibration.courtesy import Courtesy
-    from owled_ros.recalibration.job import JobOptions, run_job
+    from owled_ros.recalibration.job import run_job
     from owled_ros.recalibration.request import JobRequest
 
+    parameters = replace(parameters, device=resolve_device(parameters.device))  # in words before anything loads
     deployment = _deployment(store, model)
     base = deployment.base if deployment.base != Path() else resolve_model(model)
     request = JobRequest(
-        bags=tuple(bag.expanduser().absolute() for bag in bags), model=base.resolve(), work=Path(),
-        gate=Path(gate).expanduser().absolute() if gate else _packaged_gate(),
-        running=resolve_model(running).resolve() if running else None, sparsity=sparsity, score=score, allocation=allocation,
-        budgets=_budgets(budget), recovery_steps=recovery_steps, seed=seed, calibration_frames=calibration_frames,
-        gate_frames=gate_frames, gate_share=gate_share, cut_single_drive=cut_single_drive, image_topic=image_topic,
-        ego_topic=ego_topic, ego_from=ego_from, pack=pack, device=device, threads=threads,
-    )  # fmt: skip
-    courtesy = Courtesy(idle=idle, cores=tuple(int(core) for core in cores.split(",") if core), threads=threads)
-    plan = JobOptions(courtesy=courtesy, retention=Retention(keep), promote=promote, time_limit_s=time_limit_s)
+        bags=tuple(bag.expanduser().absolute() for bag in bags),
+        model=base.resolve(),
+        parameters=parameters,
+        running=resolve_model(running).resolve() if running else None,
+    )
     request.check()
     deployment = create_deployment(deployment.root, base)
     _end_in_order_on_sigterm()
     with _shown() as progress, _driver(driving_node, deployment) as driver:
-        outcome = run_job(request, deployment.store, plan, progress, driver=driver)
+        outcome = run_job(request, deployment.store, progress, driver=driver)
     if verdict:
         from owled_ros.files import write_json
 
         write_json(Path(verdict), outcome.verdict)
     _show_outcome(outcome)
-    if not outcome.verdict["passed"] or (promote and not outcome.promoted):
+    if not outcome.verdict["passed"] or (parameters.promote and not outcome.promoted):
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -240,23 +213,6 @@ def _deployment(path: str, base: str = "") -> Deployment:
     if (root / FILE_NAME).exists() and not base:
         return open_deployment(root)
     return Deployment(root, resolve_model(base) if base else Path())
-
-
-def _packaged_gate() -> Path:
-    from owled_ros.recalibration.gate_rules import packaged_rules
-
-    return packaged_rules()
-
-
-def _budgets(entries: list[str]) -> dict[str, float]:
-    from owled_ros.errors import OwledError
-    from owled_ros.recalibration.request import budgets_of
-
-    try:
-        pairs = [(name, float(share)) for name, _, share in (entry.partition("=") for entry in entries)]
-    except ValueError as error:
-        raise OwledError(f"--budget {' '.join(entries)}: expected COMPONENT=SHARE, for example vision=0.3") from error
-    return budgets_of([name for name, _ in pairs], [share for _, share in pairs])
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from owled_ros.driving.vehicle_info import NAMES as VEHICLE_NAMES
 from owled_ros.driving.vehicle_info import RANGES, VehicleInfo, read_vehicle_info, vehicle_info_of, with_vehicle_info
 from owled_ros.errors import OwledError
 from owled_ros.nodes.cameras import CameraChoices, read_choices
+from owled_ros.settings import settings_of, types_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -166,6 +167,24 @@ def launch_entries(names: Iterable[str]) -> tuple[Entry, ...]:
 
 
 AnySettings = TypeVar("AnySettings", bound="DataclassInstance")
+
+
+def entries_of(kind: type) -> tuple[Entry, ...]:
+    """Return the parameters of a node that a dataclass of settings declares."""
+    entries = []
+    for name, declared in settings_of(kind).items():
+        if declared.parameter is None:
+            continue
+        words = f"{declared.help} Goals may name another." if declared.goal else declared.help
+        entries.append(
+            Entry(
+                declared.parameter or name, types_of(kind)[name].__name__, words, declared.low, declared.high, declared.choices,
+                read_only=True, bare=declared.bare,
+            )
+        )  # fmt: skip
+    return tuple(entries)
+
+
 LAUNCH_ARGUMENTS = ("model_path", "deployment", "image_transport", "autostart", "device")
 ENTRIES = (
     Entry("autostart", "bool", "Configure and activate at start.", read_only=True),

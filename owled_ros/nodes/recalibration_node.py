@@ -36,7 +36,7 @@ from owled_ros.nodes.driven_model import LATCHED
 from owled_ros.nodes.driver_client import DriverClient
 from owled_ros.nodes.managed import SUCCESS, ManagedNode, transition
 from owled_ros.nodes.process import StopRequest
-from owled_ros.nodes.recalibration_settings import ENTRIES, cores_of, read_recalibration_settings
+from owled_ros.nodes.recalibration_settings import ENTRIES, read_recalibration_settings
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.recalibration.gate_rules import read_rules
 from owled_ros.recalibration.job import JobCancelledError, JobProgress, JobResult, run_job
@@ -82,9 +82,9 @@ class RecalibrationNode(ManagedNode):
     @transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check what every job needs: the model, the rules, the store."""
-        cores_of(self.settings.cores)
+        self.settings.job.check()
         self.deployment = self._deployment()
-        read_rules(self.settings.gate)
+        read_rules(self.settings.job.rules)
         self.store.prepare()
         current = self.store.current()
         self.get_logger().info(
@@ -169,31 +169,23 @@ class RecalibrationNode(ManagedNode):
 
     def _recalibrate(self, goal: Any) -> JobResult:
         """Run the job; called in a thread of its own, which also says that the next one may come."""
-        asked, settings, ending = goal.request, self.settings, self._ending
+        settings, ending = self.settings, self._ending
         self._idle.clear()
 
         def cancelled() -> bool:
             return bool(goal.is_cancel_requested) or ending.is_set()
 
         try:
-            budgets = (list(asked.budget_components), [float(share) for share in asked.budget_sparsities])
-            request = settings.request(
-                asked.bags,
-                float(asked.sparsity),
-                asked.method,
-                asked.allocation,
-                budgets,
-                int(asked.seed),
-                self.deployment.base,
-            )
+            request = settings.request(goal.request, self.deployment.base)
             request = dataclasses.replace(request, running=self._running(), drives=self._drives())
             return run_job(
-                request, self.store, settings.plan(asked.promote, float(asked.time_budget)),
+                request,
+                self.store,
                 progress=functools.partial(self._tell, goal),
                 cancelled=cancelled,
                 pacer=self.pacer if settings.pausing else None,
                 driver=self._driver(cancelled),
-            )  # fmt: skip
+            )
         finally:
             self._idle.set()
             self._job.release()

@@ -18,11 +18,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from owled_ros.deployment.store import Driver, Retention, Store, SwitchCancelledError, Version
+from owled_ros.deployment.store import Driver, Store, SwitchCancelledError, Version
 from owled_ros.errors import OwledError
 from owled_ros.recalibration.courtesy import Courtesy, Pacer
 from owled_ros.recalibration.request import JobRequest
@@ -71,25 +71,15 @@ class JobResult:
     paused_s: float
 
 
-@dataclass(frozen=True)
-class JobOptions:
-    """How a job is run, apart from what decides its result."""
-
-    courtesy: Courtesy = field(default_factory=Courtesy)
-    retention: Retention = field(default_factory=Retention)
-    promote: bool = True
-    time_limit_s: float = 0.0  # 0: none
-    python: str = sys.executable
-
-
 def run_job(
     request: JobRequest,
     store: Store,
-    plan: JobOptions | None = None,
     progress: Callable[[JobProgress], None] = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
     pacer: Pacer | None = None,
     driver: Driver | None = None,
+    courtesy: Courtesy | None = None,
+    python: str = sys.executable,
 ) -> JobResult:
     """Recalibrate; `request.work` is replaced by a directory of the store.
 
@@ -97,22 +87,24 @@ def run_job(
         cancelled: asked every POLL_S.
         pacer: stops and continues the child; None never does.
         driver: prepares a promoted version before the store switches to it, and commits after.
+        courtesy: what the child gives up for others; None: what the parameters say.
+        python: runs the child.
 
     Raises JobCancelledError, or OwledError with the child's own message, when no candidate came out.
     """
-    plan = plan or JobOptions()
     request.check()
+    told = request.parameters
     started = time.monotonic()
     with store.job() as work:
         current = store.current()
         running = request.running or current
-        watch = _Watch(progress, cancelled, pacer, plan.time_limit_s, started)
-        result = _run_child(replace(request, work=work, running=running), plan, watch)
+        watch = _Watch(progress, cancelled, pacer, told.time_limit_s, started)
+        result = _run_child(replace(request, work=work, running=running), courtesy or told.courtesy, python, watch)
         watch.tell("promoting", 0, 1, "filing the candidate")
         version = store.add(Path(result["candidate"]))
         changed = store.current() != current
-        promoted, message = _promote(store, version, result["verdict"], plan.promote, driver, changed)
-        for removed in store.retain(plan.retention, protect=(version.artifact_id,)):
+        promoted, message = _promote(store, version, result["verdict"], told.promote, driver, changed)
+        for removed in store.retain(told.retention, protect=(version.artifact_id,)):
             logger.info("version %s was deleted to keep the store within its limits", removed)
     watch.tell("promoting", 1, 1, message)
     seconds = time.monotonic() - started
@@ -189,10 +181,10 @@ class _Watch:
         return self.pacer.stopped_s if self.pacer else 0.0
 
 
-def _run_child(request: JobRequest, plan: JobOptions, watch: _Watch) -> dict[str, Any]:
+def _run_child(request: JobRequest, courtesy: Courtesy, python: str, watch: _Watch) -> dict[str, Any]:
     """Run the child to its end and return its result event."""
     log = request.work / "child.log"
-    with log.open("wb") as words, _child(request, plan, words) as child:
+    with log.open("wb") as words, _child(request, courtesy, python, words) as child:
         if watch.pacer is not None:
             watch.pacer.start()
         try:
@@ -232,12 +224,12 @@ def _follow(child: subprocess.Popen[str], watch: _Watch) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _child(request: JobRequest, plan: JobOptions, words: Any) -> Iterator[subprocess.Popen[str]]:
+def _child(request: JobRequest, courtesy: Courtesy, python: str, words: Any) -> Iterator[subprocess.Popen[str]]:
     """Start the child in its own process group; at the end, however it comes, the group is gone and reaped."""
-    start = {"parent": os.getpid(), "request": request.to_json(), "courtesy": asdict(plan.courtesy)}
-    environment = plan.courtesy.environment({**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    start = {"parent": os.getpid(), "request": request.to_json(), "courtesy": asdict(courtesy)}
+    environment = courtesy.environment({**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     child = subprocess.Popen(
-        [plan.python, "-m", "owled_ros.recalibration.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,
+        [python, "-m", "owled_ros.recalibration.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,
         text=True, start_new_session=True, env=environment,
     )  # fmt: skip
     try:

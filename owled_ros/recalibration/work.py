@@ -53,33 +53,34 @@ def recalibrate(request: JobRequest, tell: Tell) -> tuple[Path, dict[str, Any]]:
     Raises OwledError; the caller removes the work directory.
     """
     request.check()
-    rules = read_rules(request.gate)
-    request = replace(request, device=resolve_device(request.device))
+    told = replace(request.parameters, device=resolve_device(request.parameters.device))
+    request = replace(request, parameters=told)
+    rules = read_rules(told.rules)
     model = resolve_model(request.model)
     _check_memory(model)
     options = ReadOptions(
-        image_topic=request.image_topic,
-        ego_topic=request.ego_topic,
-        ego_from=request.ego_from,
+        image_topic=told.image_topic,
+        ego_topic=told.ego_topic,
+        ego_from=told.ego_from,
         needs=read_profile(model).needs,
     )
     material = choose_material(
-        request.bags, options, request.calibration_frames, request.gate_frames, request.gate_share, request.seed,
-        request.cut_single_drive, lambda done: tell("reading", done, len(request.bags), "bags read"),
+        request.bags, options, told.calibration_frames, told.gate_frames, told.gate_share, told.seed,
+        told.cut_single_drive, lambda done: tell("reading", done, len(request.bags), "bags read"),
     )  # fmt: skip
     batches, provenance = _calibration(request, material, options, model, tell)
     config = PruneConfig(
-        model=model, output=request.work / CANDIDATE, sparsity=request.sparsity, score=request.score,
-        allocation=request.allocation, budgets=request.budgets, recovery_steps=request.recovery_steps,
-        seed=request.seed, device=request.device, threads=request.threads, state=request.work / "state",
+        model=model, output=request.work / CANDIDATE, sparsity=told.sparsity, score=told.score,
+        allocation=told.allocation, budgets=told.budgets, recovery_steps=told.recovery_steps,
+        seed=told.seed, device=told.device, threads=told.threads, state=request.work / "state",
     )  # fmt: skip
     candidate = prune(config, batches, provenance, progress=lambda progress: _tell_prune(progress, tell))
     del batches
-    if request.pack:
-        _pack(candidate, request.device)
+    if told.pack:
+        _pack(candidate, told.device)
     running = request.running or model
     facts = {
-        "gate_file": request.gate.name,
+        "gate_file": told.rules.name,
         "shared_drive": material.shared_drive,
         "calibration_drives": material.drives(material.calibration),
         "gate_drives": material.drives(material.gate),
@@ -87,8 +88,8 @@ def recalibrate(request: JobRequest, tell: Tell) -> tuple[Path, dict[str, Any]]:
     frames = sum(map(len, material.gate))
     verdict = judge_candidate(
         {"candidate": candidate, "running": running, "dense": model}, _held_out(material, options), rules, facts,
-        request.device, request.threads, lambda done: tell("gating", done, frames, "held-out frames"),
-        request.drives, material.held_out_s, request.gate_share,
+        told.device, told.threads, lambda done: tell("gating", done, frames, "held-out frames"),
+        request.drives, material.held_out_s, told.gate_share,
     )  # fmt: skip
     add_section(candidate, "gate", verdict)
     return candidate, verdict
@@ -102,7 +103,7 @@ def _calibration(
     from owled_ros.pruning.asked_frames import own_answers
     from owled_ros.pruning.calibration import frame_set
 
-    engine = load_engine(model, device=request.device, threads=request.threads)
+    engine = load_engine(model, device=request.parameters.device, threads=request.parameters.threads)
     total = sum(map(len, material.calibration))
     frames: list[AnsweredFrame] = []
     marks: list[str] = []
