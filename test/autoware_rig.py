@@ -45,9 +45,11 @@ OUTPUTS = {
 }
 
 
-def autoware_node(domain: int, log: Path, **parameters: Any) -> NodeProcess:
+def autoware_node(domain: int, log: Path, *remaps: str, **parameters: Any) -> NodeProcess:
     """Start the node; a double underscore stands for a dot. A busy machine is slow, not wrong: old odometry is used."""
     arguments = ["-m", "owled_ros.nodes", "autoware_node", "--ros-args"]
+    for remap in remaps:
+        arguments += ["-r", f"~/{remap}"]
     for name, value in {"max_odometry_age_s": 3600.0, **parameters}.items():
         shown = str(value).lower() if isinstance(value, bool) else str(value)
         arguments += ["-p", f"{name.replace('__', '.')}:={shown}"]
@@ -123,15 +125,18 @@ class AutowareBench:
         """Where the vehicle is [m]."""
         return SPEED * (self.now - self.start) / SECOND
 
-    def send_odometry(self, x: float | None = None, frame_id: str = "map") -> None:
+    def odometry_message(self, x: float | None = None, frame_id: str = "map") -> Odometry:
         message = Odometry(child_frame_id="base_link")
         message.header.stamp, message.header.frame_id = stamp_to_time(self.now), frame_id
         message.pose.pose.position.x, message.pose.pose.position.y = self.x if x is None else x, self.y
         message.pose.pose.position.z = 3.0
         message.pose.pose.orientation.w = 1.0
         message.twist.twist.linear.x = SPEED
+        return message
+
+    def send_odometry(self, x: float | None = None, frame_id: str = "map") -> None:
         self.sent.append(self.now)
-        self.odometry.publish(message)
+        self.odometry.publish(self.odometry_message(x, frame_id))
 
     def send_trajectory(self, stamp: int, model: str = "m", seconds: float = 4.0, **fields: Any) -> None:
         """What the driving node says about the image of a moment: straight on with SPEED, a point every half second."""

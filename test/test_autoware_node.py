@@ -15,7 +15,7 @@ pytest.importorskip("owled_ros.msg")
 
 from autoware_rig import NODE, OUTPUTS, SECOND, AutowareBench, autoware_node
 from autoware_standins import hide_autoware, real_types
-from driving_rig import PATIENCE_S, NodeProcess, free_domain
+from driving_rig import PATIENCE_S, Bench, NodeProcess, fake_node, free_domain
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
@@ -33,7 +33,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """One process for most tests: each begins its own drive, with stamps after those of the last."""
     log = tmp_path_factory.mktemp("autoware") / "log"
     with autoware_node(DOMAIN, log, publish__control=True) as process:
-        process.wait_for_text("generator owled_ros")
+        process.wait_for_text("generator owled_ros", 5 * PATIENCE_S)
         yield process
 
 
@@ -239,7 +239,7 @@ def test_a_clock_that_is_set_back_drops_everything_and_begins_anew(bench: Autowa
 def test_odometry_that_stops_ends_with_a_word(tmp_path: Path) -> None:
     domain = free_domain()
     with autoware_node(domain, tmp_path / "log", max_odometry_age_s=0.5, use_sim_time=True) as process:
-        process.wait_for_text("generator owled_ros")
+        process.wait_for_text("generator owled_ros", 5 * PATIENCE_S)
         with AutowareBench(domain) as bench:
             bench.wait_for_node()
             bench.until(lambda: bench.clock.get_subscription_count())
@@ -264,7 +264,7 @@ def test_outputs_can_be_switched_off(tmp_path: Path) -> None:
     domain = free_domain()
     off = {"publish__planning_trajectory": False, "publish__turn_indicators": False, "publish__processing_time": False}
     with autoware_node(domain, tmp_path / "log", **off) as process, AutowareBench(domain) as bench:
-        process.wait_for_text("generator owled_ros")
+        process.wait_for_text("generator owled_ros", 5 * PATIENCE_S)
         assert bench.until(lambda: bench.node.count_publishers(f"{NODE}/output/planning_factors"))
         names = ("output/planning_trajectory", "output/turn_indicators", "output/control", "debug/processing_time_ms")
         assert not any(bench.node.count_publishers(f"{NODE}/{name}") for name in names)
@@ -276,3 +276,36 @@ def test_without_the_packages_the_node_says_what_is_missing(tmp_path: Path, monk
         assert process.process.wait(PATIENCE_S) == 1
         assert "autoware_internal_planning_msgs" in process.text()
         assert "build autoware_msgs and autoware_internal_msgs" in process.text()
+
+
+def test_the_real_driving_node_and_this_one_understand_each_other(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "control.json").write_text("{}")
+    domain = free_domain()
+    remaps = [f"input/{name}:=/driving_node/output/{name}" for name in ("trajectory", "withheld", "scene", "model")]
+    with (
+        fake_node(domain, tmp_path / "driver", model_path=model, deadline_s=60.0, max_frame_age_s=60.0) as driver,
+        autoware_node(domain, tmp_path / "log", *remaps, publish__control=True) as process,
+        Bench(domain) as source,
+        AutowareBench(domain) as bench,
+    ):
+        driver.wait_for_text("loaded", 5 * PATIENCE_S)
+        process.wait_for_text("generator owled_ros", 5 * PATIENCE_S)
+
+        def ego() -> None:
+            """The same odometry to both, at the present."""
+            bench.now = source.now()
+            bench.send_odometry()
+            source.odometry.publish(bench.odometry_message())
+
+        bench.start = bench.now = source.now()
+        for _ in range(400):
+            source.drive(ego=ego)
+            ego()
+            bench.spin(0.05)
+            if bench.candidates:
+                break
+        assert bench.candidates, bench.words()
+        assert bench.candidates[-1].points[0].longitudinal_velocity_mps == pytest.approx(10.0, abs=0.5)
+        assert bench.until(lambda: bench.heard["debug/model_latency_ms"])
