@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_batches, tiny_model
 
+from owled_ros.driving.confidence import Calibration
+from owled_ros.driving.presets import default_profile
+from owled_ros.driving.profile import profile_text, read_profile
 from owled_ros.errors import OwledError
+from owled_ros.models.driving_model import bundled_model
 from owled_ros.models.load import load_model
 from owled_ros.models.manifest import add_section, artifact_id, file_entry, is_artifact, read_manifest, verify
-from owled_ros.pruning.artifact import export
+from owled_ros.pruning.artifact import disown_calibration, export
 from owled_ros.pruning.prune import PruneConfig, prune
 
 
@@ -53,6 +58,37 @@ def test_export_is_bit_identical_and_plain(artifact: Path, tmp_path: Path) -> No
     assert all(torch.equal(first[key], second[key]) for key in first)
     with pytest.raises(OwledError, match="exists already"):
         export(artifact, tmp_path / "plain")
+
+
+def test_the_calibration_of_the_base_is_not_claimed_by_what_was_pruned_from_it(tmp_path: Path) -> None:
+    """Whoever drives and whoever reads the artifact is told; slope, floor and everything else stay."""
+    fitted = Calibration(slope=0.7, offset=1.6, floor=0.4, calibrated=True, source="800 answers of 3 drives")
+    before = default_profile().model_copy(update={"confidence": fitted})
+    (tmp_path / "driving.json").write_text(profile_text(before))
+    disown_calibration(tmp_path)
+    after = read_profile(tmp_path)
+    words = "calibrated before pruning (800 answers of 3 drives): fit it again with owled calibrate"
+    assert after.confidence == replace(fitted, calibrated=False, source=words)
+    assert after.model_copy(update={"confidence": fitted}) == before
+    text = (tmp_path / "driving.json").read_text()
+    disown_calibration(tmp_path)
+    assert (tmp_path / "driving.json").read_text() == text, "what was never calibrated stays as it is"
+
+
+def test_the_bundled_model_is_not_calibrated_once_it_is_pruned(tmp_path: Path) -> None:
+    """Its profile is of format 1, where a slope means a calibration."""
+    shutil.copy(bundled_model() / "driving.json", tmp_path)
+    assert read_profile(tmp_path).confidence.calibrated
+    disown_calibration(tmp_path)
+    assert not read_profile(tmp_path).confidence.calibrated
+
+
+@pytest.mark.parametrize("text", [None, "{}", "not JSON"])
+def test_a_profile_that_is_missing_or_broken_costs_no_pruning(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "driving.json").write_text(text)
+    disown_calibration(tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [text] * (text is not None)
 
 
 def test_later_sections_keep_the_identity(artifact: Path) -> None:

@@ -17,6 +17,7 @@ from owled_ros.commands import inspect as inspect_command
 from owled_ros.commands import prune as prune_command
 from owled_ros.commands import sensitivity as sensitivity_command
 from owled_ros.errors import OwledError
+from owled_ros.evaluation.running_cost import table_of
 from owled_ros.models.manifest import read_manifest, verify
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
@@ -56,6 +57,21 @@ def _run(app: typer.Typer, *words: object) -> str:
     return done.output
 
 
+def check_costs(artifact: Path, dense: Path) -> None:
+    """The table at the end is in the manifest: measured in processes of their own, and packed because the model can be."""
+    costs = table_of(read_manifest(artifact).cost or {})
+    rows = {row.name: row for row in costs.rows}
+    assert list(rows) == ["dense", "pruned", "packed"]
+    assert [row.note for row in rows.values()] == ["", "", ""]
+    assert rows["dense"].disk_bytes == (dense / "model.safetensors").stat().st_size
+    assert rows["packed"].disk_bytes == (artifact / "packed.owled").stat().st_size
+    for row in rows.values():
+        assert row.token_ms is not None
+        assert row.token_ms > 0
+        assert row.action_ms is None, "a language model has no camera"
+        assert (row.resident_bytes or 0) > (row.library_bytes or 0) > 50_000_000
+
+
 def test_prune_inspect_verify_export(app: typer.Typer, place: Path, tmp_path: Path) -> None:
     options = [
         "--driving-text",
@@ -71,6 +87,8 @@ def test_prune_inspect_verify_export(app: typer.Typer, place: Path, tmp_path: Pa
     ]
     output = _run(app, "prune", place / "model", tmp_path / "out", "--sparsity", 0.5, "--refine", 2, *options)
     assert "50.0000%" in output
+    assert output.count("camera to action") == 1
+    check_costs(tmp_path / "out", place / "model")
     manifest = verify(tmp_path / "out")
     assert [entry["kind"] for entry in manifest.calibration] == ["driving_text"]  # 30 words: no general text for them
     assert set(manifest.quality) == {"dense", "pruned"}
@@ -141,6 +159,7 @@ def test_a_template_that_raises_is_a_sentence(app: typer.Typer, place: Path, tmp
 def test_general_text_of_ones_own_is_always_used(app: typer.Typer, place: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n\n".join(["the road is long and the car is slow today"] * 6))
     options = ["--samples", 4, "--tokens", 16, "--general-text", tmp_path / "text.txt", "--allocation", "uniform"]
+    options += ["--no-cost"]
     _run(app, "prune", place / "model", tmp_path / "out", "--score", "wanda", *options)
     assert [entry["kind"] for entry in read_manifest(tmp_path / "out").calibration] == ["general_text"]
     drive = ["--driving-text", place / "drive.jsonl"]
@@ -164,6 +183,8 @@ def test_a_later_run_replaces_the_artifact_whole(app: typer.Typer, place: Path, 
         "wanda",
         "--allocation",
         "uniform",
+        "--no-cost",
+        "--no-pack",
     ]
     for sparsity in (0.4, 0.6):
         _run(app, "prune", place / "model", tmp_path / "out", "--sparsity", sparsity, *options)

@@ -160,6 +160,8 @@ def test_pruning_leaves_what_evaluation_needs(tmp_path: Path) -> None:
         "wanda",
         "--allocation",
         "block0",
+        "--no-cost",
+        "--no-pack",
     )
     assert done.exit_code == 0, done.output
     entry = read_manifest(half).calibration[0]

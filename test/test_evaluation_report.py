@@ -109,6 +109,29 @@ def test_the_title_names_models_and_bags(results):
     assert title_of([many, beside]).startswith("seeing on")
 
 
+def test_what_dense_pruned_and_packed_cost_is_shown_where_the_artifact_says_it(results, tmp_path):
+    rows = [
+        {
+            "name": "dense",
+            "disk_bytes": 48_500_000,
+            "resident_bytes": 460_000_000,
+            "token_ms": 20.4,
+            "action_ms": 331.0,
+        },
+        {"name": "packed", "note": "not packed: it has sliding windows"},
+    ]
+    cost = {"rows": rows, "threads": 1, "rounds": 5, "interleaved": True}
+    model = {**results[0].metrics["model"], "cost": cost}
+    page = page_of(
+        write_html([replace(results[0], metrics={**results[0].metrics, "model": model})], tmp_path / "a.html")
+    )
+    shown = " ".join(page.text.split())
+    assert "Dense, pruned and packed" in shown
+    assert "dense48.5460.020.4331" in shown  # cells have no blanks between them
+    assert "not packed: it has sliding windows" in shown
+    assert "Dense, pruned and packed" not in page_of(write_html(results, tmp_path / "b.html")).text
+
+
 def test_the_bar_of_reasons_adds_up(results):
     names = ["VALID"] * 5 + ["LOW_CONFIDENCE"] * 3 + ["UNPARSED"] * 2
     mixed = [replace(record, reason=name) for record, name in zip(results[0].records[:10], names, strict=True)]

@@ -29,7 +29,8 @@ from owled_ros.nodes.driven_model import LATCHED
 from owled_ros.nodes.driver_client import running_driver
 
 DOMAIN = free_domain()
-FOLLOW_S = 30.0
+FOLLOW_S = 60.0  # 1 s on a quiet machine
+KILLS = int(os.environ.get("OWLED_KILLS", "4"))
 
 
 class Listener:
@@ -60,9 +61,10 @@ class Listener:
 PROMOTER = """
 import sys
 from owled_ros.deployment.deployment import open_deployment
-from owled_ros.nodes.driver_client import running_driver
+from owled_ros.nodes import driver_client
+driver_client.DISCOVERY_S = 60.0  # a busy machine finds the node late
 car = open_deployment(sys.argv[1])
-with running_driver("driving_node", car.base, car.root, 20.0) as driver:
+with driver_client.running_driver("driving_node", car.base, car.root, 20.0) as driver:
     print("promoting", flush=True)
     car.store.promote(sys.argv[2], driver=driver) if sys.argv[2] else car.store.rollback(driver)
 """
@@ -160,6 +162,7 @@ def test_whoever_dies_during_a_promotion_store_and_car_agree_afterwards(
         assert listener.drives(car.driving())
 
 
+@pytest.mark.timeout(600 + 60 * KILLS)
 def test_random_kills_of_either_side_leave_store_and_car_agreed(
     tmp_path: Path, car: Deployment, listener: Listener, in_domain: None
 ) -> None:
@@ -170,7 +173,7 @@ def test_random_kills_of_either_side_leave_store_and_car_agreed(
     killed = {"driver": 0, "promoter": 0}
     try:
         assert listener.drives(car.base)
-        for turn in range(int(os.environ.get("OWLED_KILLS", "4"))):
+        for turn in range(KILLS):
             current = car.store.current()
             target = chance.choice([version for version in versions if version != current])
             name = "" if current is not None and chance.random() < 0.3 else target.name
@@ -187,10 +190,10 @@ def test_random_kills_of_either_side_leave_store_and_car_agreed(
                 node = fake_node(DOMAIN, tmp_path / f"log{turn + 1}", deployment=car.root)
             assert listener.drives(car.driving()), f"turn {turn}, {victim} killed: {listener.said[-1:]}"
             assert car.driving() in (car.base, *versions)
+            print(f"turn {turn}: {killed} killed so far, store and car agree", flush=True)
     finally:
         node.process.kill()
         node.process.wait()
-    print(f"killed {killed}: store and car agreed every time")
 
 
 def test_a_parameter_file_without_a_model_drives_nothing(tmp_path: Path) -> None:

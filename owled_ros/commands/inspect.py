@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from owled_ros.errors import OwledError
+
 if TYPE_CHECKING:
+    from owled_ros.evaluation.running_cost import CostTable
     from owled_ros.models.manifest import Manifest
 
 BAR_WIDTH = 30  # characters
@@ -32,7 +37,8 @@ def inspect(
 
     manifest = read_manifest(artifact)
     console = Console()
-    console.print(summary(manifest))
+    for part in shown(manifest, artifact):
+        console.print(part)
     console.print(block_table(manifest))
     if plot is not None:
         draw(manifest, plot)
@@ -58,6 +64,57 @@ def verify(artifact: Artifact) -> None:
 
     manifest = run(artifact)
     Console().print(f"{artifact} is whole: {len(manifest.files)} files, artifact {artifact_id(manifest)}")
+
+
+def shown(manifest: Manifest, artifact: Path, problem: str = "") -> Iterator[Any]:
+    """Yield what there is to print of an artifact: its facts, what it costs, what is still to do; `problem`: why it is not packed."""
+    from rich.text import Text
+
+    from owled_ros.evaluation.running_cost import table_of
+
+    yield summary(manifest)
+    if manifest.cost is not None:
+        yield from cost_table(table_of(manifest.cost))
+    elif problem:
+        yield Text(f"not packed: {problem}")
+    yield from (Text(words) for words in _uncalibrated(artifact))
+
+
+def _uncalibrated(artifact: Path) -> Iterator[str]:
+    """Yield a sentence where the confidence of an artifact means nothing yet; a profile that cannot be read is the driver's to tell."""
+    from owled_ros.driving.profile import PROFILE_NAME, read_profile
+
+    with contextlib.suppress(OwledError):
+        if (artifact / PROFILE_NAME).is_file() and not read_profile(artifact).confidence.calibrated:
+            yield f"its confidence is not calibrated any more; fit it again: owled calibrate {artifact} DRIVE DRIVE …"
+
+
+def cost_table(costs: CostTable) -> Iterator[Any]:
+    """Yield dense, pruned and packed side by side, and under it what the numbers are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    threads = f"{costs.threads} thread" + ("" if costs.threads == 1 else "s")
+    turns = f"medians of {costs.rounds} round{'' if costs.rounds == 1 else 's'}"
+    table = Table(title=f"what it costs here, {threads}, {turns}{' that take turns' if costs.interleaved else ''}")
+    table.add_column("")
+    for heading in ("MB on disk", "MB resident", "ms per token", "ms camera to action"):
+        table.add_column(heading, justify="right")
+    for row in costs.rows:
+        sizes = ("–" if value is None else f"{value / 1e6:.1f}" for value in (row.disk_bytes, row.resident_bytes))
+        times = (
+            "–" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+            for value in (row.token_ms, row.action_ms)
+        )
+        table.add_row(row.name, *sizes, *times)
+    yield table
+    libraries = [row.library_bytes for row in costs.rows if row.library_bytes]
+    if libraries:
+        yield Text(
+            f"resident: of the whole process, {max(libraries) / 1e6:.0f} MB of it Python and libraries; on disk: the weights that "
+            "are run, zeros included where they are stored"
+        )
+    yield from (Text(f"{row.name}: {row.note}") for row in costs.rows if row.note)
 
 
 def summary(manifest: Manifest) -> Any:
@@ -97,10 +154,10 @@ def summary(manifest: Manifest) -> Any:
         )
     for name, found in manifest.quality.items():
         table.add_row(f"quality {name}", f"perplexity {found['perplexity']:.3f} on {found['tokens']} held-out tokens")
-    table.add_row(
-        "size on disk", f"{sum(entry.bytes for entry in manifest.files.values()) / 1e6:.1f} MB (zeros take room here)"
-    )
-    if manifest.packed:
+    if manifest.cost is None:  # the table of costs tells it better
+        written = sum(entry.bytes for entry in manifest.files.values())
+        table.add_row("size on disk", f"{written / 1e6:.1f} MB (zeros take room here)")
+    if manifest.packed and manifest.cost is None:
         table.add_row("packed", f"{manifest.packed['bytes'] / 1e6:.1f} MB, {manifest.packed.get('precision', '')}")
     table.add_row(
         "time", ", ".join(f"{name} {value:.1f}" for name, value in manifest.timings.items() if name.endswith("_s"))

@@ -16,6 +16,7 @@ from owled_ros.options import with_config
 from owled_ros.pruning.config import ALLOCATIONS, PATTERNS, SCORES, STATISTICS, PruneConfig, PruneProgress
 
 if TYPE_CHECKING:
+    from owled_ros.models.manifest import Manifest
     from owled_ros.pruning.calibration import AnsweredFrame, CalibrationSet
 
 SCENE_SEEDS = 900_000  # rendered scenes that calibrate; evaluation counts up from 0, training starts at ten million
@@ -106,7 +107,16 @@ def prune(
     refine: Annotated[
         int | None, typer.Option(min=0, help="Least-squares steps; default 10 with sparsegpt, else 0.")
     ] = None,
-    pack: Annotated[bool, typer.Option(help="Add the packed weights of the sparse runtime.")] = False,
+    pack: Annotated[
+        bool | None,
+        typer.Option(
+            help="Add the packed weights of the sparse runtime; default: on the CPU, where the model can be packed."
+        ),
+    ] = None,
+    cost: Annotated[
+        bool,
+        typer.Option(help="Run dense, pruned and packed at the end and show what each costs; a few seconds and more."),
+    ] = True,
     with_uniform: Annotated[
         bool, typer.Option(help="Also write OUTPUT-uniform, zeros spread evenly: `owled evaluate` shows it beside.")
     ] = False,
@@ -123,8 +133,10 @@ def prune(
     """
     from rich.console import Console
 
+    from owled_ros.commands.inspect import shown
     from owled_ros.evaluation.beside import UNIFORM, UNIFORM_SUFFIX
     from owled_ros.models.load import check_model
+    from owled_ros.models.manifest import read_manifest
 
     place = place_of(model)
     if not allocation:
@@ -154,26 +166,57 @@ def prune(
         configs.append(replace(config, allocation=UNIFORM, output=output.with_name(output.name + UNIFORM_SUFFIX)))
     sets = calibration_sets(place, sources)
     for chosen in configs:
-        Console().print(write_artifact(chosen, sets, sources, pack))
+        problem = write_artifact(chosen, sets, sources, pack)
+        manifest = record_cost(chosen, problem) if cost and chosen is config else read_manifest(chosen.output)
+        for part in shown(manifest, chosen.output, problem):
+            Console().print(part)
 
 
 def write_artifact(
-    config: PruneConfig, sets: tuple[CalibrationSet, CalibrationSet], sources: Sources, pack: bool
-) -> Any:
-    """Prune with calibration and held-out set, pack where asked for; returns a summary that rich prints."""
-    from owled_ros.commands.inspect import summary
-    from owled_ros.models.manifest import read_manifest
+    config: PruneConfig, sets: tuple[CalibrationSet, CalibrationSet], sources: Sources, pack: bool | None
+) -> str:
+    """Prune with calibration and held-out set, and pack.
+
+    Args:
+        pack: True: or fail; False: no; None: on the CPU, where it can be done.
+
+    Returns:
+        Why it was not packed; empty when it was, and when nobody wanted it.
+    """
     from owled_ros.pruning.prune import prune as run
 
     calibration, held_out = sets
     entries = calibration.entries()
     entries[0] |= {"asked": sources.asked()}
     run(config, calibration.batches, entries, held_out.batches, _say)
-    if pack:
-        from owled_ros.pruning.packing import pack_artifact
+    return pack_if_possible(config, pack)
 
+
+def pack_if_possible(config: PruneConfig, pack: bool | None) -> str:
+    """Pack a finished artifact; returns why not, and raises OwledError only where it was asked for."""
+    from owled_ros.pruning.packing import pack_artifact
+
+    if pack is False:
+        return "--no-pack was given"
+    if pack is None and config.device != "cpu":
+        return f"the packed runtime is for the CPU, and this is for {config.device}; --pack does it all the same"
+    try:
         pack_artifact(config.output)
-    return summary(read_manifest(config.output))
+    except OwledError as error:
+        if pack:
+            raise
+        return str(error)
+    return ""
+
+
+def record_cost(config: PruneConfig, problem: str) -> Manifest:
+    """Run the dense, the pruned and the packed model, and write into the manifest what each costs."""
+    from owled_ros.evaluation.running_cost import measure, ways_of
+    from owled_ros.models.manifest import add_section
+
+    logger.info("running the dense, the pruned and the packed model to see what each costs (--no-cost leaves it out)")
+    table = measure(ways_of(config.model, config.output, problem), config.threads or 1)
+    return add_section(config.output, "cost", table.as_json())
 
 
 def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, CalibrationSet]:

@@ -199,6 +199,7 @@ def _model(spec: EngineSpec, parts: Sequence[Part]) -> dict[str, Any]:
         "artifact_id": head.get("Artifact", ""),
         "facts": parts[0].end["Facts"] if parts else {},
         "sparsity": pruned.sparsity if pruned else 0.0,
+        "cost": pruned.cost if pruned else None,
         "allocation": f"{pruned.method.score}/{pruned.method.allocation}" if pruned else "dense",
         "blocks": [
             {"name": block.name, "component": block.component, "sparsity": block.sparsity} for block in pruned.blocks

@@ -98,7 +98,8 @@ def check_profile(
     finally:
         engine.close()
     if not profile.confidence.calibrated:
-        report.notes.append("the confidence is not calibrated: `owled calibrate` fits it on drives")
+        before = f" ({profile.confidence.source})" if profile.confidence.source else ""
+        report.notes.append(f"the confidence is not calibrated{before}: `owled calibrate` fits it on drives")
     elif is_artifact(directory) and read_manifest(directory).confidence is None:
         report.notes.append(
             "the confidence was fitted before the model was pruned: fit it again with `owled calibrate`"

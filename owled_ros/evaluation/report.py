@@ -22,6 +22,7 @@ from owled_ros.evaluation.metrics import NO_COMMAND
 from owled_ros.evaluation.path_plots import PATH_PLOTS
 from owled_ros.evaluation.plots import COLOURS, PLOTS, limit_text, name_of
 from owled_ros.evaluation.result import ResultFile
+from owled_ros.evaluation.running_cost import CostTable, table_of
 from owled_ros.files import write_atomic
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -154,6 +155,7 @@ def _model(number: int, results: Sequence[ResultFile]) -> dict[str, Any]:
         "comfort": metrics.get("comfort", {}),
         "facts": metrics.get("model", {}).get("facts", {}),
         "identity": metrics.get("model", {}),
+        "costs": _costs(metrics),
         "galleries": [("Worst frames", frames[: len(worst)]), ("Random frames", frames[len(worst) :])],
         "confidence": metrics.get("confidence", {}),
         "calibration": metrics.get("calibration", {}),
@@ -171,6 +173,12 @@ def _groups(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         if named and not (key == "by_command" and [name for name, _ in named] == [NO_COMMAND_WORDS]):
             tables.append({"heading": heading, "rows": named})
     return tables
+
+
+def _costs(metrics: Mapping[str, Any]) -> CostTable | None:
+    """Return what dense, pruned and packed cost, where the artifact says it."""
+    content = (metrics.get("model") or {}).get("cost")
+    return None if content is None else table_of(content)
 
 
 def _group_name(row: Mapping[str, Any]) -> str:

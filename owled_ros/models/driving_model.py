@@ -15,9 +15,9 @@ from owled_ros.driving.familiarity import read_familiarity
 from owled_ros.driving.prediction import ModelIdentity
 from owled_ros.driving.profile import PROFILE_NAME, read_profile
 from owled_ros.errors import OwledError
-from owled_ros.files import sha256_file, tree_bytes
+from owled_ros.files import sha256_file
 from owled_ros.models.manifest import artifact_id, is_artifact, read_manifest
-from owled_ros.models.weights import weight_files
+from owled_ros.models.weights import find_weights, weight_files
 
 if TYPE_CHECKING:
     from owled_ros.models.chat import TextRunner
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 BUNDLED = "mini"
 SHORT_HASH = 12  # hex digits
+WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # [bytes]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -144,7 +145,7 @@ def _make_runner(
         "dtype": dtype,
         "threads": threads,
         "parameters": parameters,
-        "disk_bytes": tree_bytes(directory),
+        "disk_bytes": sum(file.stat().st_size for file in weight_files(directory)),  # of the weights that are run
     }
     packed = packed_weights(directory) if runtime != "torch" and device == "cpu" else None
     if runtime == "sparse" and packed is None:
@@ -157,7 +158,8 @@ def _make_runner(
 
     runner = SparseRunner(model, packed, getattr(torch, dtype), threads)
     zeros = 1.0 - runner.facts.nonzeros / max(runner.facts.weights, 1)
+    beside = runner.torch_parameters * WIDTHS[find_weights(directory).dtype]
     sizes = {
-        "step_bytes": runner.facts.step_bytes, "zeros": round(zeros, 4), "packed_vision_layers": runner.packed_layers
+        "disk_bytes": packed.stat().st_size + beside, "step_bytes": runner.facts.step_bytes, "zeros": round(zeros, 4), "packed_vision_layers": runner.packed_layers
     }  # fmt: skip
     return runner, {**facts, "runtime": "sparse", "kernel": runner.facts.kernel, **sizes}

@@ -21,7 +21,7 @@ ID_LENGTH = 12
 REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".ckpt", ".h5", ".msgpack"}
 UNREAD_SUFFIXES = {".owled", ".md", ".png", ".html", ".log"}
 MAX_MANIFEST_BYTES = 256 << 20
-LATER_SECTIONS = ("packed", "gate", "confidence")  # added after pruning; no part of the artifact's identity
+LATER_SECTIONS = ("packed", "gate", "confidence", "cost")  # added after pruning; no part of the artifact's identity
 FITTED_FILES = ("driving.json", "familiarity.json")  # that calibration may write anew
 UNIDENTIFIED = ("self_sha256", "fallbacks", "timings", "quality", "created", "versions", *LATER_SECTIONS)
 
@@ -92,6 +92,7 @@ class Manifest(_Section):
     packed: dict[str, Any] | None = None
     gate: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None  # of `owled calibrate`; its `files` replace those of the same name
+    cost: dict[str, Any] | None = None  # dense, pruned and packed side by side on the machine that pruned it
     self_sha256: str = ""
 
 
@@ -138,7 +139,7 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
 
 
 def add_section(path: Path, name: str, content: dict[str, Any]) -> Manifest:
-    """Add or replace a later section ("packed", "gate" or "confidence") of a finished artifact's manifest, in one step."""
+    """Add or replace a later section (see LATER_SECTIONS) of a finished artifact's manifest, in one step."""
     if name not in LATER_SECTIONS:
         raise OwledError(f"section {name!r} cannot be added to a manifest; known: {', '.join(LATER_SECTIONS)}")
     return write_manifest(path, read_manifest(path).model_copy(update={name: content}))

@@ -58,6 +58,11 @@ class SparseRunner:
         return self._decoder.facts
 
     @property
+    def torch_parameters(self) -> int:
+        """Count the weights that torch keeps beside the packed ones."""
+        return sum(parameter.numel() for parameter in self._seeing.parameters())
+
+    @property
     def cache_tokens(self) -> int:
         """Positions that memory is reserved for."""
         return 0 if self._cache is None else self._cache.max_tokens

@@ -5,8 +5,10 @@ Needs transformers and safetensors. The format is docs/artifact.md; reading is i
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from owled_ros.driving.profile import PROFILE_NAME, profile_text, read_profile
 from owled_ros.errors import OwledError
-from owled_ros.files import replace_directory
+from owled_ros.files import replace_directory, write_atomic
 from owled_ros.models.load import ModelSource, quiet
 from owled_ros.models.manifest import (
     Manifest,
@@ -46,8 +49,10 @@ __all__ = [
     "write_artifact",
 ]
 
+MAX_SOURCE = 500  # characters of a calibration's source
 SPACE_MARGIN = 1.1
 LOGITS = 0.1  # distance over length that rounding to the stored types explains; another model's are about 1.4 away
+logger = logging.getLogger(__name__)
 
 
 def write_artifact(
@@ -75,6 +80,7 @@ def write_artifact(
             expected, answer = digests(model, source), None if probe is None else last_logits(model, probe)
             save_model(model, source, aside)
             copy_companions(source, aside)
+            disown_calibration(aside)
             model.to(torch.device("meta"))  # type: ignore[arg-type]
             again = load_back(aside, device, dtype, expected)
             if probe is not None and answer is not None:
@@ -89,6 +95,24 @@ def write_artifact(
         raise OwledError(
             f"cannot write the artifact {target}: {err}; free the disk and run the same command again"
         ) from err
+
+
+def disown_calibration(directory: Path) -> None:
+    """Say in a copied driving profile that its confidence was fitted before pruning; slope and floor stay as the best guess."""
+    profile_file = directory / PROFILE_NAME
+    if not profile_file.is_file():
+        return
+    try:
+        profile = read_profile(directory)
+    except OwledError as error:  # an hour of pruning is not lost for it: whoever drives is told again
+        logger.warning("%s", error)
+        return
+    if not profile.confidence.calibrated:
+        return
+    before = f" ({profile.confidence.source})" if profile.confidence.source else ""
+    source = f"calibrated before pruning{before}: fit it again with owled calibrate"[:MAX_SOURCE]
+    confidence = replace(profile.confidence, calibrated=False, source=source)
+    write_atomic(profile_file, profile_text(profile.model_copy(update={"confidence": confidence})))
 
 
 def last_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
