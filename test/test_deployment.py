@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from stored_artifacts import make_artifact
 
 from owled_ros.deployment.deployment import create_deployment, open_deployment
 from owled_ros.errors import OwledError
+from owled_ros.models.load import source_of
+from owled_ros.models.manifest import read_manifest, write_manifest
 from owled_ros.onboard.choice import Source, choose_model, requested_model
 
 
@@ -94,6 +98,32 @@ def test_what_drives_and_why(tmp_path: Path, base: Path) -> None:
     with pytest.raises(OwledError, match="names no base model"):
         choose_model("", str(tmp_path), configured=False)
     assert choose_model(str(base), str(tmp_path), configured=False).path == str(base)  # an older store
+
+
+def test_a_model_path_beside_a_deployment_is_told_to_do_nothing(tmp_path: Path, base: Path) -> None:
+    create_deployment(tmp_path / "car", base)
+    for given, told in (("", False), (str(base), False), ("/models/other", True), ("mini", True)):
+        chosen = choose_model(given, str(tmp_path / "car"), configured=True)
+        assert chosen.path == str(base)
+        assert bool(chosen.warning) == told
+    assert chosen.warning.startswith("model_path mini is not used")
+
+
+def test_a_version_of_another_base_is_not_promoted(tmp_path: Path, base: Path) -> None:
+    """Worked by hand: the stored artifacts name a base of sixty-four zeros, which no weights hash to."""
+    deployment = create_deployment(tmp_path / "car", base)
+    with deployment.store.job() as work:
+        version = deployment.store.add(make_artifact(work / "candidate", "a"))
+    save_file({"weight": torch.zeros(2)}, base / "model.safetensors")
+    for force in (False, True):
+        with pytest.raises(OwledError, match="with other weights than the base"):
+            deployment.promote(version.path.name, force)
+    assert deployment.driving() == base
+    manifest = read_manifest(version.path)
+    same = manifest.base.model_copy(update={"sha256": source_of(base).sha256})
+    write_manifest(version.path, manifest.model_copy(update={"base": same}))
+    assert deployment.promote(version.path.name) == ""
+    assert deployment.driving() == version.path
 
 
 def test_requests_follow_the_deployment_and_stay_below_the_root(tmp_path: Path, base: Path) -> None:

@@ -87,7 +87,8 @@ def test_templates_and_containers_can_be_read() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.launch.xml")), ids=by_name)
 def test_example_launch_files_give_only_arguments_that_are_taken(path: Path) -> None:
     root = ElementTree.parse(path).getroot()
-    own = {element.attrib["name"] for element in root.findall("arg")}
+    places = {element.attrib["name"]: element.attrib["value"] for element in root.findall("let")}
+    own = {element.attrib["name"] for element in root.findall("arg")} | set(places)
     for include in root.iter("include"):
         included = TOP / include.attrib["file"].removeprefix(SHARE)
         taken = {element.attrib["name"] for element in ElementTree.parse(included).getroot().findall("arg")}
@@ -95,8 +96,10 @@ def test_example_launch_files_give_only_arguments_that_are_taken(path: Path) -> 
         assert set(given) <= taken
         assert {name for value in given.values() for name in re.findall(r"\$\(var ([^)]+)\)", value)} <= own
         for value in given.values():
-            if value.startswith("$(dirname)/"):
-                assert (path.parent / value.removeprefix("$(dirname)/")).is_file()
+            assert "$(dirname)" not in value, "inside an include it is the directory of the included file"
+            for name, place in places.items():
+                if value.startswith(f"$(var {name})/"):
+                    assert (path.parent / place.replace("$(dirname)", ".") / value.partition("/")[2]).is_file()
 
 
 def test_example_parameters_are_parameters() -> None:

@@ -182,7 +182,7 @@ def promote(
     """Make a version current. A running node of the deployment follows within seconds; --driving-node asks it first."""
     deployment = _deployment(store, model)
     with _driver(driving_node, deployment) as driver:
-        previous = deployment.store.promote(artifact_id, force, driver)
+        previous = deployment.promote(artifact_id, force, driver)
     typer.echo(f"{artifact_id} is current now" + (f"; before it was {previous}" if previous else ""))
 
 

@@ -13,9 +13,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from owled_ros.deployment.store import Store
+from owled_ros.deployment.store import Driver, Store
 from owled_ros.errors import OwledError
 from owled_ros.files import write_json
+from owled_ros.models.load import source_of
+from owled_ros.models.manifest import read_manifest
 
 FILE_NAME = "deployment.json"
 FORMAT_VERSION = 1
@@ -37,6 +39,26 @@ class Deployment:
     def driving(self) -> Path:
         """Return the directory that is to drive; raises OwledError when the store is damaged, and never guesses."""
         return self.store.current() or self.base
+
+    def promote(self, identifier: str, force: bool = False, driver: Driver | None = None) -> str:
+        """Make a version current (Store.promote); raises OwledError also for one that was pruned from another model."""
+        version = self.store.find(identifier)
+        made_from = read_manifest(version.path).base
+        if self._base_hash() not in ("", made_from.sha256):
+            raise OwledError(
+                f"version {version.artifact_id} was pruned from {made_from.name} with other weights than the base {self.base} of "
+                f"{self.root}; recalibrate from that base, or make a deployment of the other one"
+            )
+        return self.store.promote(identifier, force, driver)
+
+    def _base_hash(self) -> str:
+        """Hash the base's weights; empty where nobody named a base, or none can be read: whoever loads it says so."""
+        if self.base == Path():
+            return ""
+        try:
+            return source_of(self.base).sha256
+        except OwledError:
+            return ""
 
 
 def create_deployment(root: Path, base: Path) -> Deployment:

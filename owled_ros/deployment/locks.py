@@ -16,8 +16,11 @@ LOCK_POLL_S = 0.05
 
 @contextlib.contextmanager
 def locked(path: Path, timeout_s: float, refusal: str) -> Iterator[None]:
-    """Hold an advisory lock; the kernel releases it when the process dies."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    """Hold an advisory lock; the kernel releases it when the process dies. Raises OwledError when it cannot be had."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OwledError(f"cannot write {path} ({error}); free the disk, or make the directory writable") from error
     try:
         deadline = time.monotonic() + timeout_s
         while True:

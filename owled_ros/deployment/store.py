@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Protocol
 
 from owled_ros.deployment.locks import locked
+from owled_ros.deployment.moving import move_in, name_aside, remove, writable
 from owled_ros.errors import OwledError
-from owled_ros.files import ASIDE, fsync_path, fsync_tree, sweep_asides, tree_bytes, write_json
+from owled_ros.files import fsync_path, sweep_asides, tree_bytes, write_json
 from owled_ros.models.manifest import Manifest, add_section, artifact_id, read_manifest, verify
 
 CURRENT, ARTIFACTS, WORK, HISTORY = "current", "artifacts", "work", "history.json"
@@ -156,17 +157,18 @@ class Store:
         with locked(
             self.root / ".job.lock", 0.0, f"another recalibration is using {self.root}; wait for its end or cancel it"
         ):
-            for leftover in (self.root / WORK).iterdir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            work = self.root / WORK / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            work.mkdir()
+            with writable(self.root):
+                for leftover in (self.root / WORK).iterdir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                work = self.root / WORK / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+                work.mkdir()
             try:
                 yield work
             finally:
                 shutil.rmtree(work, ignore_errors=True)
 
     def add(self, candidate: Path) -> Version:
-        """Move a finished artifact of the same file system into the store in one step.
+        """Move a finished artifact into the store in one step; one of another file system is copied aside first.
 
         The same model, method and calibration have the same hash: then the version that is here stays, with the new verdict.
         """
@@ -178,11 +180,9 @@ class Store:
                 return self.find(same[0].path.name)
             numbers = [_number(path.name) for path in (self.root / ARTIFACTS).iterdir() if NAME.fullmatch(path.name)]
             name = f"{max(numbers, default=0) + 1:06d}-{identity}"
-            fsync_tree(candidate)
-            os.rename(candidate, self.root / ARTIFACTS / name)
-            fsync_path(self.root / ARTIFACTS)
+            move_in(candidate, self.root / ARTIFACTS / name)
             for old in same:  # damaged, or without what the new one has
-                self._remove(old.path)
+                remove(old.path)
             return self.find(name)
 
     def promote(self, identifier: str, force: bool = False, driver: Driver | None = None) -> str:
@@ -232,7 +232,7 @@ class Store:
                 free = [item for item in kept if not (item.current or item.previous or item.artifact_id in protect)]
                 if not free:
                     break
-                self._remove(free[-1].path)
+                remove(free[-1].path)
                 removed.append(free[-1].artifact_id)
                 kept.remove(free[-1])
         return removed
@@ -357,7 +357,7 @@ class Store:
             logger.warning("%s was not shortened (%s); the next change does it", self.root / HISTORY, error)
 
     def _link(self, name: str) -> None:
-        aside = self.root / f".{CURRENT}{ASIDE}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        aside = name_aside(self.root / CURRENT)
         os.symlink(f"{ARTIFACTS}/{name}", aside)
         try:
             os.replace(aside, self.root / CURRENT)
@@ -365,18 +365,12 @@ class Store:
             aside.unlink(missing_ok=True)
             raise
 
-    def _remove(self, path: Path) -> None:
-        """Take the name away first, so that nobody finds half a version."""
-        aside = path.with_name(f".{path.name}{ASIDE}{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        os.rename(path, aside)
-        fsync_path(path.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Hold the store for a short change; leftovers of writers that died are swept first."""
         self.prepare()
-        with locked(self.root / ".lock", LOCK_TIMEOUT_S, f"another process is changing {self.root}; try again"):
+        busy = f"another process is changing {self.root}; try again"
+        with locked(self.root / ".lock", LOCK_TIMEOUT_S, busy), writable(self.root):
             for directory in (self.root, self.root / ARTIFACTS, *(self.root / ARTIFACTS).glob("[0-9]*-*")):
                 sweep_asides(directory)
             yield

@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from owled_ros.driving.engine import Engine
+from owled_ros.models.driving_model import bundled_model
 from owled_ros.msg import DrivingModel
 from owled_ros.nodes import topics
 from owled_ros.onboard.choice import DrivingChoice, Source
@@ -53,14 +54,21 @@ class DrivenModel:
         self._reminded = -REMIND_S
 
     def remind(self) -> None:
-        """Warn every REMIND_S while the bundled model drives without having been asked for by name."""
-        unasked = self.said.loaded and self.said.source == Source.BUNDLED and "by name" not in self.said.why
-        if unasked and time.monotonic() - self._reminded >= REMIND_S:
+        """Warn every REMIND_S while the bundled model drives without having been asked for by its name or path."""
+        if self._drives_unasked() and time.monotonic() - self._reminded >= REMIND_S:
             self._reminded = time.monotonic()
             self._node.get_logger().warning(
                 "the BUNDLED demonstration model drives; it knows rendered roads only. Give model_path or deployment "
                 f"({self.said.why})"
             )
+
+    def _drives_unasked(self) -> bool:
+        """Tell whether the toy drives because nothing was given, or because a deployment has it for its base."""
+        if not self.said.loaded:
+            return False
+        if self.said.source == Source.DEPLOYMENT:
+            return Path(self.said.artifact_path).resolve() == bundled_model().resolve()
+        return self.said.source == Source.BUNDLED and "by name" not in self.said.why
 
     def _publish(self, message: DrivingModel) -> None:
         message.header.stamp = self._node.get_clock().now().to_msg()

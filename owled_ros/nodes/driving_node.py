@@ -80,6 +80,7 @@ class DrivingNode(ManagedNode):
         self._throttle = Throttle(LOG_PERIOD_S)
         self._was_valid = False  # what the last logged outcome said
         parameters.declare(self, parameters.ENTRIES)
+        parameters.warn_of_unknown(self)
         self.settings = parameters.read_settings(self)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._driven = DrivenModel(self)
@@ -96,6 +97,8 @@ class DrivingNode(ManagedNode):
         configured = parameter_file_given(PARAMETER_FILE, settings.launch_params_file)
         chosen = choose_model(settings.model_path, settings.deployment or settings.artifact_store, configured)
         path = chosen.path
+        if chosen.warning:
+            self.get_logger().warning(chosen.warning)
         choice = ModelChoice(path, settings.device, settings.dtype, settings.threads, settings.runtime)
         shown = path or "the bundled model"
         self.get_logger().info(f"loading {shown} on {settings.device}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -41,6 +42,10 @@ AS_WRITTEN = {
     "float": "a number with a decimal point, for example 1.0",
     "str": "a text; one that looks like a number needs quotes inside quotes, for example \"'1'\"",
 }
+
+
+OF_RCLPY = ("use_sim_time", "start_type_description_service")  # declared or read by rclpy itself
+SHOWN_UNKNOWN = 5  # a file may be meant for many nodes
 
 
 @dataclass(frozen=True)
@@ -245,6 +250,23 @@ def declare(node: Node, entries: Iterable[Entry]) -> None:
             node.declare_parameter(entry.name, None if entry.bare else KINDS[entry.kind], descriptor_of(entry))
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise OwledError(f"parameter {entry.name}: {error}; expected {AS_WRITTEN[entry.kind]}") from error
+
+
+def warn_of_unknown(node: Node) -> None:
+    """Log the given parameters that the node does not have: ROS passes over a misspelled name in silence."""
+    given = getattr(
+        node, "_parameter_overrides", {}
+    )  # what files and command line hold; rclpy has no public name for it
+    unknown = [
+        name
+        for name in given
+        if not node.has_parameter(name) and not name.startswith("qos_overrides.") and name not in OF_RCLPY
+    ]
+    known = [str(name) for name in node._parameters]
+    for name in unknown[:SHOWN_UNKNOWN]:
+        near = difflib.get_close_matches(name, known, 1)
+        words = f"; did you mean {near[0]}?" if near else ""
+        node.get_logger().warning(f"parameter {name} was given, but {node.get_name()} has none of that name{words}")
 
 
 def descriptor_of(entry: Entry) -> ParameterDescriptor:

@@ -70,6 +70,7 @@ class RecalibrationNode(ManagedNode):
         self._idle.set()
         self._made: list[Callable[[], object]] = []  # how to unmake what activate made
         parameters.declare(self, ENTRIES)
+        parameters.warn_of_unknown(self)
         self.settings = read_recalibration_settings(self)
         self.pacer = self.settings.pacer()
         self.deployment = Deployment(Path(), Path())
@@ -232,7 +233,7 @@ class RecalibrationNode(ManagedNode):
         self, request: PromoteArtifact.Request, response: PromoteArtifact.Response
     ) -> PromoteArtifact.Response:
         def work() -> str:
-            return self.store.promote(request.artifact_id, request.force, self._driver(self._ending.is_set))
+            return self.deployment.promote(request.artifact_id, request.force, self._driver(self._ending.is_set))
 
         try:
             response.previous_id = await in_thread(self, work, "promote")

@@ -19,6 +19,7 @@ from owled_ros.nodes.process import StopRequest, watch_signals
 from owled_ros.shipped import PACKAGE, shipped
 
 AnyNode = TypeVar("AnyNode", bound=Node)
+MAX_WORDS = 500  # of what ROS says
 
 
 def spin_node(
@@ -33,7 +34,12 @@ def spin_node(
     stop = watch_signals()
     if stop():
         return 0
-    rclpy.init(args=_arguments(parameter_file), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=_arguments(parameter_file), signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # a wrong word on the command line, a parameter file that is missing or no YAML
+        print(f"the ROS arguments cannot be used: {str(error)[:MAX_WORDS]}; expected --ros-args -p NAME:=VALUE, "
+              "--params-file FILE, -r FROM:=TO", file=sys.stderr)  # fmt: skip
+        return 1
     code: int | None = 0
     node: AnyNode | None = None
     executor = SingleThreadedExecutor()

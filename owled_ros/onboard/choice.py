@@ -34,6 +34,7 @@ class DrivingChoice:
     source: Source
     why: str
     deployment: Deployment | None = None
+    warning: str = ""  # what was given and is not used
 
 
 def choose_model(model_path: str, deployment: str, configured: bool) -> DrivingChoice:
@@ -52,7 +53,8 @@ def choose_model(model_path: str, deployment: str, configured: bool) -> DrivingC
         found = open_deployment(deployment, base)
         path = found.driving()
         what = "its base model, nothing was promoted" if path == found.base else f"its current version {path.name}"
-        return DrivingChoice(str(path), Source.DEPLOYMENT, f"deployment {found.root}: {what}", found)
+        why = f"deployment {found.root}: {what}"
+        return DrivingChoice(str(path), Source.DEPLOYMENT, why, found, _unused(model_path, found))
     if model_path in BUNDLED_NAMES:
         return DrivingChoice("", Source.BUNDLED, "the bundled demonstration model was asked for by name")
     if model_path:
@@ -64,6 +66,18 @@ def choose_model(model_path: str, deployment: str, configured: bool) -> DrivingC
         )
     return DrivingChoice(
         "", Source.BUNDLED, "nothing was given: neither model_path nor deployment nor a parameter file"
+    )
+
+
+def _unused(model_path: str, deployment: Deployment) -> str:
+    """Say that a model_path beside a deployment that names its base does nothing; empty where it is that base, or none."""
+    if not model_path or (
+        model_path not in BUNDLED_NAMES and Path(model_path).expanduser().resolve() == deployment.base.resolve()
+    ):
+        return ""
+    return (
+        f"model_path {model_path} is not used: deployment {deployment.root} says what drives, and its base is {deployment.base}; "
+        "give only one of the two"
     )
 
 
