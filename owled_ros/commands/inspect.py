@@ -96,7 +96,9 @@ def cost_table(costs: CostTable) -> Iterator[Any]:
 
     threads = f"{costs.threads} thread" + ("" if costs.threads == 1 else "s")
     turns = f"medians of {costs.rounds} round{'' if costs.rounds == 1 else 's'}"
-    table = Table(title=f"what it costs here, {threads}, {turns}{' that take turns' if costs.interleaved else ''}")
+    table = Table(
+        title=f"what it costs on this CPU, {threads}, {turns}{' that take turns' if costs.interleaved else ''}"
+    )
     table.add_column("")
     for heading in ("MB on disk", "MB resident", "ms per token", "ms camera to action"):
         table.add_column(heading, justify="right")

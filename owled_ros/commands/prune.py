@@ -194,11 +194,12 @@ def write_artifact(
 
 def pack_if_possible(config: PruneConfig, pack: bool | None) -> str:
     """Pack a finished artifact; returns why not, and raises OwledError only where it was asked for."""
+    from owled_ros.devices import resolve_device
     from owled_ros.pruning.packing import pack_artifact
 
     if pack is False:
         return "--no-pack was given"
-    if pack is None and config.device != "cpu":
+    if pack is None and resolve_device(config.device) != "cpu":
         return f"the packed runtime is for the CPU, and this is for {config.device}; --pack does it all the same"
     try:
         pack_artifact(config.output)

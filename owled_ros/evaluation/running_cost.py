@@ -1,4 +1,4 @@
-"""What a model costs while it runs: disk, resident memory, a token, camera to action; dense beside pruned beside packed.
+"""What a model costs while it runs on the CPU: disk, resident memory, a token, camera to action; dense beside pruned beside packed.
 
 Needs psutil; the models run in child processes (running_cost_child), so that the memory of one is not that of another.
 """

@@ -74,7 +74,7 @@ def resident_bytes() -> int:
 def _driving(path: Path, runtime: str, threads: int) -> Opened:
     from owled_ros.models.driving_model import load_engine
 
-    engine = load_engine(path, threads=threads, runtime=runtime)
+    engine = load_engine(path, device="cpu", threads=threads, runtime=runtime)
     frame, runner = _shown(engine.profile), engine.chat.runner
 
     def measure() -> tuple[float | None, float | None]:
@@ -98,7 +98,7 @@ def _text(path: Path) -> Opened:
     from owled_ros.models.runners import TorchRunner
 
     dtype = fast_dtype("cpu")
-    model = load_model(path, dtype=dtype)
+    model = load_model(path, device="cpu", dtype=dtype)
     ids = torch.arange(PROMPT)[None] % model.config.get_text_config().vocab_size
     runner = TorchRunner(model, "cpu", getattr(torch, dtype))
 
