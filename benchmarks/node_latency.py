@@ -10,7 +10,6 @@ bundled model. Needs ROS 2 and the built messages; starts its own processes in a
 from __future__ import annotations
 
 import argparse
-import array
 import os
 import sys
 import tempfile
@@ -19,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from instant_node import image_message, run_node
 
 ROLES = ("bench", "bare", "instant")
 BARE_TOPIC, NODE_TOPIC = "/bare/image", "/driving_node/input/image"
-ANSWER = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
 PATIENCE_S = 1.0
 
 
@@ -47,7 +46,7 @@ class Camera:
         for topic in ("/bare/action", "/driving_node/output/action"):
             self.node.create_subscription(PredictedAction, topic, self._on_action, 10)
         images = images or [np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)]
-        self._messages = [_message(image) for image in images]
+        self._messages = [image_message(image) for image in images]
         self._sent = 0
 
     def wait_for(self, topic: str, timeout: float = 300.0) -> None:
@@ -85,14 +84,6 @@ class Camera:
         self.came[message.header.stamp.sec * 10**9 + message.header.stamp.nanosec] = time.time_ns()
 
 
-def _message(image: np.ndarray) -> Any:
-    from sensor_msgs.msg import Image
-
-    message = Image(height=image.shape[0], width=image.shape[1], encoding="rgb8", step=3 * image.shape[1])
-    message.data = array.array("B", image.tobytes())
-    return message
-
-
 def run_bare() -> None:
     """Answer every image at once, with nothing in between: the floor of a Python subscriber."""
     import rclpy
@@ -113,35 +104,6 @@ def run_bare() -> None:
     quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     node.create_subscription(Image, BARE_TOPIC, on_image, quality)
     rclpy.spin(node)
-
-
-def run_instant() -> None:
-    """Run driving_node with a model that answers at once."""
-    from owled_ros.driving.prediction import Generation, ModelIdentity, judge_action, judge_scene
-    from owled_ros.nodes.driving_node import main
-    from owled_ros.nodes.process import leave, watch_signals
-
-    class Instant:
-        identity = ModelIdentity("instant")
-        facts: dict[str, Any] = {}  # noqa: RUF012
-
-        def see(self, frame: Any) -> Any:
-            return frame
-
-        def act(self, prefix: Any) -> Any:
-            return judge_action(Generation(ANSWER, True, 0.9, 1, 0.0))
-
-        def describe(self, prefix: Any, cancelled: Any = None) -> Any:
-            return judge_scene(Generation("0 cars; 0 pedestrians; no traffic light", True, 0.9, 1, 0.0))
-
-        def ask(self, prefix: Any, question: str, cancelled: Any = None) -> Any:
-            return None
-
-        def close(self) -> None:
-            pass
-
-    watch_signals()
-    leave(main(lambda *_, **__: Instant()))
 
 
 def spread(values: list[float]) -> str:
@@ -216,7 +178,7 @@ def main() -> None:
     chosen, rest = parser.parse_known_args()
     if chosen.role != "bench":
         sys.argv = [sys.argv[0], *rest]
-        {"bare": run_bare, "instant": run_instant}[chosen.role]()
+        {"bare": run_bare, "instant": run_node}[chosen.role]()
         return
     from owled_ros.demo.processes import Child, node_environment, reaped
 

@@ -9,20 +9,18 @@ latency, because publisher and node share the machine; the shrinking to the prof
 from __future__ import annotations
 
 import argparse
-import array
 import os
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
+from instant_node import image_message, run_node
 
-ANSWER = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
 NODE = "/driving_node"
 STRIDE_S = 0.5
 BUDGETS = (400_000, 100_000)  # [px] now, past
@@ -31,43 +29,15 @@ NAMES = ("front", "left", "right", "back")
 LIMIT = 3.0
 
 
-def run_node(cameras: int, images: int) -> None:
-    """Run driving_node with a model that answers at once and asks for these views."""
-    from owled_ros.driving.confidence import Calibration
+def needs_of(cameras: int, images: int) -> Any:
+    """Return what a model of so many views must be shown."""
     from owled_ros.driving.needs import CameraNeed, InputNeeds
-    from owled_ros.driving.prediction import Generation, ModelIdentity, judge_action, judge_scene
-    from owled_ros.nodes.driving_node import main
-    from owled_ros.nodes.process import leave, watch_signals
 
     budgets = BUDGETS if cameras * images > 1 else (None, None)
-    needs = InputNeeds(
+    return InputNeeds(
         tuple(CameraNeed(name, *budgets) for name in NAMES[:cameras]),
         tuple(STRIDE_S * step for step in reversed(range(images))),
     )
-
-    class Instant:
-        identity = ModelIdentity("instant")
-        facts: dict[str, Any] = {}  # noqa: RUF012
-        profile = SimpleNamespace(needs=needs, confidence=Calibration())
-
-        def see(self, frame: Any) -> Any:
-            assert len(frame.images) == cameras * images
-            return frame
-
-        def act(self, prefix: Any) -> Any:
-            return judge_action(Generation(ANSWER, True, 0.9, 1, 0.0))
-
-        def describe(self, prefix: Any, cancelled: Any = None) -> Any:
-            return judge_scene(Generation("0 cars; 0 pedestrians; no traffic light", True, 0.9, 1, 0.0))
-
-        def ask(self, prefix: Any, question: str, cancelled: Any = None) -> Any:
-            return None
-
-        def close(self) -> None:
-            pass
-
-    watch_signals()
-    leave(main(lambda *_, **__: Instant()))
 
 
 class Cameras:
@@ -96,9 +66,7 @@ class Cameras:
         self.node.create_subscription(PredictedTrajectory, f"{NODE}/output/withheld", self._on_withheld, 10)
         self.node.create_subscription(PredictedAction, f"{NODE}/output/action", self._on_action, 10)
         noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8), (0, 0), 3)
-        self._message = kind(format="jpeg") if compressed else kind(height=720, width=1280, encoding="rgb8", step=3840)
-        data = cv2.imencode(".jpg", noise)[1] if compressed else noise
-        self._message.data = array.array("B", data.tobytes())
+        self._message = image_message(noise, compressed)
 
     def _on_action(self, _: Any) -> None:
         self.actions += 1
@@ -179,7 +147,7 @@ def main() -> None:
     chosen, rest = parser.parse_known_args()
     if chosen.role == "node":
         sys.argv = [sys.argv[0], *rest]
-        run_node(chosen.cameras, chosen.images)
+        run_node(needs_of(chosen.cameras, chosen.images) if chosen.cameras * chosen.images > 1 else None)
         return
     from owled_ros.demo.processes import node_environment
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from owled_ros.bags.write import BagWriter
+from owled_ros.deployment.deployment import create_deployment
 from owled_ros.deployment.store import Store
 from owled_ros.driving.frame import EgoState
 from owled_ros.errors import OwledError
@@ -178,8 +179,8 @@ class Camera:
         from nav_msgs.msg import Odometry
         from rclpy.executors import SingleThreadedExecutor
         from sensor_msgs.msg import Image
-        from std_msgs.msg import String
 
+        from owled_ros.msg import PredictedAction
         from owled_ros.nodes.conversions import rgb_to_image
 
         rclpy.init()
@@ -187,7 +188,8 @@ class Camera:
         self.node = rclpy.create_node("camera")
         camera = self.node.create_publisher(Image, "/driving_node/input/image", 1)
         odometry = self.node.create_publisher(Odometry, "/driving_node/input/odometry", 1)
-        self.node.create_subscription(String, "/driving_node/debug/answer", self._on_answer, 50)
+        for topic in ("action", "withheld_action"):
+            self.node.create_subscription(PredictedAction, f"/driving_node/output/{topic}", self._on_answer, 50)
         image = sample_snapshot(0, scene_camera.Camera().resized(640, 360)).image
 
         def send() -> None:
@@ -206,14 +208,14 @@ class Camera:
         threading.Thread(target=executor.spin, daemon=True).start()
 
     def _on_answer(self, message: Any) -> None:
-        answer = json.loads(message.data)
-        self.answered += answer["kind"] == "action" and answer["inference_ms"] > 0.0
+        self.answered += bool(message.text)  # valid or not, the model said something
 
 
 def start_driver(root: Path, model: Path) -> subprocess.Popen[bytes]:
-    """Start the driving node with the same model."""
+    """Make the store a deployment and start the driving node from it: a driver of anything else is never switched."""
+    deployment = create_deployment(root / "store", model)
     log = open(root / "driver.log", "wb")  # noqa: SIM115 (the node owns it)
-    arguments = ["--ros-args", "-p", f"model_path:={model}", "-p", "threads:=1"]
+    arguments = ["--ros-args", "-p", f"deployment:={deployment.root}", "-p", "threads:=1"]
     return subprocess.Popen(
         [sys.executable, "-m", "owled_ros.nodes", "driving_node", *arguments], stdout=log, stderr=log
     )

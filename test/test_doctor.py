@@ -48,20 +48,20 @@ def test_a_check_that_raises_is_a_failed_line_and_the_rest_goes_on(monkeypatch: 
     code, output = run((check_that_raises, well), monkeypatch, "--json")
     assert code == 1
     first, second = json.loads(output)
-    assert (first["level"], first["name"]) == ("fail", "that raises")
+    assert (first["severity"], first["name"]) == ("fail", "that raises")
     assert "nothing there" in first["found"]
-    assert second == {"name": "well", "level": "ok", "found": "fine", "advice": ""}
+    assert second == {"name": "well", "severity": "ok", "found": "fine", "advice": ""}
 
 
 def test_shipped_profile_is_large_enough_and_a_missing_one_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(TOP / "config" / "fastdds.xml"))
-    assert transport.check_transport_profile().level is Severity.OK
+    assert transport.check_transport_profile().severity is Severity.OK
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(TOP / "absent.xml"))
-    assert transport.check_transport_profile().level is Severity.FAIL
+    assert transport.check_transport_profile().severity is Severity.FAIL
     for name in transport.PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     finding = transport.check_transport_profile()
-    assert finding.level is Severity.WARN
+    assert finding.severity is Severity.WARN
     assert "85-98 %" in finding.advice
 
 
@@ -70,7 +70,7 @@ def test_small_segment_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     profile.write_text('<profiles xmlns="x"><d><segment_size>524288</segment_size></d></profiles>')
     assert transport.largest_segment(profile) == 524288
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
-    assert transport.check_transport_profile().level is Severity.WARN
+    assert transport.check_transport_profile().severity is Severity.WARN
 
 
 def test_malloc_settings_that_are_missing_are_named() -> None:
@@ -113,13 +113,13 @@ def test_library_that_breaks_on_import_is_a_failure(tmp_path: Path, monkeypatch:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     finding = libraries.check_torch()
-    assert finding.level is Severity.FAIL
+    assert finding.severity is Severity.FAIL
     assert "libcudart.so.13" in finding.found
 
 
-@pytest.mark.parametrize(("shear", "level"), [(0, Severity.OK), (1, Severity.WARN)])
+@pytest.mark.parametrize(("shear", "severity"), [(0, Severity.OK), (1, Severity.WARN)])
 def test_cv_bridge_is_judged_by_its_pixels(
-    shear: int, level: Severity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shear: int, severity: Severity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in that converts rightly is sound; one that ignores the padding of rows is not."""
     (tmp_path / "cv_bridge.py").write_text(
@@ -140,13 +140,13 @@ def test_cv_bridge_is_judged_by_its_pixels(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert libraries.check_cv_bridge().level is level
+    assert libraries.check_cv_bridge().severity is severity
 
 
 def test_missing_ros_is_a_failure_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     finding = ros.check_ros()
-    assert finding.level is Severity.FAIL
+    assert finding.severity is Severity.FAIL
     assert "./owled" in finding.advice
 
 
@@ -196,11 +196,11 @@ def test_settings_of_discovery_are_listed_for_a_bug_report(monkeypatch: pytest.M
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     assert discovery.check_discovery() == Finding("discovery", Severity.OK, "ROS_DOMAIN_ID=7")
     monkeypatch.setenv("ROS_DOMAIN_ID", "700")
-    assert discovery.check_discovery().level is Severity.FAIL
+    assert discovery.check_discovery().severity is Severity.FAIL
 
 
 @pytest.mark.parametrize(
-    ("present", "level", "words"),
+    ("present", "severity", "words"),
     [
         (autoware.PACKAGES, Severity.OK, "are there"),
         ((), Severity.OK, "only autoware_node needs them"),
@@ -208,9 +208,9 @@ def test_settings_of_discovery_are_listed_for_a_bug_report(monkeypatch: pytest.M
     ],
 )
 def test_autowares_packages_are_all_there_or_not_wanted_or_a_half(
-    present: tuple[str, ...], level: Severity, words: str, monkeypatch: pytest.MonkeyPatch
+    present: tuple[str, ...], severity: Severity, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autoware.importlib.util, "find_spec", lambda name: name if name in present else None)
     finding = autoware.check_autoware()
-    assert finding.level is level
+    assert finding.severity is severity
     assert words in finding.found

@@ -41,7 +41,7 @@ def test_a_plain_model_needs_a_voucher_that_fits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", "[" * 50_000, '{"format_version": 2, "sha256": "", "weights_sha256": ""}']
+    "content", ["", "[]", "{}", "[" * 50_000, '{"format_version": 1, "sha256": "", "weights_sha256": ""}']
 )
 def test_a_damaged_voucher_vouches_for_nothing(tmp_path: Path, content: str) -> None:
     model = plain(tmp_path / "model")

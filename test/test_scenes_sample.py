@@ -68,7 +68,7 @@ def test_the_yaw_rate_does_not_tell_the_steering(snapshots: list[Snapshot]) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_outliers_are_images_that_differ(kind: str) -> None:
+def test_out_of_distribution_images_differ(kind: str) -> None:
     first, again, other = (out_of_distribution_image(seed, (64, 48), kind) for seed in (1, 1, 2))
     assert first.shape == (48, 64, 3)
     assert first.dtype == np.uint8
@@ -76,7 +76,7 @@ def test_outliers_are_images_that_differ(kind: str) -> None:
     assert (first != other).any()
 
 
-def test_outliers_need_no_kind() -> None:
+def test_out_of_distribution_images_need_no_kind() -> None:
     assert out_of_distribution_image(3, 32).shape == (32, 32, 3)
 
 

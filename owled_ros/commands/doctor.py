@@ -25,7 +25,7 @@ def doctor(json: bool = typer.Option(False, "--json", help="Print the findings a
         typer.echo(as_json(findings))
     else:
         _show(findings)
-    if any(finding.level is Severity.FAIL for finding in findings):
+    if any(finding.severity is Severity.FAIL for finding in findings):
         raise typer.Exit(EXIT_SICK)
 
 
@@ -37,8 +37,8 @@ def _show(findings: list) -> None:  # type: ignore[type-arg]
     for _ in range(3):
         table.add_column(overflow="fold")
     for finding in findings:
-        style = STYLES[finding.level.value]
-        table.add_row(f"[{style}]{finding.level.value}[/]", finding.name, finding.found)
+        style = STYLES[finding.severity.value]
+        table.add_row(f"[{style}]{finding.severity.value}[/]", finding.name, finding.found)
         if finding.advice:
             table.add_row("", "", f"[dim]{finding.advice}[/]")
     Console(highlight=False).print(table)

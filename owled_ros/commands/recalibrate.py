@@ -104,13 +104,13 @@ def recalibrate(
     deployment = create_deployment(deployment.root, base)
     _end_in_order_on_sigterm()
     with _shown() as progress, _driver(driving_node, deployment) as driver:
-        outcome = run_job(request, deployment.store, progress, driver=driver)
+        result = run_job(request, deployment.store, progress, driver=driver)
     if verdict:
         from owled_ros.files import write_json
 
-        write_json(Path(verdict), outcome.verdict)
-    _show_outcome(outcome)
-    if not outcome.verdict["passed"] or (parameters.promote and not outcome.promoted):
+        write_json(Path(verdict), result.verdict)
+    _show_result(result)
+    if not result.verdict["passed"] or (parameters.promote and not result.promoted):
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -283,18 +283,18 @@ class _shown:  # noqa: N801 (a context manager that is used like a function)
             self._console.print(f"{progress.progress:4.0%} {words}", soft_wrap=True)
 
 
-def _show_outcome(outcome: JobResult) -> None:
+def _show_result(result: JobResult) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    _show_rules(outcome.verdict)
-    if outcome.verdict.get("shared_drive"):
+    _show_rules(result.verdict)
+    if result.verdict.get("shared_drive"):
         Console(highlight=False).print(
             "[yellow]the bags hold one drive only, which was cut in two: its end judged what its beginning calibrated[/]"
         )
-    colour = "green" if outcome.verdict["passed"] else "red"
+    colour = "green" if result.verdict["passed"] else "red"
     Console(highlight=False).print(
-        f"[{colour}]{escape(outcome.message)}[/] ({outcome.seconds:.0f} s)\n{outcome.version.path}", soft_wrap=True
+        f"[{colour}]{escape(result.message)}[/] ({result.seconds:.0f} s)\n{result.version.path}", soft_wrap=True
     )
 
 

@@ -28,7 +28,7 @@ class Finding:
     """One line of the table."""
 
     name: str
-    level: Severity
+    severity: Severity
     found: str
     advice: str = ""  # what to do, empty when nothing is to be done
 

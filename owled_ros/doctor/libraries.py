@@ -57,7 +57,7 @@ def check_torch() -> Finding:
 def check_transformers() -> Finding:
     """The library that knows the model's architecture."""
     finding = _library("transformers", "from transformers import AutoConfig")
-    if finding.level is Severity.OK and int(finding.found.split(".")[0]) != TRANSFORMERS_MAJOR:
+    if finding.severity is Severity.OK and int(finding.found.split(".")[0]) != TRANSFORMERS_MAJOR:
         return Finding("transformers", Severity.WARN, finding.found, f"Tested with transformers {TRANSFORMERS_MAJOR}.")
     return finding
 

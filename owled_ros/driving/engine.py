@@ -20,6 +20,12 @@ def needs_of(engine: object) -> InputNeeds:
     return needs or InputNeeds()
 
 
+def recommended_floor(engine: object) -> float:
+    """Return the confidence floor [0, 1] that a model brings with it; 0 when it brings none."""
+    profile = getattr(engine, "profile", None)
+    return float(profile.confidence.floor) if profile is not None else 0.0
+
+
 def never() -> bool:
     """Cancel nothing."""
     return False

@@ -68,12 +68,6 @@ def stream_records(
         )
 
 
-def recommended_floor(engine: Engine) -> float:
-    """Return the confidence floor [0, 1] that a model brings with it, the one that driving_node applies; 0 without one."""
-    profile = getattr(engine, "profile", None)
-    return float(profile.confidence.floor) if profile is not None else 0.0
-
-
 def timed_prediction(engine: Engine, frame: Frame, describe: bool) -> tuple[Prediction, Timing]:
     """Ask about one frame (driving.engine.predict) and take the time of every part."""
     started = time.perf_counter()

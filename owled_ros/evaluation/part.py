@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 from owled_ros.bags.frames import ReadOptions, ReadStatistics, read_samples
 from owled_ros.bags.summary import BagSummary, summarise_bag
-from owled_ros.driving.engine import Engine, needs_of
+from owled_ros.driving.engine import Engine, needs_of, recommended_floor
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.offline import camera_test, recommended_floor, stream_records, truth_from
+from owled_ros.evaluation.offline import camera_test, stream_records, truth_from
 from owled_ros.evaluation.record import Record, frame_to_record
 from owled_ros.evaluation.result import frame_line, read_lines
 

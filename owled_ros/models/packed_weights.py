@@ -12,11 +12,11 @@ from pathlib import Path
 from owled_ros.errors import OwledError
 from owled_ros.files import read_small_file, sha256_file, write_json
 from owled_ros.models.manifest import is_artifact, read_manifest
-from owled_ros.models.weights import weight_files
+from owled_ros.models.weights import hash_of_weights, weight_files
 from owled_ros.sparse.pack import PACKED_NAME
 
 VOUCHER = "packed.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 hashed the weights in a way of its own
 MAX_BYTES = 1 << 16
 
 
@@ -48,7 +48,7 @@ def packed_weights(directory: Path) -> Path | None:
         raise OwledError(f"{directory / VOUCHER} has format {version!r}, expected {FORMAT_VERSION}; {again}")
     if sha256_file(path) != file:
         raise OwledError(f"{path} was changed after it was packed: its hash does not fit; {again}")
-    if _weights_hash(directory) != weights:
+    if hash_of_weights(weight_files(directory)) != weights:
         raise OwledError(f"{path} was packed from other weights than those beside it; {again}")
     return path
 
@@ -58,11 +58,6 @@ def vouch(directory: Path) -> None:
     content = {
         "format_version": FORMAT_VERSION,
         "sha256": sha256_file(directory / PACKED_NAME),
-        "weights_sha256": _weights_hash(directory),
+        "weights_sha256": hash_of_weights(weight_files(directory)),
     }
     write_json(directory / VOUCHER, content)
-
-
-def _weights_hash(directory: Path) -> str:
-    hashes = sorted(sha256_file(file) for file in weight_files(directory))
-    return hashes[0] if len(hashes) == 1 else ",".join(hashes)

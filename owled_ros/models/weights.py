@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,9 +58,8 @@ class Weights:
 
     @property
     def sha256(self) -> str:
-        """Hash names and contents of the files."""
-        lines = (f"{file.name}:{sha256_file(file)}\n" for file in self.files)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """The hash that manifests and packed weights name these weights by."""
+        return hash_of_weights(self.files)
 
     @property
     def dtype(self) -> str:
@@ -93,6 +92,12 @@ def find_weights(directory: Path) -> Weights:
     if places is not None:
         _check_against_index(directory, places, tensors)
     return Weights(files, tensors)
+
+
+def hash_of_weights(files: Iterable[Path]) -> str:
+    """Hash names and contents of weight files, in their order."""
+    lines = (f"{file.name}:{sha256_file(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def weight_files(directory: Path) -> tuple[Path, ...]:

@@ -150,7 +150,7 @@ class RecalibrationNode(ManagedNode):
             goal.abort()
             return Recalibrate.Result(message=words)
         try:
-            outcome = await in_thread(self, functools.partial(self._recalibrate, goal), "recalibration")
+            result = await in_thread(self, functools.partial(self._recalibrate, goal), "recalibration")
         except JobCancelledError as error:
             self.diagnostics.report("job", Level.OK, str(error))
             goal.canceled() if goal.is_cancel_requested else goal.abort()
@@ -161,12 +161,12 @@ class RecalibrationNode(ManagedNode):
             self.diagnostics.report("job", Level.ERROR, words)
             goal.abort()
             return Recalibrate.Result(message=words)
-        self._publish_verdict(outcome)
-        level = Level.OK if outcome.verdict["passed"] else Level.WARN
-        self.diagnostics.report("job", level, outcome.message, seconds=outcome.seconds, paused_s=outcome.paused_s)
-        self.get_logger().info(outcome.message)
+        self._publish_verdict(result)
+        level = Level.OK if result.verdict["passed"] else Level.WARN
+        self.diagnostics.report("job", level, result.message, seconds=result.seconds, paused_s=result.paused_s)
+        self.get_logger().info(result.message)
         goal.succeed()
-        return result_of(outcome)
+        return result_of(result)
 
     def _recalibrate(self, goal: Any) -> JobResult:
         """Run the job; called in a thread of its own, which also says that the next one may come."""
@@ -202,13 +202,13 @@ class RecalibrationNode(ManagedNode):
             "job", Level.OK, words, progress=progress.progress, eta_s=progress.eta_s, stops=self.pacer.stops
         )
 
-    def _publish_verdict(self, outcome: JobResult) -> None:
-        verdict = outcome.verdict
+    def _publish_verdict(self, result: JobResult) -> None:
+        verdict = result.verdict
         running = verdict["models"].get("running", {}).get("model", {})
         message = GateVerdict(
             passed=verdict["passed"],
-            promoted=outcome.promoted,
-            candidate_id=outcome.version.artifact_id,
+            promoted=result.promoted,
+            candidate_id=result.version.artifact_id,
             running_id=running.get("artifact_id") or running.get("model_id", ""),
             frames=verdict["frames"],
             failed_rules=verdict["failed_rules"],
@@ -346,16 +346,16 @@ def time_of(text: str) -> Time:
         return Time()
 
 
-def result_of(outcome: JobResult) -> Recalibrate.Result:
+def result_of(result: JobResult) -> Recalibrate.Result:
     """Return what the action tells at its end."""
     return Recalibrate.Result(
         success=True,
-        message=outcome.message,
-        passed=bool(outcome.verdict["passed"]),
-        promoted=outcome.promoted,
-        artifact_path=str(outcome.version.path),
-        artifact_id=outcome.version.artifact_id,
-        verdict_json=json.dumps(outcome.verdict),
+        message=result.message,
+        passed=bool(result.verdict["passed"]),
+        promoted=result.promoted,
+        artifact_path=str(result.version.path),
+        artifact_id=result.version.artifact_id,
+        verdict_json=json.dumps(result.verdict),
     )
 
 

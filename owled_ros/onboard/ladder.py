@@ -16,7 +16,7 @@ import numpy as np
 from owled_ros.devices import is_out_of_memory
 from owled_ros.driving.around import Around, Localised, SurroundingsError
 from owled_ros.driving.ego import NANOSECONDS, EgoState
-from owled_ros.driving.engine import Engine, needs_of
+from owled_ros.driving.engine import Engine, needs_of, recommended_floor
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.needs import InputNeeds
@@ -245,12 +245,6 @@ class Ladder:
 def withhold_unsure(answer: ActionAnswer, engine: Engine, floor: float) -> ActionAnswer:
     """Withhold an action under the confidence floor [0, 1]; below 0: the floor that the model recommends."""
     return withhold_below(answer, floor if floor >= 0.0 else recommended_floor(engine))
-
-
-def recommended_floor(engine: Engine) -> float:
-    """Return the confidence floor [0, 1] that a model brings with it; 0 when it brings none."""
-    profile = getattr(engine, "profile", None)
-    return float(profile.confidence.floor) if profile is not None else 0.0
 
 
 def is_calibrated(engine: Engine) -> bool:

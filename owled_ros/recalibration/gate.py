@@ -102,19 +102,19 @@ def judge_candidate(
         }
         for role in ("running", "dense")
     }
-    findings = apply_rules(rules, models, comparisons)
-    failed = [finding for finding in findings if not finding.passed]
+    results = apply_rules(rules, models, comparisons)
+    failed = [result for result in results if not result.passed]
     clips = len(np.unique(clip_numbers(records[candidate])))
     supply = Supply(clips, max(clips, int(held_out_s / CLIP_S)), held_out_share, len(records[candidate]))
     return plain_json({
         "format_version": VERDICT_VERSION,
         "judged": _now(),
         "passed": not failed,
-        "failed_rules": [finding.name for finding in failed],
+        "failed_rules": [result.name for result in failed],
         "reasons": reasons_of(failed, supply),
         "evidence": asdict(supply) | {"minutes_to_record": _minutes(failed, supply)},
         "frames": len(records[candidate]),
-        "rules": as_json(findings),
+        "rules": as_json(results),
         "models": models,
         "comparisons": comparisons,
         **facts,
@@ -123,11 +123,11 @@ def judge_candidate(
 
 def reasons_of(failed: Sequence[RuleResult], supply: Supply) -> list[str]:
     """Say why a candidate is refused: what it did, then what could not be told and what would tell it."""
-    reasons = [finding.sentence() for finding in failed if not finding.inconclusive]
-    unsure = [finding for finding in failed if finding.inconclusive]
+    reasons = [result.sentence() for result in failed if not result.inconclusive]
+    unsure = [result for result in failed if result.inconclusive]
     if unsure:
-        names = ", ".join(finding.name for finding in unsure)
-        advice = supply.advice(max(_clips_for(finding, supply) for finding in unsure))
+        names = ", ".join(result.name for result in unsure)
+        advice = supply.advice(max(_clips_for(result, supply) for result in unsure))
         reasons.append(f"{EVIDENCE}: too little to tell for {names}; {advice}")
     return reasons
 
@@ -148,13 +148,13 @@ def refusal(reason: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def _clips_for(finding: RuleResult, supply: Supply) -> float:
+def _clips_for(result: RuleResult, supply: Supply) -> float:
     """Return the clips needed in all, where a metric applies to a part of them only."""
-    return finding.clips_needed * supply.clips / finding.clips if finding.clips else finding.clips_needed
+    return result.clips_needed * supply.clips / result.clips if result.clips else result.clips_needed
 
 
 def _minutes(failed: Sequence[RuleResult], supply: Supply) -> int:
-    return max((supply.minutes(_clips_for(finding, supply)) for finding in failed if finding.inconclusive), default=0)
+    return max((supply.minutes(_clips_for(result, supply)) for result in failed if result.inconclusive), default=0)
 
 
 def _check_running(identity: ModelIdentity, drives: str) -> None:

@@ -158,9 +158,9 @@ def apply_rules(
     return [_apply(rule, models, comparisons, rules.evidence.min_clips) for rule in rules.rules]
 
 
-def as_json(findings: list[RuleResult]) -> list[dict[str, Any]]:
+def as_json(results: list[RuleResult]) -> list[dict[str, Any]]:
     """Return what the verdict holds."""
-    return [asdict(finding) for finding in findings]
+    return [asdict(result) for result in results]
 
 
 def _apply(
@@ -176,17 +176,17 @@ def _apply(
         verdict = value_at(comparisons.get(rule.against, {}), f"paired.{rule.metric}.verdict")
         known = verdict in ("better", "same", "worse")
         lost = _lost(models, f"means.{rule.metric}", rule.against)
-        return _finding(rule, verdict if known else None, None, verdict in ("better", "same"), known or lost)
+        return _result(rule, verdict if known else None, None, verdict in ("better", "same"), known or lost)
     source = comparisons.get(rule.against, {}) if rule.metric.startswith(RELATIONS) else models.get("candidate", {})
     value = _number(value_at(source, rule.metric))
     if kind in ("min", "max"):
         assert limit is not None
         fits = value is not None and (value >= limit if kind == "min" else value <= limit)
-        return _finding(rule, value, None, fits, value is not None or _lost(models, rule.metric, "running"))
+        return _result(rule, value, None, fits, value is not None or _lost(models, rule.metric, "running"))
     other = _number(value_at(models.get(rule.against, {}), rule.metric))
     if value is None or other is None:
-        return _finding(rule, value, other, False, known=other is not None)
-    return _finding(rule, value, other, _within(kind, limit or 0.0, value, other), known=True)
+        return _result(rule, value, other, False, known=other is not None)
+    return _result(rule, value, other, _within(kind, limit or 0.0, value, other), known=True)
 
 
 def _hold_margin(
@@ -232,7 +232,7 @@ def _within(kind: str, limit: float, value: float, other: float) -> bool:
     return value <= limit * other
 
 
-def _finding(rule: Rule, value: float | str | None, other: float | None, passed: bool, known: bool) -> RuleResult:
+def _result(rule: Rule, value: float | str | None, other: float | None, passed: bool, known: bool) -> RuleResult:
     kind, limit = rule.limit
     skipped = rule.optional and not known
     return RuleResult(
