@@ -52,6 +52,7 @@ TINY = {
 RATE_HZ = 5.0  # of the images that the driving node gets
 ALWAYS = "format_version: 1\nrules: [{name: frames, metric: frames, unit: frames, min: 2}]\n"
 GONE_S = 20.0
+STARTING_S = 120.0  # for the driving node to answer its first image
 STAGES = ("starting", "reading", "calibrating", "pruning", "writing", "gating", "promoting")
 
 
@@ -163,12 +164,17 @@ def main() -> None:
         driver = start_driver(root, model) if arguments.driving_node else None
         camera = Camera() if arguments.driving_node else None
         try:
-            run(arguments, root, model, driver, camera)
+            if driver is not None and camera is not None:
+                await_driver(root, driver, camera)
+            wrong = run(arguments, root, model, driver, camera)
         finally:
             if driver is not None:
                 driver.kill()
                 driver.wait()
-    os._exit(0)  # the camera's thread may be inside ROS
+    if wrong:
+        print(wrong, file=sys.stderr)
+    sys.stdout.flush()
+    os._exit(1 if wrong else 0)  # the camera's thread may be inside ROS
 
 
 class Camera:
@@ -221,19 +227,31 @@ def start_driver(root: Path, model: Path) -> subprocess.Popen[bytes]:
     )
 
 
+def await_driver(root: Path, driver: subprocess.Popen[bytes], camera: Camera) -> None:
+    """Wait for the first answer, so that the jobs find a node that can switch."""
+    end = time.monotonic() + STARTING_S
+    while not camera.answered:
+        if driver.poll() is not None or time.monotonic() > end:
+            print((root / "driver.log").read_text(), file=sys.stderr)
+            sys.stderr.flush()
+            driver.kill()
+            os._exit(1)
+        time.sleep(0.1)
+
+
 def run(
     arguments: argparse.Namespace,
     root: Path,
     model: Path,
     driver: subprocess.Popen[bytes] | None,
     camera: Camera | None,
-) -> None:
-    """Do the turns and print what came out."""
+) -> str:
+    """Do the turns and print what came out; returns what is wrong, or nothing."""
     node = "/driving_node" if driver else ""
     begun = time.monotonic()
     first = start_job(root, model, 0, node)
     if first.wait() != 0:
-        sys.exit(f"a job that nobody kills does not work:\n{(root / 'job.log').read_text()}")
+        return f"a job that nobody kills does not work:\n{(root / 'job.log').read_text()}"
     usual_s = time.monotonic() - begun
     print(f"an undisturbed job takes {usual_s:.1f} s", flush=True)
     counts = read_counts(arguments.counts)
@@ -258,8 +276,8 @@ def run(
     counts["next job works"] = int(last.wait() == 0)
     counts["driver lost"] += driver is not None and driver.poll() is not None
     print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
-    if counts["corrupted"] or counts["driver lost"] or not counts["next job works"]:
-        sys.exit(1)
+    failed = counts["corrupted"] or counts["driver lost"] or not counts["next job works"]
+    return "what was counted above is not as it should be" if failed else ""
 
 
 def turn(root: Path, model: Path, counts: Counter[str], usual_s: float, node: str) -> str:
