@@ -207,12 +207,17 @@ def test_a_newer_image_that_means_danger_ends_it_and_one_that_says_nothing_does_
     bench.nothing_more("LOW_CONFIDENCE")
 
 
-def test_poses_that_are_no_numbers_say_nothing_until_good_ones_come(bench: AutowareBench) -> None:
+@pytest.mark.parametrize("place", ["x", "z"])
+def test_poses_that_are_no_numbers_say_nothing_until_good_ones_come(bench: AutowareBench, place: str) -> None:
     bench.now += SECOND // 50
-    bench.send_odometry(x=math.nan)
+    message = bench.odometry_message()
+    setattr(message.pose.pose.position, place, math.nan)
+    bench.odometry.publish(message)
     assert bench.until(lambda: "BAD_ODOMETRY" in bench.words())
     count = len(bench.candidates)
     assert bench.drive_until(lambda: len(bench.candidates) > count)
+    assert all(math.isfinite(getattr(point.pose.position, place)) for point in bench.candidates[-1].points)
+    assert bench.until(lambda: "are published" in bench.words())
 
 
 def test_trajectories_that_could_not_be_driven_are_refused_with_words(bench: AutowareBench, node: NodeProcess) -> None:

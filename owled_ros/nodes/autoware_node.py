@@ -7,7 +7,9 @@ and the reason stands in /diagnostics and the log. Autoware's message packages a
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import replace
 from typing import Any
 
 from nav_msgs.msg import Odometry
@@ -105,7 +107,10 @@ class AutowareNode(Node):
         self._base_frame = message.child_frame_id
         self._frame_id = message.header.frame_id or self.settings.map_frame_id
         now = self.get_clock().now().nanoseconds
-        said = self.keeper.hear_odometry(odometry_to_ego(message), self._frame_id, now)
+        state = odometry_to_ego(message)
+        if not math.isfinite(message.pose.pose.position.z):
+            state = replace(state, pose=None)
+        said = self.keeper.hear_odometry(state, self._frame_id, now)
         if isinstance(said, Candidate):
             scene = self._scene_at(said.stamp)
             self.outputs.publish(said, ground_of(message), scene, self.settings, began)
