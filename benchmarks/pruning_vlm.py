@@ -1,7 +1,7 @@
 """Driving metrics of the bundled model pruned at 30/50/60/70 %: vision tower, language model, both; dense, uniform, OWL, ours.
 
 Needs the bundled model (or --model DIR of the same architecture). Calibrates on rendered scenes with the expert's answers
-and evaluates on other unseen scenes. Finished rows are kept in --rows, so a killed run goes on; --table prints markdown.
+and evaluates on other unseen scenes. Finished rows are kept in --rows, so a killed run resumes; --table prints markdown.
 
     python benchmarks/pruning_vlm.py --rows rows.jsonl [--scenes 200 --score sparsegpt ...]
 """

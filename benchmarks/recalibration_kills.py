@@ -4,7 +4,7 @@ Every turn starts `owled recalibrate` on a bag that is made first, with a small 
 SIGKILL at a random moment of a random stage, so that a busy machine does not crowd the kills at the start. After every kill: no process of the job lives, and the
 store's current version is whole. With `--driving-node` the model is the bundled one, a real driving node answers images of
 the world all the time and loads what is promoted; images that it did not answer are counted. Turns that were not hit in time count as finished jobs. With
-`--counts FILE` a run that was interrupted goes on where it was.
+`--counts FILE` a run that was interrupted resumes where it stopped.
 
     python benchmarks/recalibration_kills.py --kills 200 --driving-node
 """

@@ -1,4 +1,4 @@
-"""Finished rows of a long benchmark, one JSON object per line with a `key`: a killed run goes on where it stood."""
+"""Finished rows of a long benchmark, one JSON object per line with a `key`: a killed run resumes where it stopped."""
 
 from __future__ import annotations
 

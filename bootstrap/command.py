@@ -42,7 +42,7 @@ def main() -> None:
         print(f"owled: {problem}", file=sys.stderr)
         sys.exit(EXIT_FAILURE)
     except KeyboardInterrupt:
-        say("interrupted; run again to go on from here")
+        say("interrupted; run again to resume from here")
         sys.exit(EXIT_INTERRUPTED)
 
 

@@ -30,7 +30,7 @@ DISK = re.compile(r"No space left on device|Disk quota exceeded", re.I)
 
 
 def install_packages(layout: Layout, python: Interpreter, ros: str | None, key: str, env: Mapping[str, str]) -> None:
-    """Make or mend the environment; returns at once where it is ready. An interrupted run is taken up again."""
+    """Make or repair the environment; returns at once where it is ready. An interrupted run is taken up again."""
     if is_ready(layout.packages_stamp, key) and layout.venv_python.exists():
         return
     _make_environment(layout, python, ros, env)
@@ -66,11 +66,11 @@ def explain_pip(output: str) -> str:
     if DISK.search(output):
         return "The disk is full. Free some space and run again: what is installed already is kept."
     if NETWORK.search(output):
-        return "The package index could not be reached. Check the network (and pip's proxy settings) and run again: it goes on from here."
+        return "The package index could not be reached. Check the network (and pip's proxy settings) and run again: it resumes from here."
     match = NO_MATCH.search(output)
     if match:
         return f"pip found no fitting {match[1] or match[2]}. Is the package index complete, and this machine Linux x86_64 with Python 3.11 to 3.13?"
-    return "Run again: it goes on from here. If it fails in the same way, remove .venv first."
+    return "Run again: it resumes from here. If it fails in the same way, remove .venv first."
 
 
 def note_pip(line: str) -> str:
@@ -90,7 +90,7 @@ def _make_environment(layout: Layout, python: Interpreter, ros: str | None, env:
     if whole and existing.version == python.version and _sees_system(layout.venv) == bool(ros):
         return
     if layout.venv.exists():
-        say(f"{layout.venv} does not fit (another Python, another place, or half-made): it is made anew")
+        say(f"{layout.venv} does not fit (another Python, another place, or half-made): it is made again")
     options = ["--clear", *(["--system-site-packages"] if ros else [])]
     command = [python.executable, "-m", "venv", *options, str(layout.venv)]
     run_step(f"virtual environment with {python.name}", command, layout.log, env, lambda _: "", _explain_venv)
@@ -140,7 +140,7 @@ def _has_pip(python: Path) -> bool:
 
 
 def _belongs_here(layout: Layout) -> bool:
-    """Scripts and repaired files hold absolute paths: an environment that was moved is made anew."""
+    """Scripts and repaired files hold absolute paths: an environment that was moved is made again."""
     script = layout.venv / "bin" / "pip"
     return script.exists() and str(layout.venv) in script.read_text(errors="replace")[:400]
 

@@ -134,7 +134,7 @@ def test_a_single_wrong_stamp_is_repaired(tmp_path):
 
 
 def test_a_clock_that_runs_backwards_begins_a_section(tmp_path):
-    # simulated time starts again while the recorder's clock goes on
+    # simulated time starts again while the recorder's clock runs on
     with write(tmp_path) as bag:
         for run in range(2):
             for number in range(30):

@@ -63,7 +63,7 @@ def test_what_is_asked_for_is_done_and_the_cost_said(
 
 @pytest.mark.parametrize("flags", ["avx2", "avx2 avx512_bf16"])
 def test_pruning_weights_stored_in_bfloat16(flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU without bfloat16 no product of a whole run has a bfloat16 operand; the artifact is bfloat16 all the same."""
+    """On a CPU without bfloat16 no product of a whole run has a bfloat16 operand; the artifact is still bfloat16."""
     pretend(flags, tmp_path, monkeypatch)
     tiny_model("llama").bfloat16().save_pretrained(tmp_path / "model")
     seen: set[torch.dtype] = set()

@@ -1,6 +1,6 @@
 """Two hundred and more damaged answers of every kind: none becomes a plan that is wrong.
 
-An answer may be refused (AnswerError) or withheld (the vehicle cannot drive it); where it is read all the same it must mean the
+An answer may be refused (AnswerError) or withheld (the vehicle cannot drive it); where it is read anyway it must mean the
 drive that was meant.
 """
 

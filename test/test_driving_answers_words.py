@@ -180,7 +180,7 @@ def test_pedals_come_back(pull, turn):
     ],
 )
 def test_a_meta_action_means_what_the_table_says(text):
-    # 8 m/s with -1.5 m/s2 reaches 5 m/s after 2 s at 13 m, then goes on evenly
+    # 8 m/s with -1.5 m/s2 reaches 5 m/s after 2 s at 13 m, then continues evenly
     driven = parsed(SENNA, text).trajectory.sample([1.0, 2.0, 4.0])
     assert driven.speed == pytest.approx([6.5, 5.0, 5.0])
     assert driven.x == pytest.approx([7.25, 13.0, 23.0])

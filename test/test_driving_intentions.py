@@ -62,7 +62,7 @@ def test_an_indicator_does_not_flicker() -> None:
     assert indicator.show(Turn.OFF, 10.9) is Turn.LEFT
     assert indicator.show(Turn.OFF, 11.1) is Turn.OFF
     assert indicator.show(Turn.LEFT, 12.0) is Turn.LEFT
-    assert indicator.show(Turn.OFF, 5.0) is Turn.OFF  # the clock began anew
+    assert indicator.show(Turn.OFF, 5.0) is Turn.OFF  # the clock restarted
 
 
 def test_a_stop_is_where_the_vehicle_comes_to_rest() -> None:

@@ -1,4 +1,4 @@
-"""Static transforms and calibrations become the view of a camera; what cannot be is refused with words."""
+"""Static transforms and calibrations become the view of a camera; what cannot be is refused with a reason."""
 
 from __future__ import annotations
 

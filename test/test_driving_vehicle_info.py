@@ -1,4 +1,4 @@
-"""Autoware's vehicle_info.param.yaml: read, put into the vehicle, or refused with words."""
+"""Autoware's vehicle_info.param.yaml: read, put into the vehicle, or refused with a reason."""
 
 from __future__ import annotations
 

@@ -118,14 +118,14 @@ def test_a_model_that_is_judged_anyway_is_not_run_twice(tmp_path: Path) -> None:
 def test_references_are_shown_and_not_judged(tmp_path: Path) -> None:
     judged = spec("seeing")
     beside = EngineSpec("mute", "base", loader="fake_driver:load", role="dense")
-    told = {"seeing": {"dense": "base", "uniform": None, "notes": ["no uniformly pruned model stands beside it"]}}
+    told = {"seeing": {"dense": "base", "uniform": None, "notes": ["no uniformly pruned model is shown beside it"]}}
     request = EvaluationRequest([make_bag(tmp_path / "bag")], [judged, beside], tmp_path / "out", EASY, beside=told)
     results = evaluate(request)
     assert [(result.role, result.success) for result in results] == [("judged", True), ("dense", False)]
     assert read_result(tmp_path / "out/seeing").metrics["beside"] == told["seeing"]
     page = write_html(results, tmp_path / "report.html").read_text()
     assert '<span class="badge failed">' not in page  # a dense model that says nothing does not fail the run
-    assert "no uniformly pruned model stands beside it" in page
+    assert "no uniformly pruned model is shown beside it" in page
     assert "seeing against base (dense)" in page
 
 

@@ -173,11 +173,11 @@ def test_nothing_holds_and_nothing_is_better_where_nothing_acted(results, tmp_pa
     table = together[together.index("mute against seeing") : together.index('id="plots"')]
     assert "mute never acted" in table
     assert "Usable answers" in table
-    assert "withheld as" not in table  # keeping on is not what it answered
+    assert "withheld as" not in table  # continuing is not what it answered
 
 
 def test_a_page_does_not_miss_the_model_that_it_shows(results, tmp_path):
-    note = "the dense model mute does not stand beside it, as it was not found; give it with --dense"
+    note = "the dense model mute is not shown beside it, as it was not found; give it with --dense"
     missing = replace(results[0], metrics={**results[0].metrics, "beside": {"notes": [note, "no uniform model"]}})
     alone = page_of(write_html([missing], tmp_path / "alone.html")).text
     assert note in alone

@@ -1,4 +1,4 @@
-"""Closed-loop drives and rendered scenes keep what they had when they are stopped, and go on there."""
+"""Closed-loop drives and rendered scenes keep what they had when they are stopped, and resume there."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_answers_like_the_stock_model(name: str, kernel: str, tmp_path: Path) ->
     assert runner.can_keep(prefix + 6)
     assert not runner.can_keep(prefix + 7)
     close(runner.read(longer(inputs, OTHER), prefix, 8), whole(model, inputs, OTHER))
-    close(runner.read(longer(inputs, OTHER), 0, 8), whole(model, inputs, OTHER))  # a new image starts anew
+    close(runner.read(longer(inputs, OTHER), 0, 8), whole(model, inputs, OTHER))  # a new image starts over
     runner.close()
 
 
@@ -54,7 +54,7 @@ def test_the_cache_takes_what_is_needed(tmp_path: Path) -> None:
     first = runner.read(inputs, 0, 2000)
     assert runner.cache_tokens == 2048
     prefix = inputs["input_ids"].shape[1]
-    again = runner.read(longer(inputs, SUFFIX), prefix, 3000)  # no room behind: read anew in a larger cache
+    again = runner.read(longer(inputs, SUFFIX), prefix, 3000)  # no room behind: read again in a larger cache
     assert runner.cache_tokens == 3072
     close(again, runner.read(longer(inputs, SUFFIX), 0, 8))
     close(runner.read(inputs, 0, 8), first)

@@ -109,7 +109,7 @@ def test_the_node_follows_its_deployment_and_survives_a_restart(
         assert listener.drives(first)
         car.store.rollback()
         assert listener.drives(car.base)
-        car.store.promote(broken.name)  # cannot be loaded: what drives goes on, and the topic does not lie
+        car.store.promote(broken.name)  # cannot be loaded: what drives keeps driving, and the topic does not lie
         assert until(lambda: "cannot be loaded" in (tmp_path / "log").read_text())
         assert listener.drives(car.base)
         car.store.rollback()

@@ -132,7 +132,7 @@ def test_stamps_never_fall_unless_the_clock_begins_anew() -> None:
     assert climbed.climb(arrival(0.1), LIMITS).valid, "the same image again does not fall"
     assert climbed.climb(arrival(0.05), LIMITS).valid
     assert len(engine.seen) == 3
-    clock[0] -= 10 * SECOND  # the bag begins anew
+    clock[0] -= 10 * SECOND  # the bag restarts
     climbed.hear(EgoState(clock[0], 8.0))
     again = Arrival(IMAGE, clock[0], time.monotonic())
     assert climbed.climb(again, LIMITS).valid

@@ -91,7 +91,7 @@ def test_simulated_time_missing_wrong_and_jumping_back(tmp_path: Path) -> None:
         assert "ahead of the node's clock" in wall["detail"]
         assert "use_sim_time" in wall["detail"]
         bench.drive_until("VALID", ego=nothing, image=lambda: at(101.0))
-        bench.drive_until("VALID", ego=nothing, image=lambda: at(10.0))  # the bag begins anew
+        bench.drive_until("VALID", ego=nothing, image=lambda: at(10.0))  # the bag restarts
         bench.drive_until("VALID", ego=nothing, image=lambda: at(10.1))
         assert bench.spin_until(lambda: int(bench.values("inference")["clock_jumps"]) > 0)
         assert process.end()[0] == 0

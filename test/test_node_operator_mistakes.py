@@ -114,7 +114,7 @@ def test_a_version_that_was_deleted_drives_on_where_it_is_loaded_and_nothing_els
 def test_a_base_that_was_deleted_drives_nothing(tmp_path: Path, car: Deployment, listener: Listener) -> None:
     shutil.rmtree(car.base)
     with fake_node(DOMAIN, tmp_path / "log", deployment=car.root, exit_on_failure=True) as process:
-        assert_nothing_drives(process, listener, "is not there; restore it or mend the file")
+        assert_nothing_drives(process, listener, "is not there; restore it or correct the file")
 
 
 def test_two_nodes_on_one_deployment_drive_the_same_and_switch_alike(

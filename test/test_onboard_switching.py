@@ -109,7 +109,7 @@ def test_what_cannot_be_loaded_changes_nothing() -> None:
     assert bench.prepare("2", "bad") == SwitchAnswer(False, "it is damaged", SwitchState.FAILED)
     assert bench.commit("2") == SwitchAnswer(False, "it is damaged", SwitchState.FAILED)
     assert bench.open_engines() == ["a"]
-    assert bench.prepare("2", "b").success  # the cause was mended: the same id may try again
+    assert bench.prepare("2", "b").success  # the cause was removed: the same id may try again
 
 
 def test_an_abort_while_loading_answers_who_waits_and_frees_what_comes() -> None:

@@ -55,7 +55,7 @@ def test_the_bundled_weights_have_a_licence() -> None:
     from owled_ros.scenes.mini_export import CARD
 
     written = CARD.format(parameters=7.9, samples=102016)
-    assert written == card, "a model that is trained anew gets the same card"
+    assert written == card, "a model that is trained again gets the same card"
 
 
 @pytest.mark.parametrize("name", ["ci.yml"])

@@ -1,4 +1,4 @@
-"""The whole procedure on tiny models: exact budgets everywhere, same bits again, killed runs go on, bad input is named."""
+"""The whole procedure on tiny models: exact budgets everywhere, same bits again, killed runs resume, bad input is named."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_an_empty_store_has_nothing_and_makes_no_directory(store: Store) -> None
     assert store.current() is None
     assert store.versions() == []
     assert not store.root.exists()
-    with pytest.raises(OwledError, match="no way back"):
+    with pytest.raises(OwledError, match="nothing to roll back to"):
         store.rollback()
 
 
@@ -252,7 +252,7 @@ def test_power_may_fail_after_every_step(
 
 
 def check_whole(store: Store) -> str | None:
-    """Assert that what is current is whole and that the store goes on working; returns what is current."""
+    """Assert that what is current is whole and that the store keeps working; returns what is current."""
     path = store.current()
     assert path is not None
     verify(path)
@@ -286,7 +286,7 @@ def test_a_full_disk_changes_nothing_and_the_driver_forgets(store: Store, monkey
     driver = FakeCar()
     with monkeypatch.context() as patch:
         patch.setattr(f"owled_ros.deployment.store.{step}", full)
-        with pytest.raises(OwledError, match="what was current stays so"):
+        with pytest.raises(OwledError, match="the current version is unchanged"):
             store.promote(b, driver=driver)
     assert driver.heard == [("prepare", b), ("abort", "")]
     assert current_id(store) == a
@@ -301,7 +301,7 @@ def test_a_rollback_on_a_full_disk_goes_back_one_step_and_never_two(store: Store
         patch.setattr("owled_ros.deployment.store.write_json", full)
         assert store.rollback() == a  # the rename was possible: it counts
         assert current_id(store) == a
-        with pytest.raises(OwledError, match="what was current stays so"):
+        with pytest.raises(OwledError, match="the current version is unchanged"):
             store.rollback()  # the history has to be cut first
         assert current_id(store) == a
     assert [store.rollback() for _ in range(3)] == [b, a, ""]

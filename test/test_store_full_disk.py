@@ -110,7 +110,7 @@ def test_promotion_and_rollback_on_a_full_disk_do_nothing_or_one_whole_step(tmp_
             assert step["heard"] == ["prepare", "commit"]
     assert any(step["words"] for step in found["said"]), "the disk was really full"
     assert found["left"] == []
-    assert found["end"] == c, "with room again it goes on"
+    assert found["end"] == c, "with room again it continues"
 
 
 def test_a_read_only_store_refuses_in_a_sentence_and_stays(tmp_path: Path) -> None:

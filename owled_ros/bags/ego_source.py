@@ -99,7 +99,7 @@ class EgoSource:
         return [self._completed(state) for state in waiting]
 
     def finish(self) -> list[EgoState]:
-        """Return the states that still wait: nothing more comes, or the clock ran backwards; begins anew."""
+        """Return the states that still wait: nothing more comes, or the clock ran backwards; starts over."""
         waiting = self.hurry()
         self.clear()
         return waiting

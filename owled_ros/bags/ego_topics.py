@@ -106,8 +106,8 @@ def _why_none(bag: Bag, topics: Sequence[TopicSummary], there: Sequence[TopicSum
     commands = [topic for topic in there if topic.msgtype in TYPES[TWIST] and is_command(topic.name)]
     if commands:
         words.append(
-            f"by their names these are commands, not measurements: {listed(commands)}; "
-            f"take one all the same with --ego-topic {commands[0].name}"
+            f"judging by their names these are commands, not measurements: {listed(commands)}; "
+            f"take one anyway with --ego-topic {commands[0].name}"
         )
     for other, names in TYPES.items():
         found = [topic for topic in there if topic.msgtype in names and topic not in commands]

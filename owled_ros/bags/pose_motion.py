@@ -1,7 +1,7 @@
 """Speed and yaw rate out of places alone: a pose without a twist, or satellite fixes. Needs driving.ego.
 
 Each state is taken from its neighbours about SPAN_S before and behind. A relocalisation moves the place without the vehicle
-moving, so of two sides that disagree the one that goes on as before counts.
+moving, so of two sides that disagree the one that continues as before counts.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PoseMotion:
         return [state for state in done if state is not None]
 
     def finish(self) -> list[EgoState]:
-        """Return the last states, and begin anew."""
+        """Return the last states, and start over."""
         done = []
         while self._next < len(self._places):
             done.append(self._state())

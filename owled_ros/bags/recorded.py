@@ -69,10 +69,12 @@ def open_recording(path: Path, options: ReadOptions) -> Recording:
     images = {topic: found[topic] for topic in topics.cameras}
     for topic, msgtype in images.items():
         if msgtype not in HEARD_IMAGES:
-            raise OwledError(f"{topic} is {msgtype}, which no driving node hears; replay it decoded, not as recorded")
+            raise OwledError(
+                f"{topic} is {msgtype}, which driving nodes do not subscribe to; replay it decoded, not as recorded"
+            )
     if topics.ego_type != types.ODOMETRY:
         raise OwledError(
-            f"{topics.ego} is {topics.ego_type}, and driving nodes hear {types.ODOMETRY} only; replay the bag decoded, not as recorded"
+            f"{topics.ego} is {topics.ego_type}, and driving nodes subscribe to {types.ODOMETRY} only; replay the bag decoded, not as recorded"
         )
     names = tuple(need.name for need in options.needs.cameras)
     heard = found.get(topics.acceleration) == types.ACCELERATION_WITH_COVARIANCE

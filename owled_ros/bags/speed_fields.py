@@ -67,7 +67,7 @@ def find_speed(topic: TopicSummary, message: Any) -> SpeedField:
     if len(known) != 1:
         example = (named or list(numbers) or ["FIELD"])[0]
         raise OwledError(
-            f"{topic.name} ({topic.msgtype}) does not tell which of its fields is the speed, and in which unit; say it, for example "
+            f"{topic.name} ({topic.msgtype}) does not tell which of its fields is the speed, and in which unit; specify it, for example "
             f"--ego-from can:{example}:km/h with one of {', '.join(UNITS)}; its numbers are {', '.join(numbers) or 'none'}"
         )
     match = UNIT.search(known[0])

@@ -253,7 +253,7 @@ def _files_of_metadata(bag: Bag) -> list[Path]:
         names = yaml.load(path.read_text(), Loader=loader)["rosbag2_bagfile_information"]["relative_file_paths"]
         files = [bag.path / PurePath(str(name)).name for name in names]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        bag.note(f"{METADATA_NAME} cannot be read ({error!r}); taking the files as they lie")
+        bag.note(f"{METADATA_NAME} cannot be read ({error!r}); reading the files as they are")
         return []
     for file in files:
         if not file.exists():

@@ -60,7 +60,7 @@ class VideoStream:
         return self._decoded(packet)
 
     def finish(self) -> list[tuple[int, np.ndarray]]:
-        """Return the images that the decoder still holds, and begin anew."""
+        """Return the images that the decoder still holds, and start over."""
         left = [] if self._context is None else self._decoded(None)
         self._context = None
         return left

@@ -152,7 +152,7 @@ class BagWriter:
         )  # fmt: skip
 
     def scene_truth(self, stamp: int, scene: Scene, topic: str = SCENE_TOPIC, received: int | None = None) -> None:
-        """Write what is really to be seen in the image with this stamp."""
+        """Write what can really be seen in the image with this stamp."""
         self._write(
             topic, types.SCENE_DESCRIPTION, stamp, received, header=self._header(stamp, CAMERA_FRAME),
             valid=True, reason=int(Reason.VALID), text=format_scene(scene), traffic_light=int(scene.light or Light.NONE),

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="Model directory or artifact; its driving.json is written anew.")],
+    model: Annotated[Path, typer.Argument(help="Model directory or artifact; its driving.json is rewritten.")],
     bags: Annotated[list[Path], typer.Argument(help="rosbag2 directories, .mcap or .db3 files: two drives or more.")],
     frames: Annotated[
         int, typer.Option(min=40, help="Frames answered for the fit, and half as many to judge it.")

@@ -46,14 +46,14 @@ def drive(
     alone: bool = typer.Option(False, help="Do not drive the routes with the expert and at constant speed too."),
     device: Device = "auto",
     json_file: str = typer.Option(
-        "", "--json", help="Keep every route and the table in this file; a stopped run goes on there."
+        "", "--json", help="Keep every route and the table in this file; a stopped run resumes there."
     ),
 ) -> None:
     """Drive in closed loop and count what happens: routes finished, collisions, red lights run, road left.
 
     The world waits for the driver, so this measures what a driver knows and not how fast it answers. An action that is
     withheld is replaced by comfortable braking (-2.5 m/s2) with the last tire angle; a route that never ends times out.
-    Every route is told when it ends. With --json it is kept at once: the same command goes on where it was stopped or killed.
+    Every route is told when it ends. With --json it is kept at once: the same command resumes where it was stopped or killed.
     """
     from owled_ros.errors import OwledError
     from owled_ros.progress import track
@@ -73,7 +73,7 @@ def drive(
          "height": height, "floor": floor, "alone": alone},
     )  # fmt: skip
     if log.routes:
-        typer.echo(f"{json_file}: going on after {log.count} routes")
+        typer.echo(f"{json_file}: resuming after {log.count} routes")
     stopped = False
     try:
         for name, driver in drivers.items():
@@ -88,7 +88,7 @@ def drive(
     if log.routes:
         _show(log.table())
     if stopped:
-        kept = f"; the same command goes on after {log.count} routes" if json_file else "; --json FILE would keep them"
+        kept = f"; the same command resumes after {log.count} routes" if json_file else "; --json FILE would keep them"
         typer.echo(f"stopped after {log.count} of {routes * len(drivers)} routes{kept}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     bags: Annotated[list[Path], typer.Argument(help="rosbag2 directories, .mcap or .db3 files.")],
     model: Models = ["mini"],  # noqa: B006
-    out: Annotated[Path, typer.Option(help="Directory of the results; an interrupted run goes on there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Directory of the results; an interrupted run resumes there.")] = Path(
         "evaluation"
     ),
     scenario: Annotated[

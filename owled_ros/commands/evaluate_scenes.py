@@ -38,7 +38,7 @@ def evaluate_scenes(
     first_seed: int = typer.Option(0, min=0, help="Seed of the first scene; training seeds are refused."),
     device: Device = "auto",
     out: Path | None = typer.Option(
-        None, help="Write all metrics to this JSON file; answers are kept beside it, and a stopped run goes on there."
+        None, help="Write all metrics to this JSON file; answers are kept beside it, and a stopped run resumes there."
     ),
 ) -> None:
     """Score a model of the bundled architecture on unseen rendered scenes.
@@ -71,7 +71,7 @@ def evaluate_scenes(
         done = len(so_far.get("camera", {}))
         if done:
             Console().print(scene_table(summarise_kept(so_far), done))
-        kept = "the same command goes on there" if part else "--out FILE would keep them"
+        kept = "the same command resumes there" if part else "--out FILE would keep them"
         typer.echo(f"stopped after {done} of {scenes} scenes; {kept}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if out is not None and part is not None:

@@ -35,7 +35,7 @@ def pack(
 
     The file goes beside the safetensors (packed.owled) and, in an artifact, into the manifest with its hash. The driving
     node and every command then decode with it on the CPU. Models that the runtime cannot decode are refused with the
-    reason and go on running with torch.
+    reason and keep running with torch.
     """
     from rich.console import Console
 

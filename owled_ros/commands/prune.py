@@ -129,7 +129,7 @@ def prune(
 ) -> None:
     """Prune a model with OWLed and write a hashed, reproducible artifact.
 
-    An interrupted run goes on where it was when the same command is given again.
+    An interrupted run resumes where it stopped when the same command is given again.
     """
     from rich.console import Console
 
@@ -200,7 +200,7 @@ def pack_if_possible(config: PruneConfig, pack: bool | None) -> str:
     if pack is False:
         return "--no-pack was given"
     if pack is None and resolve_device(config.device) != "cpu":
-        return f"the packed runtime is for the CPU, and this is for {config.device}; --pack does it all the same"
+        return f"the packed runtime is for the CPU, and this is for {config.device}; --pack does it anyway"
     try:
         pack_artifact(config.output)
     except OwledError as error:

@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def train_mini(
     out: Path = typer.Argument(..., help="Directory of the run: checkpoint, learning curve and the finished model."),
-    samples: int = typer.Option(400_000, min=32, help="Images to see in all; a restarted run goes on where it was."),
+    samples: int = typer.Option(
+        400_000, min=32, help="Images to see in all; a restarted run resumes where it stopped."
+    ),
     seed: int = typer.Option(0, help="Start weights; training scenes are numbered and the same for every run."),
     device: Device = "auto",
     threads: int = typer.Option(1, min=1, help="CPU threads of the trainer (one more process renders)."),
@@ -32,7 +34,7 @@ def train_mini(
 ) -> None:
     """Train the bundled model (a small LLaVA) on rendered scenes, calibrate its confidence and write it as a model directory.
 
-    Killed at any moment it goes on from its last checkpoint. OUT/model is a Hugging Face directory ready for
+    Killed at any moment it resumes from its last checkpoint. OUT/model is a Hugging Face directory ready for
     `owled demo --model OUT/model`; OUT/learning.png shows the curves. About 25 images/s on one core.
     """
     from owled_ros.models.packed_weights import vouch

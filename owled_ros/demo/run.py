@@ -236,7 +236,7 @@ def _judge_start(driver: Child, source: Child, tally: Tally, died: int | None) -
         )
     if tally.error or source.code:
         raise OwledError(f"source_node failed: {tally.error or source.code}; the end of {source.log}:\n{source.tail()}")
-    why = f"{tally.answer['reason']}: {tally.answer['detail']}" if tally.answer else "no word came from driving_node"
+    why = f"{tally.answer['reason']}: {tally.answer['detail']}" if tally.answer else "driving_node never answered"
     raise OwledError(f"no image was answered ({why}); see {driver.log}")
 
 

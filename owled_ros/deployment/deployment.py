@@ -115,5 +115,5 @@ def open_deployment(root: Path | str, base: Path | str | None = None) -> Deploym
         ) from error
     found = named if named.is_absolute() else place / named
     if not (found / "config.json").is_file():
-        raise OwledError(f"{path} names the base model {found}, which is not there; restore it or mend the file")
+        raise OwledError(f"{path} names the base model {found}, which is not there; restore it or correct the file")
     return Deployment(place, found)

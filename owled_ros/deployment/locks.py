@@ -20,7 +20,9 @@ def locked(path: Path, timeout_s: float, refusal: str) -> Iterator[None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise OwledError(f"cannot write {path} ({error}); free the disk, or make the directory writable") from error
+        raise OwledError(
+            f"cannot write {path} ({error}); free some disk space, or make the directory writable"
+        ) from error
     try:
         deadline = time.monotonic() + timeout_s
         while True:

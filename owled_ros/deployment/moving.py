@@ -53,4 +53,6 @@ def writable(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OwledError(f"cannot change the store {root} ({error}); free the disk, or make it writable") from error
+        raise OwledError(
+            f"cannot change the store {root} ({error}); free some disk space, or make it writable"
+        ) from error

@@ -124,7 +124,7 @@ class Store:
             return []
         try:
             current, previous = self._current_name(), self._previous_name()
-        except OwledError as error:  # the list is what an operator needs to mend it
+        except OwledError as error:  # the list is what an operator needs to repair it
             logger.warning("%s", error)
             current = previous = None
         names = [path.name for path in directory.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
@@ -213,7 +213,7 @@ class Store:
         with self._changing():
             history = self._history()
             if not history:
-                raise OwledError(f"nothing was promoted in {self.root}; there is no way back to take")
+                raise OwledError(f"nothing was promoted in {self.root}; there is nothing to roll back to")
             target = history[-2] if len(history) > 1 else None
             if target is not None:
                 verify(self.root / ARTIFACTS / target)
@@ -311,7 +311,7 @@ class Store:
         except FileNotFoundError:
             return []
         except UNREADABLE as error:
-            logger.warning("%s cannot be read (%s): the way back ends here", path, error or type(error).__name__)
+            logger.warning("%s cannot be read (%s): rollback ends here", path, error or type(error).__name__)
             return []
 
     def _previous_name(self) -> str | None:
@@ -332,7 +332,9 @@ class Store:
         except OSError as error:
             if driver is not None:
                 driver.abort()
-            raise OwledError(f"cannot switch the store {self.root} ({error}); what was current stays so") from error
+            raise OwledError(
+                f"cannot switch the store {self.root} ({error}); the current version is unchanged"
+            ) from error
         except BaseException:
             if driver is not None:
                 driver.abort()

@@ -96,7 +96,7 @@ def _peers_problem(environ: Mapping[str, str]) -> str:
         try:
             socket.getaddrinfo(peer.strip(), None)
         except OSError as error:
-            return f"ROS_STATIC_PEERS names '{peer}', which cannot be resolved ({error.strerror or error}): mend or unset it"
+            return f"ROS_STATIC_PEERS names '{peer}', which cannot be resolved ({error.strerror or error}): correct or unset it"
     return ""
 
 
@@ -109,5 +109,5 @@ def _profile_problem(environ: Mapping[str, str]) -> str:
             ElementTree.parse(path)
         except (OSError, ElementTree.ParseError) as error:
             why = error.strerror if isinstance(error, OSError) else f"no XML: {error}"
-            return f"{name} names {path}, which cannot be read ({why}): mend the path, or unset it to use ours"
+            return f"{name} names {path}, which cannot be read ({why}): correct the path, or unset it to use ours"
     return ""

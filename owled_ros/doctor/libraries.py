@@ -67,7 +67,7 @@ def _library(module: str, code: str) -> Finding:
         return Finding(module, Severity.FAIL, "not installed", f"Start with ./owled, or: pip install {module}")
     problem = run_child(code)[1]
     if problem:
-        return Finding(module, Severity.FAIL, problem, f"{module} is installed but does not work; install it anew.")
+        return Finding(module, Severity.FAIL, problem, f"{module} is installed but does not work; reinstall it.")
     return Finding(module, Severity.OK, _version(module))
 
 

@@ -35,7 +35,7 @@ def check_transport_profile() -> Finding:
             "transport profile",
             Severity.FAIL,
             f"{path}: {error}",
-            "Fast DDS ignores a profile that it cannot read. Mend the path.",
+            "Fast DDS ignores a profile that it cannot read. Correct the path.",
         )
     if size < SMALLEST_SEGMENT:
         return Finding("transport profile", Severity.WARN, f"{path}: segment of {size >> 10} KB", advice)

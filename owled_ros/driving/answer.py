@@ -79,7 +79,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be seen, nearest first."""
+    """What can be seen, nearest first."""
 
     cars: tuple[SceneObject, ...] = ()
     pedestrians: tuple[SceneObject, ...] = ()

@@ -80,7 +80,7 @@ class Around:
 
     def _hear(self, kept: deque[tuple[int, Any]], stamp: int, message: Any) -> None:
         with self._lock:
-            if kept and stamp < kept[-1][0] - NANOSECONDS:  # the clock began anew
+            if kept and stamp < kept[-1][0] - NANOSECONDS:  # the clock restarted
                 kept.clear()
             kept.append((stamp, message))
 

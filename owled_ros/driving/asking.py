@@ -42,7 +42,7 @@ def conversation(
 
 
 def scene_conversation(profile: DrivingProfile, frame: Frame, clean: Clean = str) -> Conversation | None:
-    """Make the one that asks what is to be seen; None for a model that is not asked."""
+    """Make the one that asks what can be seen; None for a model that is not asked."""
     return None if profile.scene is None else conversation(profile, profile.scene, frame, clean=clean)
 
 

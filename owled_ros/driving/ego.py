@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 NANOSECONDS = 1_000_000_000
-LATE_S = 1.0  # states out of order by no more than this are put in their place; more is a clock that began anew
+LATE_S = 1.0  # states out of order by no more than this are put in their place; more is a clock that started over
 SLOPE_S = 0.25  # half width of the window from which a missing acceleration is taken
 JUMP_M = 1.0  # [m] that a pose may be off from where the speed would have taken it
 JUMP_SHARE = 0.5  # of the distance driven, added to JUMP_M: slip, curves and poor speeds are no jump

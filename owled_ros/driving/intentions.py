@@ -135,6 +135,6 @@ class Indicator:
         """Return what to show at a time [s]; a side that is wanted shows at once, and goes off `hold_s` after the last wish."""
         if wanted in (Turn.LEFT, Turn.RIGHT):
             self._turn, self._until = wanted, now_s + self.hold_s
-        elif not self._until - self.hold_s <= now_s < self._until:  # over, or the clock began anew
+        elif not self._until - self.hold_s <= now_s < self._until:  # over, or the clock restarted
             self._turn = wanted
         return self._turn

@@ -103,10 +103,10 @@ def meta_action() -> DrivingProfile:
     }
     question = (
         "The speed is {speed:.0f} m/s, the route says: {command}. Choose one word for the speed and one for the path and "
-        f"answer with both, parted by a comma: {'|'.join(speed)}, {'|'.join(path)}"
+        f"answer with both, separated by a comma: {'|'.join(speed)}, {'|'.join(path)}"
     )
     return DrivingProfile(
-        about="Replace the wording by the checkpoint's own, and the numbers by what the words shall mean in your vehicle.",
+        about="Replace the wording by the checkpoint's own, and the numbers by what the words should mean in your vehicle.",
         cameras=cameras,
         command=Command(words=FEW_WORDS),
         calls=(Call(user="{images}" + question, max_tokens=16),),

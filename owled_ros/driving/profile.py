@@ -93,7 +93,7 @@ class DrivingProfile(Part):
     calls: tuple[Call, ...] = Field(min_length=1, max_length=8, description="asked in order; the last one answers")
     answer: AnswerSpec = Field(description="what the last call answers")
     cutting: Cutting = Field(default=Cutting(), description="how the answer is cut out of the text around it")
-    scene: Call | None = Field(default=None, description="what is to be seen; null: not asked")
+    scene: Call | None = Field(default=None, description="what can be seen; null: not asked")
     question: Call = Field(
         default=Call(name="question", user="{images}{question}", max_tokens=128), description="a free question"
     )

@@ -212,7 +212,7 @@ class Lights(Part):
     """The state that all traffic lights agree on, in the words that the model was trained with."""
 
     words: dict[Literal[LIGHT_WORDS], Annotated[str, Field(max_length=1000)]] = Field(  # type: ignore[valid-type]
-        min_length=1, description="none: there is no light; unknown: they differ, or cannot be told"
+        min_length=1, description="none: there is no light; unknown: they differ, or are not known"
     )
     max_age_s: Seconds = Field(default=1.0, description="older lights are not used")
     required: bool = Field(default=True, description="without fresh lights there is no answer")
@@ -240,7 +240,7 @@ class Call(Part):
     )
     keep_special: bool = Field(default=False, description="keep special tokens in the answer's text")
     continues: bool = Field(
-        default=False, description="go on with the conversation of the call before, its answer included"
+        default=False, description="continue the conversation of the call before, its answer included"
     )
     unfinished: Literal["refuse", "use"] = Field(
         default="refuse",

@@ -23,7 +23,7 @@ def roll_out(
 ) -> Trajectory:
     """Drive the kinematic bicycle with a held action from `speed` [m/s].
 
-    Nobody holds the throttle until the vehicle leaves the road: at its highest speed or lateral acceleration it goes on evenly.
+    Nobody holds the throttle until the vehicle leaves the road: at its highest speed or lateral acceleration it continues evenly.
     """
     curvature = math.tan(action.steering_tire_angle) / vehicle.wheel_base
     state = VehicleState(speed=max(speed, 0.0))

@@ -82,7 +82,7 @@ class TrafficLight:
     """One group of lamps that say the same; which lane it is for only the map knows."""
 
     group: int  # id of the map
-    light: Light  # UNKNOWN where it cannot be told
+    light: Light  # UNKNOWN where it is not known
 
 
 @dataclass(frozen=True)

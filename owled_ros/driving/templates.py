@@ -111,7 +111,7 @@ def _split(text: str) -> tuple[str | FieldUse, ...]:
             pieces.append(FieldUse(name, spec or ""))
     except ValueError as err:
         raise OwledError(
-            f"the template {_shown(text)} is not sound ({err}); write braces that mean themselves twice"
+            f"the template {_shown(text)} is not sound ({err}); double the braces that are meant literally"
         ) from err
     if sum(isinstance(piece, FieldUse) for piece in pieces) > MAX_FIELDS:
         raise OwledError(f"a template has more than {MAX_FIELDS} fields; shorten it")
@@ -123,7 +123,7 @@ def _check(use: FieldUse, fields: Mapping[str, FieldKind]) -> None:
     if kind is None:
         known = ", ".join(sorted(fields)) or "none"
         raise OwledError(
-            f"template field {_shown(use.name)} is not known here; known: {known}. Write braces that mean themselves twice"
+            f"template field {_shown(use.name)} is not known here; known: {known}. Double the braces that are meant literally"
         )
     if kind in (FieldKind.TEXT, FieldKind.IMAGES):
         if use.format:

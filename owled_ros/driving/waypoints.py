@@ -137,7 +137,7 @@ def _first_curvature(time: np.ndarray, place: np.ndarray, driven: np.ndarray) ->
 
 
 def _through(at: np.ndarray, knots: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Interpolate linearly; beyond the last knot the last slope goes on."""
+    """Interpolate linearly; beyond the last knot the last slope continues."""
     slope = (values[-1] - values[-2]) / max(knots[-1] - knots[-2], TINY)
     return np.interp(at, knots, values) + slope * np.maximum(at - knots[-1], 0.0)
 

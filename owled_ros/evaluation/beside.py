@@ -58,14 +58,14 @@ def find_beside(
     found_dense = _find_dense(artifact, manifest, dense, given)
     if found_dense is None:
         notes.append(
-            f"the dense model {manifest.base.name} does not stand beside it, as it was not found; give it with --dense"
+            f"the dense model {manifest.base.name} is not shown beside it, as it was not found; give it with --dense"
         )
     if manifest.method.allocation == UNIFORM:
         return Beside(found_dense, None, tuple(notes))
     found_uniform = _find_uniform(artifact, manifest, uniform, [*given, *places], notes)
     if found_uniform is None:
         notes.append(
-            "no uniformly pruned model stands beside it: add --make-uniform here or --with-uniform to `owled prune`, "
+            "no uniformly pruned model is shown beside it: add --make-uniform here or --with-uniform to `owled prune`, "
             "or give an artifact of `owled prune … --allocation uniform` with --uniform"
         )
     return Beside(found_dense, found_uniform, tuple(notes), found_uniform is None)

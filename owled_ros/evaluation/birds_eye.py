@@ -1,4 +1,4 @@
-"""Paths of one frame from above as a small SVG: the way that was driven, what models and trivial answers would have driven.
+"""Paths of one frame from above as a small SVG: the path that was driven, what models and trivial answers would have driven.
 
 Needs evaluation.displacement. Forward is up, left is left; a circle marks every full second; numbers only, no foreign text.
 """

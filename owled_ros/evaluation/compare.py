@@ -13,7 +13,7 @@ from owled_ros.evaluation.bootstrap import clip_numbers, interval_of_mean
 from owled_ros.evaluation.frame_values import LOWER_IS_BETTER, Tolerance, frame_values
 from owled_ros.evaluation.record import Record
 
-FILLED = ("acceleration_filled_mae_mps2", "path_ade_filled_3s_m")  # a withheld answer counts as keeping on
+FILLED = ("acceleration_filled_mae_mps2", "path_ade_filled_3s_m")  # a withheld answer counts as continuing
 
 
 def paired_difference(

@@ -142,7 +142,7 @@ def calibrated_on(path: Path, data: Path) -> bool:
 def load_text_model(path: Path | str, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> TextModel:
     """Load a causal language model (a Hugging Face directory, GGUF file or artifact) that answers greedily.
 
-    Models with a chat template are asked in a conversation, others go on with a text.
+    Models with a chat template are asked in a conversation, others continue a text.
     """
     import torch
     from transformers import AutoTokenizer
@@ -183,7 +183,7 @@ def load_text_model(path: Path | str, device: str = "cpu", dtype: str = "float32
 
 
 def prompt_of(tokenizer: Any, examples: Sequence[Example], description: str) -> tuple[str, bool]:
-    """Return the text that a model sees before its answer, and whether the tokenizer shall add its special tokens."""
+    """Return the text that a model sees before its answer, and whether the tokenizer should add its special tokens."""
     if not getattr(tokenizer, "chat_template", None):
         opening = "".join(f"{given}\n\n{answer}\n\n" for given, answer in examples)
         return f"{opening}{description}\n\n", True

@@ -130,7 +130,7 @@ def _quality(result: ResultFile) -> str:
     for metric, what, unit, over in SHOWN_METRICS:
         value, other = means.get(metric), held.get(metric)
         if value is not None:
-            beside = "" if other is None else f" (keeping on as now: {other:.2f} {unit})"
+            beside = "" if other is None else f" (continuing as now: {other:.2f} {unit})"
             return f", its {what} is off by {value:.2f} {unit}{over}{beside}"
     return ""
 

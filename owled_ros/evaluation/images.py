@@ -51,7 +51,7 @@ class ShownFrame:
 def worst_records(
     records: Sequence[Record], tolerance: Tolerance, count: int = COUNT, vehicle: VehicleParameters | None = None
 ) -> list[Record]:
-    """Return the records with the largest errors, in units of the tolerance; withheld ones count as keeping on."""
+    """Return the records with the largest errors, in units of the tolerance; withheld ones count as continuing."""
     chosen: list[Record] = []
     bad = {record.key: badness(record, tolerance, vehicle) for record in records}
     for record in sorted(records, key=lambda item: (-bad[item.key], item.key)):

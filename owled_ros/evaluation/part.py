@@ -1,8 +1,8 @@
-"""One model on one bag, frame by frame into a file that a killed run goes on with. Needs evaluation.offline.
+"""One model on one bag, frame by frame into a file that a killed run resumes. Needs evaluation.offline.
 
 A part begins with a line that says what it is of, goes on with the lines of the result and ends with one that sums up.
 Frames are appended in batches and flushed to the disk. A part of other weights, of another bag or of other settings is
-begun anew.
+started over.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def evaluate_part(engine: Engine, bag: Path, name: str, file: Path, options: Par
         logger.info("%s: already evaluated with %s", name, head["Model"])
         return
     if done:
-        logger.info("%s: going on after %d frames", name, len(done))
+        logger.info("%s: resuming after %d frames", name, len(done))
     truth = truth_from(summary.tracks, options.vehicle)
     floor = recommended_floor(engine) if options.confidence_floor is None else options.confidence_floor
     statistics = ReadStatistics(frames=len(done))
@@ -97,7 +97,7 @@ def read_part(file: Path) -> Part:
             lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
             records.append(frame_to_record(line["Frame"]))
     if end is None:
-        raise OwledError(f"{file} is not finished; run the evaluation again, it goes on where it stopped")
+        raise OwledError(f"{file} is not finished; run the evaluation again, it resumes where it stopped")
     return Part(lines, records, head, end)
 
 
@@ -138,7 +138,7 @@ def _end(
 
 
 def _resume(file: Path, head: Mapping[str, Any]) -> set[int]:
-    """Cut a part back to its last whole line and return the images that are done; begin anew where it does not fit."""
+    """Cut a part back to its last whole line and return the images that are done; start over where it does not fit."""
     done: set[int] = set()
     whole = 0
     if file.exists():

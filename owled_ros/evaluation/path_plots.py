@@ -59,7 +59,7 @@ def paths_from_above(results: Sequence[ResultFile]) -> str | None:
 
 
 def distance_over_time(results: Sequence[ResultFile]) -> str | None:
-    """Draw how far off paths are with time, beside keeping on and going straight."""
+    """Draw how far off paths are with time, beside continuing and going straight."""
     if not _known(results):
         return None
     vehicle = scenario_of(results[0]).vehicle_parameters()
@@ -143,7 +143,7 @@ def distance_by_speed(results: Sequence[ResultFile]) -> str | None:
 
 PATH_PLOTS: dict[str, Callable[[Sequence[ResultFile]], str | None]] = {
     "Paths from above, three seconds": paths_from_above,
-    "Distance to the way that was driven": distance_over_time,
+    "Distance to the path that was driven": distance_over_time,
     "Where paths end after three seconds": ends_of_paths,
     "Path error by command": distance_by_command,
     "Path error by speed": distance_by_speed,

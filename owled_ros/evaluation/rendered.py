@@ -1,7 +1,7 @@
 """The bundled model on unseen rendered scenes, beside the best constant answer and with the camera taken away. Needs torch.
 
 Images are answered in batches (scenes.mini_answer); every scene is a drive of its own. What is answered is kept in a file, from
-which a killed run goes on. Conditions:
+which a killed run resumes. Conditions:
 
     camera      the image of the scene
     blank       a grey image: what the ego sentence alone gives
@@ -92,7 +92,7 @@ def summarise_conditions(
     """Return the metrics per condition, and of the best constant answer.
 
     Args:
-        part: file that keeps what is answered; a run of the same model (`identity`) and scenes goes on there.
+        part: file that keeps what is answered; a run of the same model (`identity`) and scenes resumes there.
         told: called after every batch with the scenes done and all records.
     """
     head = {"Model": identity, "Scenes": count, "FirstSeed": first_seed, "Conditions": list(CONDITIONS)}
@@ -155,7 +155,7 @@ def _answers(
 
 
 def _resumed(part: Path | None, head: dict[str, Any]) -> Kept:
-    """Read what an earlier run of the same kind has answered; begin the file anew where it does not fit."""
+    """Read what an earlier run of the same kind has answered; start the file over where it does not fit."""
     kept: Kept = {name: {} for name in CONDITIONS}
     if part is None:
         return kept
@@ -165,9 +165,9 @@ def _resumed(part: Path | None, head: dict[str, Any]) -> Kept:
             for line in lines[1:]:
                 record = frame_to_record(line["Frame"])
                 kept[line["Condition"]][record.index] = record
-            logger.info("%s: going on after %d answers", part, sum(map(len, kept.values())))
+            logger.info("%s: resuming after %d answers", part, sum(map(len, kept.values())))
     except (OwledError, KeyError) as error:
-        logger.warning("%s is begun anew: %s", part, error)
+        logger.warning("%s is started over: %s", part, error)
         kept = {name: {} for name in CONDITIONS}
     whole = [json.dumps({HEAD: head})]
     whole += [_line(name, record) for name, found in kept.items() for record in found.values()]

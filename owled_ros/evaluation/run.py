@@ -1,7 +1,7 @@
 """Many bags, several models, several processes: parts in parallel, then one result per model. Needs evaluation.part.
 
 A part is one model on one bag. Parts run in processes of their own when there is more than one; a process that dies
-costs only its part, which is tried once more and goes on where it stopped.
+costs only its part, which is tried once more and resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _feed(waiting: queue.SimpleQueue[Job], context: Any, counter: Any, failures:
                     logger.warning("%s: the process died, attempt %d of %d", job.bag_name, attempt, ATTEMPTS)
                     pool.shutdown()
                     pool = ProcessPoolExecutor(1, context, _start_worker, (counter,))
-                    error = f"the process that evaluated it died {ATTEMPTS} times; look for lack of memory"
+                    error = f"the process that evaluated it died {ATTEMPTS} times; check whether it ran out of memory"
                     continue
                 break
             if error:

@@ -30,7 +30,7 @@ def refuse_adapters(directory: Path) -> None:
         raise OwledError(f"{directory} is not a model but a LoRA adapter{f' for {base}' if base else ''}: {HOW}")
     if here:
         raise OwledError(
-            f"{directory} holds a model and the adapter {here[0]}: whether the adapter belongs to it cannot be told. "
+            f"{directory} holds a model and the adapter {here[0]}: there is no way to tell whether the adapter belongs to it. "
             f"{HOW}; to take the model without it, move {' and '.join(here)} elsewhere"
         )
     below = sorted(path.parent.name for path in directory.glob(f"*/{CONFIG_NAME}"))
@@ -64,7 +64,7 @@ def merge_adapter(base: Any, adapter: Path) -> Any:
 
     settings = read_json(adapter / CONFIG_NAME, "the settings of a LoRA adapter")
     if not (adapter / WEIGHTS_NAME).is_file():
-        raise OwledError(f"{adapter} has no {WEIGHTS_NAME}: pickled adapters are refused, save it anew with peft")
+        raise OwledError(f"{adapter} has no {WEIGHTS_NAME}: pickled adapters are refused, save it again with peft")
     read_header(adapter / WEIGHTS_NAME)
     stored = load_file(adapter / WEIGHTS_NAME)
     try:

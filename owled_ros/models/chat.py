@@ -28,7 +28,7 @@ class TextRunner(Protocol):
     def read(self, inputs: Mapping[str, Any], keep: int = 0, room: int = 0) -> np.ndarray:
         """Make the cache hold a whole prompt whose first `keep` tokens it holds; return the last logits (V,) float32.
 
-        With keep = 0 everything is forgotten and the images are seen anew. `room`: so many tokens may follow.
+        With keep = 0 everything is forgotten and the images are seen again. `room`: so many tokens may follow.
         """
 
     def extend(self, token: int) -> np.ndarray:

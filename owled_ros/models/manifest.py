@@ -22,7 +22,7 @@ REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".ck
 UNREAD_SUFFIXES = {".owled", ".md", ".png", ".html", ".log"}
 MAX_MANIFEST_BYTES = 256 << 20
 LATER_SECTIONS = ("packed", "gate", "confidence", "cost")  # added after pruning; no part of the artifact's identity
-FITTED_FILES = ("driving.json", "familiarity.json")  # that calibration may write anew
+FITTED_FILES = ("driving.json", "familiarity.json")  # that calibration may rewrite
 UNIDENTIFIED = ("self_sha256", "fallbacks", "timings", "quality", "created", "versions", *LATER_SECTIONS)
 
 

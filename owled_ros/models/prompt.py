@@ -56,7 +56,7 @@ class Prompter:
         return self._tokenized(self.render(conversation), images)
 
     def make_answered(self, conversation: Conversation, images: Sequence[Any], answer: str) -> tuple[Prompt, int]:
-        """Make a prompt that goes on with an answer and its end; also tell how many tokens come before the answer."""
+        """Make a prompt that continues with an answer and its end; also tell how many tokens come before the answer."""
         asked = self.make(conversation, images)
         whole = self._tokenized(self._told(conversation, answer), images)
         start = next(

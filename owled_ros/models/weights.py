@@ -83,7 +83,7 @@ def find_weights(directory: Path) -> Weights:
             if name in tensors:
                 raise OwledError(
                     f"{name} is in {tensors[name].file.name} and in {file.name} of {directory}: which one counts cannot be "
-                    "told; download the model again or write it anew with save_pretrained"
+                    "told; download the model again or write it again with save_pretrained"
                 )
             tensors[name] = tensor
     if not tensors:
@@ -144,7 +144,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         raise OwledError(f"{file} is damaged: its header is no safetensors header ({err}); download it again") from err
     if size != 8 + length + end:
         raise OwledError(
-            f"{file} has {size} bytes, its header speaks of {8 + length + end}: it was cut off or damaged, download it again"
+            f"{file} has {size} bytes, its header says {8 + length + end}: it was cut off or damaged, download it again"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""What autoware_node hears of driving_node, converted; a trajectory that could not be driven is refused with words. Needs the messages."""
+"""What autoware_node hears of driving_node, converted; a trajectory that could not be driven is refused with a reason. Needs the messages."""
 
 from __future__ import annotations
 

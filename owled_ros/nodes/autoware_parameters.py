@@ -62,7 +62,7 @@ class AutowareSettings:
 ENTRIES = (
     Entry("generator_name", "str", "Name of this generator in GeneratorInfo.", read_only=True),
     Entry("module_name", "str", "Module that planning factors name.", read_only=True),
-    Entry("map_frame_id", "str", "Frame of the odometry where it names none; another one is used all the same, with a warning.", read_only=True),
+    Entry("map_frame_id", "str", "Frame of the odometry where it names none; another one is used anyway, with a warning.", read_only=True),
     Entry("publish.trajectories", "bool", "Publish ~/output/trajectories.", read_only=True),
     Entry("publish.planning_trajectory", "bool", "Publish ~/output/planning_trajectory.", read_only=True),
     Entry("publish.turn_indicators", "bool", "Publish ~/output/turn_indicators.", read_only=True),

@@ -162,11 +162,11 @@ class DrivingNode(ManagedNode):
 
     @transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model; one that does not come back makes the transition an error, and the node unconfigured all the same."""
+        """Free the model; one that does not come back makes the transition an error, and the node unconfigured anyway."""
         return SUCCESS if self._release(STOP_S * 20) else ERROR
 
     def start(self) -> int | None:
-        """Configure and activate where autostart is set; returns an exit code only when the process shall end."""
+        """Configure and activate where autostart is set; returns an exit code only when the process is to end."""
         return self.start_by_itself(self.settings.autostart, self.settings.exit_on_failure)
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class ManagedNode(LifecycleNode):
         return SUCCESS
 
     def start_by_itself(self, autostart: bool, exit_on_failure: bool) -> int | None:
-        """Configure and activate; returns an exit code only when the process shall end."""
+        """Configure and activate; returns an exit code only when the process is to end."""
         if not autostart or self._stop():
             return None
         if self.trigger_configure() is SUCCESS and self.trigger_activate() is SUCCESS:
@@ -69,7 +69,7 @@ class ManagedNode(LifecycleNode):
         return 1 if exit_on_failure else None
 
     def _spin_until(self, done: threading.Event, period_s: float = 0.05) -> None:
-        """Wait inside a transition while timers, parameters and services go on; ends early when the process shall end."""
+        """Wait inside a transition while timers, parameters and services keep running; ends early when the process is to end."""
         while not done.is_set() and not self._stop():
             if self.executor is None:
                 done.wait(period_s)

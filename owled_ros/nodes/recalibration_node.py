@@ -64,7 +64,7 @@ class RecalibrationNode(ManagedNode):
 
     def __init__(self, stop: StopRequest) -> None:
         super().__init__("recalibration_node", stop)
-        self._ending = threading.Event()  # the jobs that began since the last activation shall end
+        self._ending = threading.Event()  # the jobs that began since the last activation are to end
         self._job = threading.Lock()  # held from a goal to its result
         self._idle = threading.Event()  # no job's thread is running
         self._idle.set()
@@ -134,7 +134,7 @@ class RecalibrationNode(ManagedNode):
         return SUCCESS
 
     def start(self) -> int | None:
-        """Configure and activate where autostart is set; returns an exit code only when the process shall end."""
+        """Configure and activate where autostart is set; returns an exit code only when the process is to end."""
         return self.start_by_itself(self.settings.autostart, self.settings.exit_on_failure)
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ def spin_node(
 ) -> int:
     """Make a node, start it, spin until a signal or a shutdown; returns the exit code.
 
-    `start` runs before spinning; an exit code ends the process, None goes on. The packaged `parameter_file` comes before
+    `start` runs before spinning; an exit code ends the process, None continues. The packaged `parameter_file` comes before
     the command line, so that every value can be overridden there. A node may have `close()`, called before destruction,
     and `exit_code`.
     """

@@ -109,7 +109,7 @@ ACTION = Topic(
     "what the vehicle should do; only valid actions, none is published otherwise",
 )
 SCENE = Topic(
-    "~/output/scene", "owled_ros/SceneDescription", "out", "reliable, depth 1", "what is to be seen, at its own rate"
+    "~/output/scene", "owled_ros/SceneDescription", "out", "reliable, depth 1", "what can be seen, at its own rate"
 )
 MODEL = Topic(
     "~/output/model",

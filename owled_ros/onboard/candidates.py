@@ -1,7 +1,7 @@
 """The last valid trajectory, kept fresh: anchored where its image was taken, cut at the newest pose, given up with a reason. Needs numpy.
 
 Hears odometry, trajectories, withheld frames and which model drives; says after every odometry what may be published now. Stamps are
-those of the odometry and never fall, unless the clock itself begins anew.
+those of the odometry and never fall, unless the clock itself restarts.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class CandidateKeeper:
         if newest is not None and state.stamp <= newest.stamp:
             if (newest.stamp - state.stamp) / NANOSECONDS <= LATE_S:
                 return None  # out of order, or the same again
-            self.begin_anew("the odometry's stamps fell: the clock began anew")
+            self.begin_anew("the odometry's stamps fell: the clock restarted")
         elif newest is not None:
             self._compare(newest, state, frame_id)
         if not self._history.newest:

@@ -104,7 +104,7 @@ class Ladder:
 
     @property
     def clock_jumps(self) -> int:
-        """How often images or ego states began anew with an earlier time."""
+        """How often images or ego states started over with an earlier time."""
         return self._restarts + self.motion.jumps
 
     def hear(self, ego: EgoState, lateral: float = 0.0, frame_id: str = "") -> None:
@@ -174,12 +174,12 @@ class Ladder:
             behind = (self._last_stamp - arrival.stamp) / NANOSECONDS
             raise WithheldError(
                 Reason.FALLING_STAMP,
-                f"the image's stamp is {behind:.3f} s behind that of the image before; the clock did not begin anew",
+                f"the image's stamp is {behind:.3f} s behind that of the image before; the clock did not restart",
             )
         return outcome
 
     def _follow_clock(self, now: int) -> None:
-        """Begin anew when the node's clock does, as when a bag is played again."""
+        """Start over when the node's clock restarts, as when a bag is played again."""
         if now < self._clock:
             self._restarts += 1
             self._last_stamp = None

@@ -30,7 +30,7 @@ class EgoMotion:
     """Hears odometry and reports in one thread, answers in another."""
 
     def __init__(self, source: str = TWIST) -> None:
-        self.jumps = 0  # states that began anew with an earlier time
+        self.jumps = 0  # states that started over with an earlier time
         self.source = source
         self.frame_id = ""  # of the poses
         self.reported = False  # speed and yaw rate are those of velocity reports

@@ -86,7 +86,7 @@ class ImageRing:
         self._sights.clear()
 
     def add(self, sight: Sight) -> None:
-        """Put an image in its place; one far behind the newest begins anew."""
+        """Put an image in its place; one far behind the newest starts over."""
         sights = self._sights
         if sights and sight.stamp < sights[-1].stamp - round(LATE_S * NANOSECONDS):
             sights.clear()

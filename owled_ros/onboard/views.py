@@ -64,7 +64,7 @@ class ImageViews:
             self._digest.start()
 
     def clear(self) -> None:
-        """Forget every image, as when the clock begins anew or the node stops to listen."""
+        """Forget every image, as when the clock restarts or the node stops to listen."""
         with self._changed:
             self._first_ids.clear()
             for ring in self._rings.values():

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Question:
-    """A question about the newest image; `done` is called once, with the answer or with words why there is none."""
+    """A question about the newest image; `done` is called once, with the answer or with the reason why there is none."""
 
     text: str
     deadline: float  # [s] monotonic
@@ -135,7 +135,7 @@ class Worker:
                 if arrival is not None and not self._stopping.is_set():
                     self._act(arrival)
                 self._after()
-            except Exception:  # a fault of ours: say it and go on with the next image
+            except Exception:  # a fault of ours: say it and continue with the next image
                 logger.exception("the inference thread failed on an image")
         self.ladder.views.close()
         with self._handing:

@@ -93,7 +93,7 @@ def write_artifact(
             return write_manifest(aside, Manifest(**describe(again), files=files))
     except (OSError, SafetensorError) as err:
         raise OwledError(
-            f"cannot write the artifact {target}: {err}; free the disk and run the same command again"
+            f"cannot write the artifact {target}: {err}; free some disk space and run the same command again"
         ) from err
 
 
@@ -156,7 +156,7 @@ def check_space(target: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed_bytes * SPACE_MARGIN:
         raise OwledError(
-            f"{place} has {free / 1e9:.2f} GB free, {needed_bytes * SPACE_MARGIN / 1e9:.2f} GB are needed: free the disk"
+            f"{place} has {free / 1e9:.2f} GB free, {needed_bytes * SPACE_MARGIN / 1e9:.2f} GB are needed: free some disk space"
         )
 
 

@@ -25,7 +25,7 @@ EMPTY_ANSWER = "unknown"  # stands for an answer without a single token
 
 
 def own_answers(engine: VlmEngine, frame: Frame) -> list[AnsweredFrame]:
-    """Let a model answer every call of its profile, and what is to be seen."""
+    """Let a model answer every call of its profile, and what can be seen."""
     profile, chat = engine.profile, engine.chat
     shown = asking.images(profile, frame)
     images = images_of(shown)

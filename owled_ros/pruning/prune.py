@@ -52,7 +52,7 @@ class _Job:
         if self.progress is not None:
             self.progress(PruneProgress(stage, done, total, detail))
         if self.cancelled is not None and self.cancelled():
-            raise OwledError(f"cancelled in stage {stage} ({done} of {total}); the same call goes on from here")
+            raise OwledError(f"cancelled in stage {stage} ({done} of {total}); the same call resumes from here")
 
 
 def prune(
@@ -74,7 +74,7 @@ def prune(
         held_out: batches never calibrated on; dense and pruned loss on them go into the manifest.
         progress: called with a `PruneProgress` after every step.
         cancelled: asked between steps; when it answers True the job stops with OwledError, its state stays and a
-            later call with the same config and batches goes on from there to the identical artifact.
+            later call with the same config and batches resumes from there to the identical artifact.
 
     Raises:
         OwledError: on a bad value, an empty, one-sample or NaN calibration, a model without Linear layers, a full disk.
@@ -123,7 +123,7 @@ def prune(
             _write(job, model, source, structure, plan, provenance or [], batches_sha256)
     except OSError as err:
         raise OwledError(
-            f"cannot write the state of the run: {err}; free the disk and run the same command again"
+            f"cannot write the state of the run: {err}; free some disk space and run the same command again"
         ) from err
     state.remove()
     if job.progress is not None:
@@ -156,7 +156,7 @@ def _plan(job: _Job, state: PruneState, model: nn.Module, structure: Structure) 
         )
         state.write("plan", {"plan": plan.to_json(), "quality": job.quality})
     else:
-        logger.info("going on with the plan found in %s", state.directory)
+        logger.info("resuming with the plan found in %s", state.directory)
         plan, job.quality = SparsityPlan(**saved["plan"]), saved["quality"]
     job.timings["plan_s"] = time.monotonic() - start
     return plan

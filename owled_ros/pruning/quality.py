@@ -65,7 +65,7 @@ def scored_logits(logits: torch.Tensor, labels: torch.Tensor, answers: bool) -> 
     at the end, where both agree; text without answers is scored from its first token, of which the same is not known.
 
     Raises:
-        OwledError: when it cannot be told which logits belong to which labels.
+        OwledError: when it is not clear which logits belong to which labels.
     """
     tokens = labels.shape[1]
     if logits.ndim == 3 and logits.shape[0] == labels.shape[0]:
@@ -74,7 +74,7 @@ def scored_logits(logits: torch.Tensor, labels: torch.Tensor, answers: bool) -> 
         if logits.shape[1] > tokens and answers:
             return logits[:, -tokens:]
     raise OwledError(
-        f"the model gives logits {tuple(logits.shape)} for {tokens} tokens: which belong to which cannot be told. Calibrate it on "
+        f"the model gives logits {tuple(logits.shape)} for {tokens} tokens: it is not clear which belong to which. Calibrate it on "
         "frames with answers (--bag, --scenes), with a score and an allocation that need no loss, or on text alone"
     )
 

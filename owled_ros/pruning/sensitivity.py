@@ -116,7 +116,7 @@ def plot(found: Sensitivity, budget: Mapping[str, float], file: Path) -> None:
 
 
 def _curve(increase: Mapping[float, float]) -> np.ndarray:
-    """Interpolate the increase on the grid 0, 0.01, .. MAX_BUDGET; beyond the measured levels it goes on as steeply."""
+    """Interpolate the increase on the grid 0, 0.01, .. MAX_BUDGET; beyond the measured levels it continues as steeply."""
     levels = sorted(increase)
     logs = np.log(np.maximum.accumulate([max(increase[level], 1e-5) for level in levels]))
     grid = np.arange(0.0, MAX_BUDGET + GRID_STEP / 2, GRID_STEP)

@@ -1,4 +1,4 @@
-"""The state of an unfinished pruning run on disk, so that a killed run goes on where it was. Needs safetensors.
+"""The state of an unfinished pruning run on disk, so that a killed run resumes where it stopped. Needs safetensors.
 
 A run is known by its fingerprint (settings, model, calibration). State of another run is thrown away.
 """

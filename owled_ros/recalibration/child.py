@@ -42,7 +42,7 @@ def main() -> int:
     except (OwledError, MemoryError, OSError) as error:
         _send(events, {"event": "error", "message": str(error) or type(error).__name__})
         return EXIT_FAILED
-    except Exception as error:  # the parent shall hear of a bug too, with the place
+    except Exception as error:  # the parent is told of a bug too, with its place
         traceback.print_exc()
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{os.path.basename(place.filename)}:{place.lineno}"

@@ -139,7 +139,7 @@ class Pacer:
         return self.tolerance * ordered[min(int(0.99 * len(ordered)), len(ordered) - 1)]
 
     def start(self) -> None:
-        """Say that a child runs; what was counted for an earlier one begins anew."""
+        """Say that a child runs; what was counted for an earlier one starts over."""
         self.stopped_s, self.stops, self._stop_s = 0.0, 0, 0.0
         self._since = self._until = -math.inf
         self._forget()

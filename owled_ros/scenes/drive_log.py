@@ -1,7 +1,7 @@
-"""Routes that were driven, in a file that is whole after every one: a killed run has what it had, and goes on. Needs nothing.
+"""Routes that were driven, in a file that is whole after every one: a killed run has what it had, and resumes. Needs nothing.
 
 The file is JSON: settings, whether all is done, and per driver its standing and its routes. A file of other settings (another
-model, other worlds) is begun anew.
+model, other worlds) is started over.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _read(path: Path, settings: dict[str, Any]) -> dict[str, dict[int, Route]]:
     except OSError as error:
         raise OwledError(f"cannot read {path} ({error}); give a file that can be written") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}  # not ours, or of another release: it is written anew
+        return {}  # not ours, or of another release: it is rewritten
 
 
 def _to_json(route: Route) -> dict[str, Any]:

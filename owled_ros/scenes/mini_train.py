@@ -50,7 +50,7 @@ VALIDATION_SCENES = 96
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run; a run goes on from its directory's checkpoint."""
+    """One training run; a run resumes from its directory's checkpoint."""
 
     samples: int = 400_000  # in all
     decay_share: float = 0.25  # last part of the run in which the learning rate falls
@@ -131,7 +131,7 @@ class MiniTraining(torch.nn.Module):
 def train(config: TrainConfig, directory: Path) -> MiniTraining:
     """Train until `config.samples` are seen and return the model with the averaged weights.
 
-    The directory holds `checkpoint/` (safetensors and json, replaced whole) and `learning.jsonl`; a killed run goes on
+    The directory holds `checkpoint/` (safetensors and json, replaced whole) and `learning.jsonl`; a killed run resumes
     from there and sees the same samples.
     """
     torch.set_num_threads(config.threads)
@@ -348,6 +348,6 @@ def _resume(
             state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise OwledError(f"{checkpoint} cannot be resumed ({error}); delete it to start anew") from error
-    logger.info("going on from %s: step %d", checkpoint, facts["step"])
+        raise OwledError(f"{checkpoint} cannot be resumed ({error}); delete it to start over") from error
+    logger.info("resuming from %s: step %d", checkpoint, facts["step"])
     return facts["step"], facts["seconds"]

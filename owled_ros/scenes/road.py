@@ -45,7 +45,7 @@ class Road:
         return (len(self.x) - 1) * STEP
 
     def pose(self, s: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return x, y, heading of the centre line at `s`; beyond the ends it goes on straight."""
+        """Return x, y, heading of the centre line at `s`; beyond the ends it continues straight."""
         place = np.asarray(s, dtype=np.float64)
         index = np.minimum(np.maximum((place / STEP).astype(np.int64), 0), len(self.x) - 2)
         share = place / STEP - index
