@@ -83,7 +83,9 @@ def test_what_no_driving_node_hears_is_refused(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
         bag.image(START, image(0))
         bag.velocity_report(START, EgoState(START, 8.0))
-    with pytest.raises(OwledError, match="driving nodes subscribe to nav_msgs/msg/Odometry only; replay the bag decoded"):
+    with pytest.raises(
+        OwledError, match="driving nodes subscribe to nav_msgs/msg/Odometry only; replay the bag decoded"
+    ):
         open_recording(tmp_path / "bag", ReadOptions())
 
 
