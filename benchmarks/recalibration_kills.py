@@ -52,7 +52,8 @@ TINY = {
 RATE_HZ = 5.0  # of the images that the driving node gets
 ALWAYS = "format_version: 1\nrules: [{name: frames, metric: frames, unit: frames, min: 2}]\n"
 GONE_S = 20.0
-STARTING_S = 120.0  # for the driving node to answer its first image
+LOADING_S = 900.0  # of a candidate, on a machine that is as busy as this one
+STARTING_S = 300.0  # for the driving node to answer its first image
 STAGES = ("starting", "reading", "calibrating", "pruning", "writing", "gating", "promoting")
 
 
@@ -84,7 +85,7 @@ def start_job(root: Path, model: Path, turn: int, driving_node: str) -> subproce
         "--gate-frames", "3", "--seed", str(turn), "--keep", "3", "--sparsity", "0.1", "--no-idle",
     ]  # fmt: skip
     if driving_node:
-        arguments += ["--driving-node", driving_node]
+        arguments += ["--driving-node", driving_node, "--load-timeout-s", str(LOADING_S)]
     log = open(root / "job.log", "wb")  # noqa: SIM115 (the job owns it)
     return subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
 
@@ -221,7 +222,15 @@ def start_driver(root: Path, model: Path) -> subprocess.Popen[bytes]:
     """Make the store a deployment and start the driving node from it: a driver of anything else is never switched."""
     deployment = create_deployment(root / "store", model)
     log = open(root / "driver.log", "wb")  # noqa: SIM115 (the node owns it)
-    arguments = ["--ros-args", "-p", f"deployment:={deployment.root}", "-p", "threads:=1"]
+    arguments = [
+        "--ros-args",
+        "-p",
+        f"deployment:={deployment.root}",
+        "-p",
+        "threads:=1",
+        "-p",
+        f"load_timeout_s:={LOADING_S}",
+    ]
     return subprocess.Popen(
         [sys.executable, "-m", "owled_ros.nodes", "driving_node", *arguments], stdout=log, stderr=log
     )

@@ -126,7 +126,7 @@ def test_a_promotion_with_the_driver_is_prepare_rename_commit(
     good, bad = add(car, "a"), add(car, "b", load_fails=True)
     with fake_node(DOMAIN, tmp_path / "log", deployment=car.root):
         assert listener.drives(car.base)
-        with running_driver("driving_node", car.base, car.root) as driver:
+        with running_driver("driving_node", car.base, car.root, 120.0) as driver:
             car.store.promote(good.name, driver=driver)
             assert listener.drives(good)
             with pytest.raises(OwledError, match="safetensors header is damaged"):
@@ -135,7 +135,7 @@ def test_a_promotion_with_the_driver_is_prepare_rename_commit(
             car.store.rollback(driver=driver)
             assert listener.drives(car.base)
         other = create_deployment(tmp_path / "other", car.base)
-        with running_driver("driving_node", car.base, other.root) as driver:
+        with running_driver("driving_node", car.base, other.root, 120.0) as driver:
             with pytest.raises(OwledError, match="would not survive its restart"):
                 driver.prepare(None)
     assert "request switch-" in listener.said[-1].why

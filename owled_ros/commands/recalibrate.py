@@ -13,6 +13,7 @@ import typer
 from owled_ros.devices import resolve_device
 from owled_ros.options import takes, with_config
 from owled_ros.recalibration.parameters import JobParameters
+from owled_ros.settings import default_of
 
 if TYPE_CHECKING:
     from owled_ros.deployment.deployment import Deployment
@@ -29,6 +30,7 @@ STORE = typer.Option(
 )
 DRIVING_NODE = typer.Option("", help="Name of a running driving node that has to agree, for example /driving_node.")
 LOG_PERIOD_S = 5.0
+LOAD_TIMEOUT_S = float(default_of(JobParameters, "load_timeout_s"))
 VERSION_COLUMNS: dict[str, Literal["left", "right"]] = {
     "version": "left", "created (UTC)": "left", "zeros": "right", "MB on disk": "right", "packed": "right", "gate": "left", "": "left",
 }  # fmt: skip
@@ -103,7 +105,7 @@ def recalibrate(
     request.check()
     deployment = create_deployment(deployment.root, base)
     _end_in_order_on_sigterm()
-    with _shown() as progress, _driver(driving_node, deployment) as driver:
+    with _shown() as progress, _driver(driving_node, deployment, parameters.load_timeout_s) as driver:
         result = run_job(request, deployment.store, progress, driver=driver)
     if verdict:
         from owled_ros.files import write_json
@@ -216,7 +218,7 @@ def _deployment(path: str, base: str = "") -> Deployment:
 
 
 @contextlib.contextmanager
-def _driver(driving_node: str, deployment: Deployment) -> Iterator[Driver | None]:
+def _driver(driving_node: str, deployment: Deployment, timeout_s: float = LOAD_TIMEOUT_S) -> Iterator[Driver | None]:
     """Yield the running driving node that has to agree; None without a name."""
     if not driving_node:
         yield None
@@ -231,7 +233,7 @@ def _driver(driving_node: str, deployment: Deployment) -> Iterator[Driver | None
         from owled_ros.nodes.driver_client import running_driver
     except ImportError as error:
         raise OwledError(f"--driving-node needs ROS 2 ({error}); source it, or start with ./owled") from error
-    with running_driver(driving_node, deployment.base, deployment.root) as driver:
+    with running_driver(driving_node, deployment.base, deployment.root, timeout_s) as driver:
         yield driver
 
 

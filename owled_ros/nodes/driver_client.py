@@ -117,7 +117,7 @@ def listen_to_model(node: Node, topic: str) -> Callable[[], DrivingModel | None]
 
 
 @contextlib.contextmanager
-def running_driver(driving_node: str, base: Path, deployment: Path, timeout_s: float = 120.0) -> Iterator[DriverClient]:
+def running_driver(driving_node: str, base: Path, deployment: Path, timeout_s: float) -> Iterator[DriverClient]:
     """Talk to a driving node from a plain process; raises OwledError when it is not there."""
     name = "/" + driving_node.strip("/")
     context = Context()

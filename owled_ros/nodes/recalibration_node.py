@@ -281,7 +281,7 @@ class RecalibrationNode(ManagedNode):
             lambda: self._said,
             self.deployment.base,
             self.store.root,
-            self.settings.load_timeout_s,
+            self.settings.job.load_timeout_s,
             cancelled,
         )
 

@@ -34,7 +34,6 @@ class RecalibrationSettings:
     driver_budget_ms: float
     driver_tolerance: float
     driving_node_required: bool
-    load_timeout_s: float
     job: JobParameters  # of goals that say nothing else
 
     def pacer(self) -> Pacer:
@@ -63,7 +62,6 @@ ENTRIES = (
     Entry("driver_budget_ms", "float", "Latency that driving may reach [ms]; 0: learned while no job runs.", 0.0, 60000.0, read_only=True),
     Entry("driver_tolerance", "float", "A learned budget is this many times the p99 without a job.", 1.0, 10.0, read_only=True),
     Entry("driving_node_required", "bool", "Promote only when the driving node has loaded the version.", read_only=True),
-    Entry("load_timeout_s", "float", "How long the driving node may take to load [s].", 0.1, 3600.0, read_only=True),
     *entries_of(JobParameters),
 )  # fmt: skip
 

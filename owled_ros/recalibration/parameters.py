@@ -76,6 +76,7 @@ class JobParameters:
     )
     keep_versions: int = setting(8, "Versions that the store keeps.", low=2, high=10_000, flags=("--keep",))
     keep_gb: float = setting(50.0, "Bytes that the store keeps [GiB].", low=0.001, high=1e6)
+    load_timeout_s: float = setting(120.0, "How long the driving node may take to load [s].", low=0.1, high=3600.0)
 
     def __post_init__(self) -> None:
         """Take components by their other names too."""
