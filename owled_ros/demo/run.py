@@ -253,7 +253,7 @@ def _judge_end(driver: Child, source: Child, tally: Tally, died: int | None) -> 
             f"{source.log}:\n{source.tail()}"
         )
     if tally.end.get("problem"):
-        raise OwledError(f"film or recording are not whole: {tally.end['problem']}")
+        raise OwledError(f"film or recording is incomplete: {tally.end['problem']}")
     if not tally.reasons[VALID]:
         raise OwledError(
             f"the model gave no action in {tally.answered} answered images; the last was withheld for {tally.answer['reason']}: "
