@@ -29,7 +29,7 @@ def sha256_file(path: Path) -> str:
 
 
 def read_small_file(path: Path, max_bytes: int) -> bytes | None:
-    """Read a file that somebody else wrote; None where there is none. Never waits, never reads more than `max_bytes`.
+    """Read a file that someone else wrote; None where there is none. Never waits, never reads more than `max_bytes`.
 
     Raises:
         OwledError: it is not a regular file (a folder, a pipe, a device), too large, or cannot be read.

@@ -105,7 +105,7 @@ def test_the_node_follows_its_deployment_and_survives_a_restart(
         assert listener.drives(car.base)
         assert listener.said[-1].source == DrivingModel.SOURCE_DEPLOYMENT
         assert listener.said[-1].deployment == str(car.root)
-        car.store.promote(first.name)  # by somebody who knows nothing of the node
+        car.store.promote(first.name)  # by someone who knows nothing of the node
         assert listener.drives(first)
         car.store.rollback()
         assert listener.drives(car.base)

@@ -173,7 +173,7 @@ class Aligner:
         return waits_since > stamp and self._newest_ego is not None and self._newest_ego >= stamp
 
     def _forget(self, stamp: int) -> None:
-        """Let go of what the frames behind `stamp` [ns] cannot show."""
+        """Drop what the frames behind `stamp` [ns] cannot show."""
         tolerance = _nanoseconds(self._options.view_tolerance_s)
         oldest = stamp - _nanoseconds(self._options.needs.image_offsets_s[0]) - tolerance
         for camera in self._cameras.values():

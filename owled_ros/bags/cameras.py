@@ -25,7 +25,7 @@ from owled_ros.errors import OwledError
 
 @dataclass
 class HeldImage:
-    """One image message; what it was decoded to, once somebody looked at it."""
+    """One image message; what it was decoded to, once someone looked at it."""
 
     stamp: int  # [ns]
     index: int  # of the message among those of its camera
@@ -104,7 +104,7 @@ class CameraImages:
         return held.past if past and held.past is not None else held.now  # type: ignore[return-value]
 
     def settle(self, stamp: int) -> None:
-        """Let go of what only the present needed, for images older than `stamp` [ns]."""
+        """Drop what only the present needed, for images older than `stamp` [ns]."""
         for held in self._held:
             if held.stamp >= stamp:
                 return

@@ -83,7 +83,7 @@ def yaw_of(orientation: Any) -> float:
 
 
 def message_to_command(message: Any, stamp: int) -> NavigationCommand:
-    """Convert owled_ros/NavigationCommand; raises ValueError for a kind that nobody knows."""
+    """Convert owled_ros/NavigationCommand; raises ValueError for an unknown kind."""
     distance = float(message.distance)
     known = math.isfinite(distance) and distance >= 0.0
     return NavigationCommand(CommandKind(message.kind), distance if known else None, str(message.text), stamp)

@@ -28,7 +28,7 @@ class MessageDecoder:
             raise OwledError(f"a message of {connection.topic} is not a {connection.msgtype} ({error})") from error
 
     def has_stamp(self, connection: Connection) -> bool:
-        """Tell whether messages begin with a header or a time; True for types that nobody knows, as most do."""
+        """Tell whether messages begin with a header or a time; True for unknown types, as most do."""
         try:
             kind, detail = self._store(connection).fielddefs[connection.msgtype][1][0][1]
         except (OwledError, KeyError, IndexError):

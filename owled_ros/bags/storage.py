@@ -1,4 +1,4 @@
-"""Opens a rosbag2 bag however it lies on the disk and streams its messages. Needs rosbags and PyYAML.
+"""Opens a rosbag2 bag in whatever form it is stored and streams its messages. Needs rosbags and PyYAML.
 
 A bag is a directory or one storage file: mcap or sqlite3, plain or zstd (chunks, messages, whole files), one file or
 many, with or without metadata.yaml. Files are opened one after the other, so a large bag costs no more memory than a

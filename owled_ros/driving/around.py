@@ -128,7 +128,7 @@ def made_up_surroundings(needs: InputNeeds) -> Surroundings | None:
 
 
 def _placed(message: Any, at: int, stamp: int, vehicle: Localised) -> tuple[RoadUser, ...]:
-    """Bring objects into base_link of the frame, nearest first; raises OwledError where nobody knows how."""
+    """Bring objects into base_link of the frame, nearest first; raises OwledError where it is not known how."""
     frame = str(message.header.frame_id).strip("/")
     origin = _origin(frame, at, stamp, vehicle)
     seconds = (stamp - at) / NANOSECONDS

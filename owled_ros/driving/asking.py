@@ -47,7 +47,7 @@ def scene_conversation(profile: DrivingProfile, frame: Frame, clean: Clean = str
 
 
 def free_conversation(profile: DrivingProfile, frame: Frame, question: str, clean: Clean = str) -> Conversation:
-    """Make the one of a question that somebody typed."""
+    """Make the one of a question that someone typed."""
     values = {**_values(profile, frame, clean), "question": clean(question)}
     turns = _turns(profile, profile.question, values, {})
     return Conversation(turns, profile.template_options, profile.question.answer_start)

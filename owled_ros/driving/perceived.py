@@ -73,7 +73,7 @@ def _motion(turn: Any, speed: Any, known: bool) -> tuple[float | None, tuple[flo
 
 
 def _class_of(item: Any) -> RoadUserClass:
-    """Return the likeliest class; UNKNOWN for one that nobody knows."""
+    """Return the likeliest class; UNKNOWN for an unknown one."""
     if not len(item.classification):
         return RoadUserClass.UNKNOWN
     label = int(max(item.classification, key=lambda entry: entry.probability).label)

@@ -37,7 +37,7 @@ class RoadUser:
 
     x: float  # [m], of its centre
     y: float  # [m]
-    heading: float | None  # [rad]; None where nobody knows it
+    heading: float | None  # [rad]; None where it is unknown it
     length: float  # [m], along its heading
     width: float  # [m]
     velocity_x: float | None  # [m/s], over ground; None where the direction is not known
@@ -106,5 +106,5 @@ def nearest_first(objects: tuple[RoadUser, ...]) -> tuple[RoadUser, ...]:
 
 
 def pointing_where_it_goes(heading: float, forward: float, known: bool) -> float:
-    """Turn a heading [rad] round whose sign nobody knows and against which the object moves [m/s]."""
+    """Turn a heading [rad] round whose sign is unknown and against which the object moves [m/s]."""
     return wrapped(heading + math.pi) if not known and forward < 0.0 else heading

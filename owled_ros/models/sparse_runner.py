@@ -1,4 +1,4 @@
-"""A text runner on packed weights: the sparse decoder speaks; torch sees, with packed layers where the file has them.
+"""A text runner on packed weights: the sparse decoder generates, torch encodes the images, with packed layers where the file has them.
 
 Needs torch and owled_ros.sparse.
 

@@ -75,7 +75,7 @@ class AutowareNode(Node):
         self.get_logger().info(f"generator {generator.name} {generator.identity}")
 
     def close(self) -> None:
-        """Let go of the fast subscription."""
+        """Release the fast subscription."""
         self._odometry.close()
 
     def _subscribe(self) -> list[InputWatch]:

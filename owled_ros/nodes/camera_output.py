@@ -96,7 +96,7 @@ class CameraOutput:
 
     @property
     def heard(self) -> bool:
-        """True when somebody listens to the camera, and to the recorded odometry where that is played, and can be heard."""
+        """True when someone listens to the camera, and to the recorded odometry where that is played, and can be heard."""
         first = [publisher for key, publisher in self._raw.items() if key in (self._leader, "/ego")] or [self._image]
         if any(publisher.get_subscription_count() == 0 for publisher in first):
             return False

@@ -45,7 +45,7 @@ class DebugOutputs:
         self._scene = (answer, time.monotonic())
 
     def show(self, outcome: Outcome, settings: DrivingSettings, view: PinholeView) -> None:
-        """Publish what somebody looks at."""
+        """Publish what someone looks at."""
         header = Header(stamp=conversions.stamp_to_time(outcome.stamp), frame_id=settings.output_frame_id)
         trajectory = None if outcome.answer is None or not outcome.valid else outcome.answer.trajectory
         if self._wanted(topics.DEBUG_PATH) and trajectory is not None:

@@ -48,7 +48,7 @@ class ManagedNode(LifecycleNode):
         self.diagnostics = Diagnostics(self)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of everything."""
+        """Release everything."""
         self.close()
         return SUCCESS
 

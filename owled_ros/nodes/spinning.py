@@ -78,7 +78,7 @@ def _arguments(parameter_file: str) -> list[str]:
 
 
 def _release(node: Node | None, executor: SingleThreadedExecutor) -> None:
-    """Let go of node and executor, so that DDS gives its shared memory back before the process ends.
+    """Release node and executor, so that DDS gives its shared memory back before the process ends.
 
     The handles live as long as anything refers to them, and a thread that is still inside a model refers to the node:
     that is why the node is emptied.
@@ -93,4 +93,4 @@ def _release(node: Node | None, executor: SingleThreadedExecutor) -> None:
 
 
 def _nothing() -> None:
-    """Do nothing: everything has been let go of."""
+    """Do nothing: everything has been released."""

@@ -1,4 +1,4 @@
-"""Try a model that nobody knows in a process of its own before it comes near the driver. Needs psutil and Linux.
+"""Try an unknown model in a process of its own before it comes near the driver. Needs psutil and Linux.
 
 The child runs only where nobody else wants the processor, may take so much memory and so much time, and is killed beyond: a
 profile that multiplies strings, a configuration of ten million layers or a file that never ends cost the driver nothing. What

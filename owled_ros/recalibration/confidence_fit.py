@@ -75,7 +75,7 @@ def judge(calibration: Calibration, fitted: Sequence[Judged], held: Sequence[Jud
 
 
 def is_good(answer: ActionAnswer, truth: Truth, kind: str, tolerance: Calibration, wheel_base: float) -> bool | None:
-    """Tell whether an answer is within the tolerances of what was driven; None where nobody knows."""
+    """Tell whether an answer is within the tolerances of what was driven; None where it is unknown."""
     if kind not in BY_ACTION:
         return _is_near(answer, truth, tolerance)
     if truth.acceleration is None:
