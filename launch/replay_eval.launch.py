@@ -1,7 +1,9 @@
 """Replay a bag through the driving node and judge it: player, node and evaluator; ends when the verdict is written.
 
     ros2 launch owled_ros replay_eval.launch.py bag:=drive1 result:=result
-Python, because it ends on an event: the evaluator leaves when its verdict is written, and takes the others with it.
+Python, because it ends on an event: the evaluator leaves when its verdict is written, and takes the others with it. The launch ends
+with code 0 when the verdict is a success, and with 1 when it is none, when there is none, or when the driving node gave up: only an
+exception makes a launch system end with another code than 0.
 """
 
 from launch import LaunchDescription
@@ -137,6 +139,23 @@ def generate_launch_description():
             {"wait_for": "/evaluation_node/debug/result"},
         ],
     )
-    done = EmitEvent(event=Shutdown(reason="the evaluator has ended; its verdict is the last line of result.jsonl"))
-    end = RegisterEventHandler(OnProcessExit(target_action=evaluator, on_exit=[done]))
-    return LaunchDescription([*arguments, end, driver, evaluator, player])
+    end = RegisterEventHandler(OnProcessExit(target_action=evaluator, on_exit=judged))
+    gone = RegisterEventHandler(OnProcessExit(target_action=driver, on_exit=gave_up))
+    return LaunchDescription([*arguments, end, gone, driver, evaluator, player])
+
+
+def judged(event, context):
+    """End everything with the evaluator, whose code is the verdict."""
+    if context.is_shutdown:  # interrupted
+        return None
+    if event.returncode != 0:
+        raise RuntimeError(
+            "the verdict is no success, or there is none: see the evaluator's last words and result.jsonl"
+        )
+    return EmitEvent(event=Shutdown(reason="the evaluator has ended; its verdict is the last line of result.jsonl"))
+
+
+def gave_up(event, context):
+    """End everything when nobody drives any more."""
+    if not context.is_shutdown:
+        raise RuntimeError(f"the driving node ended with code {event.returncode} before there was a verdict")

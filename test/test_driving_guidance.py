@@ -173,6 +173,13 @@ def test_the_other_way_round_is_a_change_to_the_right_and_straight_on_is_said() 
     ]
 
 
+def test_a_lane_that_ends_is_left_to_the_lane_beside_it() -> None:
+    """Nothing follows lane 1; lane 4 follows lane 2, to its left."""
+    there = {number: LANES[number] for number in (1, 2, 4)}
+    _, marks = line_and_marks([Section(1, (1, 2)), Section(4, (4,))], there)
+    assert [mark.kind for mark in marks] == [CommandKind.LANE_CHANGE_LEFT]
+
+
 def test_without_a_change_nothing_is_said() -> None:
     assert line_and_marks([Section(1, (1, 2)), Section(3, (3, 4))], LANES)[1] == []
 

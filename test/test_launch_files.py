@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ SHARE = "$(find-pkg-share owled_ros)/"
 
 def by_name(path: Path) -> str:
     return path.name
+
+
+def flat(parameters: dict[str, object], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of parameters."""
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def values(root: ElementTree.Element) -> list[str]:
@@ -57,7 +67,7 @@ def test_parameters_and_remaps_are_known_to_the_node(path: Path) -> None:
     for node in ElementTree.parse(path).getroot().iter("node"):
         config = yaml.safe_load((TOP / "config" / f"{node.attrib['exec']}.param.yaml").read_text())
         declared = config["/**"]["ros__parameters"]
-        known = {*declared, *(f"launch.{name}" for name in declared["launch"]), "use_sim_time"}
+        known = {*flat(declared), "use_sim_time"}
         assert {param.attrib["name"] for param in node.findall("param") if "name" in param.attrib} <= known
         sources = "".join(source.read_text() for source in (TOP / "owled_ros" / "nodes").glob("*.py"))
         for remap in node.findall("remap"):
@@ -69,7 +79,19 @@ def test_autoware_launch_passes_every_argument_on_and_commands_no_vehicle() -> N
     outer = ElementTree.parse(TOP / "launch" / "autoware_driving.launch.xml").getroot()
     passed = {element.attrib["name"] for include in outer.findall("include") for element in include.findall("arg")}
     assert passed == {element.attrib["name"] for element in inner.findall("arg")}
-    assert not [value for value in values(outer) if "/control/" in value or "/vehicle/command" in value]
+    followed = ("/control/", "/vehicle/command", "/planning/trajectory", "/planning/turn_indicators_cmd")
+    assert not [value for value in values(outer) if any(topic in value for topic in followed)]
+    assert not [element for element in outer.iter("remap") if "control" in element.attrib["from"]]
+
+
+def test_two_instances_share_no_topic_that_they_publish() -> None:
+    """Absolute names of outputs hold the instance; all others are relative or private, and the namespace sets them apart."""
+    root = ElementTree.parse(TOP / "launch" / "autoware_driving.launch.xml").getroot()
+    outputs = [item for item in root.findall("arg") if item.attrib["name"].startswith("output/")]
+    assert len(outputs) == 7
+    for item in outputs:
+        default = item.attrib["default"]
+        assert not default.startswith("/") or "$(var instance)" in default, default
 
 
 def test_an_argument_that_was_not_given_says_nothing() -> None:
@@ -81,23 +103,26 @@ def test_an_argument_that_was_not_given_says_nothing() -> None:
             places = list(node.findall("param"))
             file = next(index for index, param in enumerate(places) if "from" in param.attrib)
             for param in places[file + 1 :]:
-                name = param.attrib["name"].removeprefix("launch.")
-                assert name != param.attrib["name"], f"{path.name}: {name} would overwrite params_file"
-                assert name == "params_file" or defaults[name] == "", (
-                    f"{path.name}: {name} counts although it was not given"
+                name, argument = param.attrib["name"], param.attrib["value"].removeprefix("$(var ").removesuffix(")")
+                assert name.startswith("launch."), f"{path.name}: {name} would overwrite params_file"
+                assert argument == "params_file" or defaults[argument] == "", (
+                    f"{path.name}: {argument} counts although it was not given"
                 )
 
 
 def test_transport_settings_are_those_that_are_shipped_and_stay_in_the_node() -> None:
-    root = ElementTree.parse(TOP / "launch" / "driving.launch.xml").getroot()
-    assert not list(root.iter("set_env")), "it would reach every process that is started after it"
-    (node,) = root.iter("node")
-    given = {element.attrib["name"]: element.attrib["value"] for element in node.findall("env")}
     lines = (TOP / "config" / "transport.env").read_text().splitlines()
     shipped = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     profile = "$(var transport_profile)"
     shipped |= {"FASTRTPS_DEFAULT_PROFILES_FILE": profile, "FASTDDS_DEFAULT_PROFILES_FILE": profile}
-    assert given == {name: f"$(env {name} {value})" for name, value in shipped.items()}, "an exported value wins"
+    for name in ("driving.launch.xml", "autoware_driving.launch.xml"):
+        root = ElementTree.parse(TOP / "launch" / name).getroot()
+        assert not list(root.iter("set_env")), "it would reach every process that is started after it"
+        for node in root.iter("node"):
+            given = {element.attrib["name"]: element.attrib["value"] for element in node.findall("env")}
+            assert given == {name: f"$(env {name} {value})" for name, value in shipped.items()}, (
+                "an exported value wins"
+            )
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=by_name)

@@ -123,6 +123,9 @@ def test_launch_arguments_count_only_when_given() -> None:
     given = values | {"launch_model_path": "/given", "launch_autostart": "false"}
     taken = parameters.with_launch_arguments(given, *LAUNCH)
     assert (taken["model_path"], taken["autostart"]) == ("/given", False)
+    dotted = values | {"launch_cameras_topics": "left: /l", "launch_vehicle_info_file": "/v.yaml"}
+    taken = parameters.with_launch_arguments(dotted, *LAUNCH)
+    assert (taken["cameras_topics"], taken["vehicle_info_file"]) == ("left: /l", "/v.yaml")
     for name, wrong in (("launch_autostart", "maybe"), ("launch_image_transport", "telepathy")):
         with pytest.raises(OwledError, match="launch argument"):
             parameters.with_launch_arguments(values | {name: wrong}, *LAUNCH)
@@ -181,7 +184,8 @@ def test_documentation_lists_every_parameter_and_topic(
 
 def test_settings_of_autoware_node_are_its_entries() -> None:
     values = {key.replace(".", "_"): value for key, value in flat(values_of("autoware_node"))}
-    limits = autoware_parameters.AutowareSettings(**values).limits
+    arguments = (autoware_parameters.ENTRIES, autoware_parameters.LAUNCH_ARGUMENTS)
+    limits = autoware_parameters.AutowareSettings(**parameters.with_launch_arguments(dict(values), *arguments)).limits
     assert limits == CandidateLimits()
     for name in (field.name for field in fields(limits)):
         assert getattr(limits, name) == values[name]

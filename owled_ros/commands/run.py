@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-NODES = ("driving_node", "recalibration_node", "evaluation_node", "source_node", "autoware_node")
+NODES = ("driving_node", "recalibration_node", "evaluation_node", "source_node", "autoware_node", "route_node")
 ROS_ARGUMENTS = "--ros-args"
 OPTIONS = {"params_file": ("--params-file", "{}"), "log_level": ("--log-level", "{}"), "namespace": ("-r", "__ns:=/{}")}
 ASSIGNMENT = re.compile(r"([~/\w.]+):=(.*)", re.S)

@@ -72,13 +72,13 @@ def _change(lane: Lane, following: Section, lanes: dict[int, Lane]) -> CommandKi
     wanted = lanes[following.preferred]
     if wanted.begins == lane.ends:
         return None
-    beside = next(
-        (lanes[number] for number in following.lanes if number in lanes and lanes[number].begins == lane.ends), lane
-    )
-    lefts, rights = _side_by_side(beside, lanes, left=True), _side_by_side(beside, lanes, left=False)
-    if wanted.number in lefts:
-        return CommandKind.LANE_CHANGE_LEFT
-    return CommandKind.LANE_CHANGE_RIGHT if wanted.number in rights else None
+    ahead = [lanes[number] for number in following.lanes if number in lanes and lanes[number].begins == lane.ends]
+    for left, kind in ((True, CommandKind.LANE_CHANGE_LEFT), (False, CommandKind.LANE_CHANGE_RIGHT)):
+        over_there = any(wanted.number in _side_by_side(beside, lanes, left) for beside in ahead)
+        over_here = any(lanes[number].ends == wanted.begins for number in _side_by_side(lane, lanes, left))
+        if over_there or over_here:
+            return kind
+    return None
 
 
 def _side_by_side(lane: Lane, lanes: dict[int, Lane], left: bool) -> list[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rclpy.node import Node
 
-from owled_ros.nodes.parameters import Entry, declare, read_values
+from owled_ros.nodes.parameters import Entry, declare, launch_entries, read_values, with_launch_arguments
 from owled_ros.onboard.candidates import CandidateLimits
 
 
@@ -59,7 +59,13 @@ class AutowareSettings:
         )
 
 
+LAUNCH_ARGUMENTS = (
+    *("generator_name", "module_name", "map_frame_id"),
+    *("publish.trajectories", "publish.planning_trajectory", "publish.turn_indicators", "publish.planning_factors"),
+    *("publish.processing_time", "publish.control"),
+)
 ENTRIES = (
+    *launch_entries(LAUNCH_ARGUMENTS),
     Entry("generator_name", "str", "Name of this generator in GeneratorInfo.", read_only=True),
     Entry("module_name", "str", "Module that planning factors name.", read_only=True),
     Entry("map_frame_id", "str", "Frame of the odometry where it names none; another one is used anyway, with a warning.", read_only=True),
@@ -92,4 +98,4 @@ ENTRIES = (
 def read_settings(node: Node) -> AutowareSettings:
     """Declare and read the parameters."""
     declare(node, ENTRIES)
-    return AutowareSettings(**read_values(node, ENTRIES))
+    return AutowareSettings(**with_launch_arguments(read_values(node, ENTRIES), ENTRIES, LAUNCH_ARGUMENTS))

@@ -190,7 +190,19 @@ def entries_of(kind: type) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-LAUNCH_ARGUMENTS = ("model_path", "deployment", "image_transport", "autostart", "device")
+LAUNCH_ARGUMENTS = (
+    *(
+        "model_path",
+        "deployment",
+        "image_transport",
+        "autostart",
+        "exit_on_failure",
+        "device",
+        "ego_source",
+        "output_frame_id",
+    ),
+    *("cameras.topics", "cameras.transports", "cameras.frame_ids", "vehicle.info_file"),
+)
 ENTRIES = (
     Entry("autostart", "bool", "Configure and activate at start.", read_only=True),
     Entry("exit_on_failure", "bool", "End the process with code 1 when autostart fails.", read_only=True),
@@ -315,7 +327,7 @@ def read_settings(node: Node) -> DrivingSettings:
 
 def with_launch_arguments(values: dict[str, Any], entries: Iterable[Entry], names: Iterable[str]) -> dict[str, Any]:
     """Put the arguments that a launch file was given in their places; raises OwledError for one that cannot stand there."""
-    given = {name: str(values.pop(f"launch_{name}")) for name in names}
+    given = {name: str(values.pop(f"launch_{name.replace('.', '_')}")) for name in names}
     known = {entry.name: entry for entry in entries}
     for name, text in given.items():
         if not text:
@@ -325,7 +337,7 @@ def with_launch_arguments(values: dict[str, Any], entries: Iterable[Entry], name
         problem = problem_of(known[name], value) if value is not None else f"{text!r} is neither true nor false"
         if problem:
             raise OwledError(f"launch argument {name}: {problem}")
-        values[name] = value
+        values[name.replace(".", "_")] = value
     return values
 
 
