@@ -5,6 +5,8 @@ and raised when everything ends, and at once where `required` says that nothing 
 node that ends with code 0, is no failure.
 """
 
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit, OnShutdown
@@ -30,12 +32,11 @@ def watch(context):
     required = context.launch_configurations["required"].lower() == "true"
     failures = []
 
-    def is_watched(action):
-        names = (getattr(action, "node_package", None), getattr(action, "node_executable", None))
-        return names == ("owled_ros", executable)
-
     def ended(event, context):
-        if event.returncode == 0 or context.is_shutdown:
+        watched = any(
+            Path(word).parts[-2:] == ("owled_ros", executable) for word in event.cmd
+        )  # a prefix may stand before it
+        if not watched or event.returncode == 0 or context.is_shutdown:
             return None
         failures.append(f"{executable} gave up with code {event.returncode}")
         return EmitEvent(event=Shutdown(reason=failures[-1])) if required else None
@@ -45,6 +46,6 @@ def watch(context):
             raise RuntimeError(failures[-1])
 
     return [
-        RegisterEventHandler(OnProcessExit(target_action=is_watched, on_exit=ended)),
+        RegisterEventHandler(OnProcessExit(on_exit=ended)),
         RegisterEventHandler(OnShutdown(on_shutdown=end)),
     ]
