@@ -14,7 +14,7 @@ from typing import Any
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.engine import never
 from owled_ros.driving.frame import Frame
-from owled_ros.driving.needs import CameraNeed, InputNeeds
+from owled_ros.driving.needs import CameraNeed, InputNeeds, SurroundingsNeed
 from owled_ros.driving.prediction import ActionAnswer, Generation, ModelIdentity, SceneAnswer, judge_action, judge_scene
 from owled_ros.driving.rollout import roll_out
 from owled_ros.driving.vehicle import VehicleParameters
@@ -66,6 +66,11 @@ class FakeEngine:
         )
         shown = [f"{view.camera} {round((prefix.stamp - view.stamp) / 1e9, 1)}" for view in prefix.views]
         reasoning = "; ".join([*shown, *(f"{state.pose.x:.1f}" for state in prefix.past if state.pose is not None)])
+        if prefix.around is not None:
+            shown += [f"{item.kind.name} {item.x:.1f} {item.y:.1f}" for item in prefix.around.objects or ()]
+            shown += [f"{light.group} {light.light.name}" for light in prefix.around.lights or ()]
+        if prefix.ego.steering_tire_angle is not None:
+            shown.append(f"wheels {prefix.ego.steering_tire_angle:.2f}")
         answer = judge_action(Generation(text, complete, confidence, 8, 0.0, reasoning=reasoning))
         if answer.action is None:
             return answer
@@ -94,10 +99,18 @@ class FakeEngine:
         return not cancelled()
 
 
-def input_needs(cameras: list[str], images: list[float], ego: list[float] | None = None, **flags: bool) -> InputNeeds:
-    """Make needs of what a control file holds."""
+def input_needs(
+    cameras: list[str],
+    images: list[float],
+    ego: list[float] | None = None,
+    objects_s: float | None = None,
+    lights_s: float | None = None,
+    **flags: bool,
+) -> InputNeeds:
+    """Make needs of what a control file holds; objects and lights by how old they may be [s]."""
     budgets = tuple(CameraNeed(name, 2_000, 500) for name in cameras)
-    return InputNeeds(budgets, tuple(images), tuple(ego or ()), **flags)
+    objects, lights = (None if age is None else SurroundingsNeed(age) for age in (objects_s, lights_s))
+    return InputNeeds(budgets, tuple(images), tuple(ego or ()), objects=objects, lights=lights, **flags)
 
 
 def load_fake(path: str, *, device: str, dtype: str, threads: int, runtime: str) -> FakeEngine:

@@ -147,3 +147,21 @@ def test_every_executable_starts_the_python_of_the_environment() -> None:
         module = re.search(r'run\("owled_ros\.([\w.]+)"\)|from owled_ros\.([\w.]+) import main', path.read_text())
         assert module, path.name
         assert (TOP / "owled_ros" / ((module[1] or module[2]).replace(".", "/") + ".py")).is_file(), path.name
+
+
+@pytest.mark.parametrize("name", ["rviz/autoware.rviz", "foxglove/autoware.json"])
+def test_layouts_for_autoware_are_those_for_the_plain_names(name: str) -> None:
+    """Every topic below the namespace of the launch file, or one of Autoware's."""
+    plain = (TOP / name.replace("autoware.", "driving.")).read_text()
+    topics = set(re.findall(r"/driving_node/[\w/]+", plain))
+    text = (TOP / name).read_text()
+    assert topics
+    assert all(f"/planning/owled{topic}" in text for topic in topics)
+    assert not re.search(r"[\s\"]/(driving_node|ego|camera)/", text)
+
+
+def test_the_image_of_the_chain_is_what_its_script_draws() -> None:
+    script = TOP / "docs" / "make_autoware_chain.py"
+    made: dict[str, object] = {"__file__": str(script), "__name__": "chain"}
+    exec(compile(script.read_text(), str(script), "exec"), made)
+    assert made["drawn"]() == (TOP / "docs" / "autoware_chain.svg").read_text()  # type: ignore[operator]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autoware_bags import make_autoware_bag
 from recorded_drives import START, image, make_bag, record_drive
 
 from owled_ros.bags.write import BagWriter
@@ -85,6 +86,12 @@ def test_from_bags_to_a_promoted_artifact_and_the_next_candidate_against_it(tmp_
     store = Store(tmp_path / "store")
     assert store.current() == first.version.path
     assert len(store.versions()) == 2
+
+
+def test_drives_of_an_autoware_vehicle_go_to_the_verdict(tmp_path: Path, model: Path) -> None:
+    job = recalibrate(tmp_path, model, [make_autoware_bag(tmp_path / "bag", images=8, drives=3)])
+    assert job.promoted
+    assert job.verdict["frames"] == 3
 
 
 def truncated(path: Path) -> Path:
