@@ -112,6 +112,7 @@ def test_further_cameras_and_the_command_go_to_the_inputs_of_the_driver(tmp_path
     from sensor_msgs.msg import Image
 
     from owled_ros.msg import NavigationCommand as CommandMessage
+    from owled_ros.msg import PredictedAction
 
     with BagWriter(tmp_path / "bag") as bag:
         bag.navigation_command(START, NavigationCommand(CommandKind.LEFT, 30.0))
@@ -129,6 +130,7 @@ def test_further_cameras_and_the_command_go_to_the_inputs_of_the_driver(tmp_path
     node.create_subscription(Image, "/driving_node/input/left/image", heard["left"].append, BEST_EFFORT)
     node.create_subscription(Odometry, "/ego/odometry", heard["ego"].append, 50)
     node.create_subscription(CommandMessage, "/driving_node/input/command", heard["command"].append, latched)
+    node.create_publisher(PredictedAction, "/driving_node/output/action", 1)  # a source waits for one that can answer
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     words = ["-m", "owled_ros.nodes", "source_node", "--ros-args"]
