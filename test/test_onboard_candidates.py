@@ -219,6 +219,13 @@ def test_an_older_image_that_was_withheld_changes_nothing() -> None:
     assert isinstance(drive.until(1.9), Candidate)
 
 
+def test_a_dangerous_image_counts_also_when_it_is_heard_of_after_a_newer_one() -> None:
+    drive = driving()
+    drive.keeper.hear_withheld(START + round(1.5 * SECOND), Reason.LATE, "why")
+    drive.keeper.hear_withheld(START + round(1.4 * SECOND), Reason.INFEASIBLE, "why")
+    assert drive.keeper.without.why is Why.WITHHELD
+
+
 def test_a_dangerous_image_can_be_held_out_and_a_newer_trajectory_takes_over() -> None:
     drive = driving(hold_withheld_s=0.5)
     drive.keeper.hear_withheld(START + round(1.5 * SECOND), Reason.LOW_CONFIDENCE, "why")
@@ -243,10 +250,32 @@ def test_another_model_ends_the_plan_and_the_old_one_is_not_heard_again() -> Non
     assert drive.keeper.plan is not None
     drive.keeper.hear_model("n", True)
     assert drive.keeper.without.why is Why.OTHER_MODEL
-    assert "no longer drives" in drive.plan(1.5)
+    assert "of m, but n drives" in drive.plan(1.5)
     assert drive.plan(1.55, "n") == ""
     drive.keeper.hear_model("", False)
     assert drive.keeper.plan is None
+    assert "but nothing drives" in drive.plan(1.6, "n")
+
+
+def test_a_trajectory_may_come_before_the_news_of_its_model() -> None:
+    drive = driving()
+    drive.keeper.hear_model("m", True)
+    assert drive.plan(1.5, "n")
+    assert isinstance(drive.until(1.9), Candidate)  # m still drives
+    drive.keeper.hear_model("n", True)
+    assert drive.keeper.plan is not None
+    assert drive.keeper.plan.model == "n"
+
+
+def test_a_trajectory_without_a_name_is_of_what_drives() -> None:
+    drive = Drive()
+    drive.until(1.5)
+    drive.plan(1.0, "")
+    drive.keeper.hear_model("m", True)
+    assert isinstance(drive.until(1.7), Candidate)
+    assert drive.plan(1.5, "") == ""
+    drive.keeper.hear_model("n", True)
+    assert drive.keeper.without.why is Why.OTHER_MODEL
 
 
 @pytest.mark.parametrize("by", ["odometry", "clock"])

@@ -6,7 +6,7 @@ those of the odometry and never fall, unless the clock itself restarts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from owled_ros.driving.anchoring import AnchoredTrajectory, anchored, cut
@@ -118,8 +118,8 @@ class CandidateKeeper:
         self._due: int | None = None  # [ns]
         self._published: int | None = None  # [ns]
         self._clock = 0  # [ns]
-        self._model: str | None = None  # what drives now; None: nobody said
-        self._retired: set[str] = set()
+        self._model: str | None = None  # what drives now; empty: nothing does; None: nobody said
+        self._early: Plan | None = None  # of another model, which may be the next to drive
 
     @property
     def plan(self) -> Plan | None:
@@ -160,8 +160,11 @@ class CandidateKeeper:
 
     def hear_plan(self, plan: Plan) -> str:
         """Take a valid trajectory; returns why it is not used, "" when it is or waits for odometry of its moment."""
-        if plan.model in self._retired:
-            return f"the trajectory is of {plan.model or 'an unnamed model'}, which no longer drives"
+        if not plan.model:  # then it is of what drives
+            plan = replace(plan, model=self._model or "")
+        if self._model is not None and plan.model != self._model:
+            self._early = plan
+            return f"the trajectory is of {plan.model or 'no model'}, but {self._model or 'nothing'} drives"
         if self._judged is not None and plan.stamp <= self._judged:
             return "the trajectory's image is not newer than the last one heard of"
         self._judged = plan.stamp
@@ -175,35 +178,35 @@ class CandidateKeeper:
         return ""
 
     def hear_withheld(self, stamp: int, reason: Reason, words: str) -> None:
-        """Take the news that an image gave no valid trajectory; one that means danger ends the plan, the others let it age."""
-        if self._judged is not None and stamp <= self._judged:
+        """Take the news that an image gave no valid trajectory; one that means danger ends older plans, the others let them age."""
+        self._judged = max(stamp, self._judged or stamp)
+        if reason not in DANGEROUS:
             return
-        self._judged = stamp
-        if reason in DANGEROUS:
+        without = Without(Why.WITHHELD, f"a newer image was withheld: {reason.name}: {words}")
+        if self._waiting is not None and self._waiting.stamp < stamp:
             self._waiting = None
-            end = stamp + round(self.limits.hold_withheld_s * NANOSECONDS)
-            without = Without(Why.WITHHELD, f"a newer image was withheld: {reason.name}: {words}")
-            if self._ends_at is None or end < self._ends_at[0]:
-                self._ends_at = (end, without)
-            if self.limits.hold_withheld_s <= 0.0:
-                self._end(without)
+        if self._plan is None or self._plan.stamp >= stamp:
+            return
+        if self.limits.hold_withheld_s <= 0.0:
+            self._end(without)
+            return
+        end = stamp + round(self.limits.hold_withheld_s * NANOSECONDS)
+        if self._ends_at is None or end < self._ends_at[0]:
+            self._ends_at = (end, without)
 
     def hear_model(self, model: str, loaded: bool) -> None:
-        """Take the news of what drives; another model's plan ends."""
-        if not loaded:
-            self._model = None
+        """Take the news of what drives; another model's plan ends. A trajectory may have come before this news."""
+        first, self._model = self._model is None, model if loaded else ""
+        early, self._early = self._early, None
+        if self._waiting is not None and self._waiting.model != self._model:
             self._waiting = None
-            self._end(Without(Why.OTHER_MODEL, "no model drives"))
-            return
-        if self._model not in (None, model):
-            self._retired.add(str(self._model))
-        self._retired.discard(model)
-        self._model = model
-        if self._waiting is not None and self._waiting.model != model:
-            self._waiting = None
-        if self._plan is not None and self._plan.model != model:
-            self._retired.add(self._plan.model)
-            self._end(Without(Why.OTHER_MODEL, f"the plan is of {self._plan.model}, but now {model} drives"))
+        if self._plan is not None and not self._plan.model and first:
+            self._plan = replace(self._plan, model=self._model)
+        if self._plan is not None and self._plan.model != self._model:
+            words = f"the plan is of {self._plan.model or 'an unnamed model'}, but {self._model or 'nothing'} drives"
+            self._end(Without(Why.OTHER_MODEL, words))
+        if early is not None and early.model == self._model:
+            self.hear_plan(early)
 
     def begin_anew(self, words: str) -> None:
         """Forget everything that belongs to an earlier time."""
@@ -242,7 +245,7 @@ class CandidateKeeper:
     def _forget_poses(self, without: Without) -> None:
         self._history.clear()
         self._since = None
-        self._waiting = None
+        self._waiting = self._early = None
         self._end(without)
 
     def _end(self, without: Without) -> None:
