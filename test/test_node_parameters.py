@@ -189,3 +189,26 @@ def test_settings_of_autoware_node_are_its_entries() -> None:
     assert limits == CandidateLimits()
     for name in (field.name for field in fields(limits)):
         assert getattr(limits, name) == values[name]
+
+
+@pytest.mark.parametrize(
+    ("given", "wheel_base"),
+    [
+        ({}, 2.8),
+        ({"wheel_base": 4.9}, 4.9),
+        ({"wheel_base": 4.9, "info_of_file": VehicleInfo(wheel_base=2.65)}, 2.65),
+        ({"wheel_base": 4.9, "info_of_file": VehicleInfo(max_steer_angle=0.7)}, 4.9),
+        ({"vehicle_wheel_base_m": 3.1, "info_of_file": VehicleInfo(wheel_base=2.65)}, 3.1),
+    ],
+)
+def test_autoware_node_takes_the_wheel_base_from_where_the_driving_node_does(
+    given: dict[str, Any], wheel_base: float
+) -> None:
+    values = {key.replace(".", "_"): value for key, value in flat(values_of("autoware_node"))}
+    arguments = (autoware_parameters.ENTRIES, autoware_parameters.LAUNCH_ARGUMENTS)
+    own = parameters.with_launch_arguments(dict(values), *arguments)
+    assert autoware_parameters.AutowareSettings(**{**own, **given}).vehicle_wheel_base == wheel_base
+    driving = parameters.with_launch_arguments(
+        {key.replace(".", "_"): value for key, value in flat(values_of("driving_node"))}, *LAUNCH
+    )
+    assert parameters.DrivingSettings(**{**driving, **given}).vehicle.wheel_base == wheel_base

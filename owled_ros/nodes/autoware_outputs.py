@@ -70,7 +70,7 @@ class AutowareOutputs:
         header = Header(stamp=stamp_to_time(candidate.stamp), frame_id=candidate.frame_id)
         values = candidate.rest.values
         planning = self._messages[messages.PLANNING]
-        points = messages.points_of(values, ground, settings.vehicle_wheel_base_m, planning.TrajectoryPoint)
+        points = messages.points_of(values, ground, settings.vehicle_wheel_base, planning.TrajectoryPoint)
         internal = self._messages.get(messages.INTERNAL_PLANNING)
         self._send(topics.CANDIDATES, lambda: self.generator.candidates(internal, header, points))
         self._send(topics.PLANNING_TRAJECTORY, lambda: planning.Trajectory(header=header, points=points))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from rclpy.node import Node
 
-from owled_ros.nodes.parameters import Entry, declare, launch_entries, read_values, with_launch_arguments
+from owled_ros.driving.vehicle import VehicleParameters
+from owled_ros.driving.vehicle_info import RANGES, VehicleInfo, read_vehicle_info
+from owled_ros.nodes.parameters import NOT_GIVEN, Entry, declare, launch_entries, read_values, with_launch_arguments
 from owled_ros.onboard.candidates import CandidateLimits
 
 
@@ -39,7 +42,17 @@ class AutowareSettings:
     indicate_distance_m: float
     indicate_hold_s: float
     input_timeout_s: float
+    vehicle_info_file: str
     vehicle_wheel_base_m: float
+    wheel_base: float
+    info_of_file: VehicleInfo | None = None
+
+    @property
+    def vehicle_wheel_base(self) -> float:
+        """Wheel base [m]: of vehicle.*, else of vehicle.info_file, else of Autoware's own parameter."""
+        of_file = None if self.info_of_file is None else self.info_of_file.wheel_base
+        told = (self.vehicle_wheel_base_m, of_file, self.wheel_base)
+        return next((value for value in told if value not in (None, NOT_GIVEN)), VehicleParameters().wheel_base)
 
     @property
     def limits(self) -> CandidateLimits:
@@ -62,7 +75,7 @@ class AutowareSettings:
 LAUNCH_ARGUMENTS = (
     *("generator_name", "module_name", "map_frame_id"),
     *("publish.trajectories", "publish.planning_trajectory", "publish.turn_indicators", "publish.planning_factors"),
-    *("publish.processing_time", "publish.control"),
+    *("publish.processing_time", "publish.control", "vehicle.info_file"),
 )
 ENTRIES = (
     *launch_entries(LAUNCH_ARGUMENTS),
@@ -91,11 +104,15 @@ ENTRIES = (
     Entry("indicate_distance_m", "float", "A turn or lane change is indicated from this distance [m] on.", 1.0, 200.0),
     Entry("indicate_hold_s", "float", "An indicator stays on this long [s] after the last reason for it.", 0.0, 10.0),
     Entry("input_timeout_s", "float", "Inputs silent for this long [s] are reported.", 0.05, 3600.0),
-    Entry("vehicle.wheel_base_m", "float", "Wheel base [m]; makes tire angles of curvatures.", 0.1, 20.0),
+    Entry("vehicle.info_file", "str", "Autoware's vehicle_info.param.yaml, for the wheel base; empty: none.", read_only=True),
+    Entry("vehicle.wheel_base_m", "float", "Wheel base [m], makes tire angles of curvatures; 0: as vehicle.info_file, else wheel_base, else 2.8.", 0.1, 20.0, unset=NOT_GIVEN),
+    Entry("wheel_base", "float", "As Autoware's vehicle_info names it [m]; 0: not given.", *RANGES["wheel_base"], read_only=True, unset=NOT_GIVEN),
 )  # fmt: skip
 
 
 def read_settings(node: Node) -> AutowareSettings:
     """Declare and read the parameters."""
     declare(node, ENTRIES)
-    return AutowareSettings(**with_launch_arguments(read_values(node, ENTRIES), ENTRIES, LAUNCH_ARGUMENTS))
+    values = with_launch_arguments(read_values(node, ENTRIES), ENTRIES, LAUNCH_ARGUMENTS)
+    file = values["vehicle_info_file"]
+    return AutowareSettings(**values, info_of_file=read_vehicle_info(Path(file).expanduser()) if file else None)
