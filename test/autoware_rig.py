@@ -1,26 +1,18 @@
-# ruff: noqa: E402
 """A test bench for autoware_node over real DDS: a vehicle on a straight road, a fake driving node, everything that comes out."""
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from autoware_standins import use_autoware
-from driving_rig import PATIENCE_S, NodeProcess, until
-
-use_autoware()
-
 import rclpy
-from autoware_control_msgs.msg import Control
-from autoware_internal_debug_msgs.msg import Float64Stamped
-from autoware_internal_planning_msgs.msg import CandidateTrajectories, PlanningFactorArray
-from autoware_planning_msgs.msg import Trajectory
-from autoware_vehicle_msgs.msg import TurnIndicatorsCommand
+from autoware_standins import use_autoware
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from driving_rig import PATIENCE_S, NodeProcess, until
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -35,18 +27,19 @@ SECOND = 1_000_000_000
 SPEED = 10.0  # [m/s]
 _latest: list[int] = []  # [ns], the last stamp of every bench
 OUTPUTS = {
-    "output/trajectories": CandidateTrajectories,
-    "output/planning_trajectory": Trajectory,
-    "output/turn_indicators": TurnIndicatorsCommand,
-    "output/planning_factors": PlanningFactorArray,
-    "output/control": Control,
-    "debug/processing_time_ms": Float64Stamped,
-    "debug/model_latency_ms": Float64Stamped,
+    "output/trajectories": "autoware_internal_planning_msgs/CandidateTrajectories",
+    "output/planning_trajectory": "autoware_planning_msgs/Trajectory",
+    "output/turn_indicators": "autoware_vehicle_msgs/TurnIndicatorsCommand",
+    "output/planning_factors": "autoware_internal_planning_msgs/PlanningFactorArray",
+    "output/control": "autoware_control_msgs/Control",
+    "debug/processing_time_ms": "autoware_internal_debug_msgs/Float64Stamped",
+    "debug/model_latency_ms": "autoware_internal_debug_msgs/Float64Stamped",
 }
 
 
 def autoware_node(domain: int, log: Path, *remaps: str, **parameters: Any) -> NodeProcess:
-    """Start the node; a double underscore stands for a dot. A busy machine is slow, not wrong: old odometry is used."""
+    """Start the node, with Autoware's packages; a double underscore stands for a dot. A busy machine is slow, not wrong: old odometry is used."""
+    use_autoware()  # only now, not when tests are collected: the first use builds the stand-ins
     arguments = ["-m", "owled_ros.nodes", "autoware_node", "--ros-args"]
     for remap in remaps:
         arguments += ["-r", f"~/{remap}"]
@@ -67,7 +60,10 @@ class AutowareBench:
         self.executor.add_node(self.node)
         self.heard: dict[str, list[Any]] = {name: [] for name in OUTPUTS}
         self.status: DiagnosticStatus | None = None
-        for name, kind in OUTPUTS.items():
+        use_autoware()
+        for name, full in OUTPUTS.items():
+            package, _, kind_name = full.partition("/")
+            kind = getattr(importlib.import_module(f"{package}.msg"), kind_name)
             self.node.create_subscription(kind, f"{NODE}/{name}", self.heard[name].append, 100)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

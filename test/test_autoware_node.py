@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("owled_ros.msg")
 
 from autoware_rig import NODE, OUTPUTS, SECOND, AutowareBench, autoware_node
-from autoware_standins import hide_autoware, real_types
+from autoware_standins import hide_autoware, real_types, use_autoware
 from driving_rig import PATIENCE_S, Bench, NodeProcess, fake_node, free_domain
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -47,8 +47,7 @@ def bench(node: NodeProcess) -> Iterator[AutowareBench]:
 def test_every_output_has_autowares_type_and_a_quality_that_its_readers_hear(bench: AutowareBench) -> None:
     for name, kind in OUTPUTS.items():
         (found,) = bench.node.get_publishers_info_by_topic(f"{NODE}/{name}")
-        package = kind.__module__.partition(".")[0]
-        full = f"{package}/msg/{kind.__name__}"
+        full = kind.replace("/", "/msg/")
         assert found.topic_type == full
         assert str(found.topic_type_hash) == real_types()[full], full
         assert found.qos_profile.reliability is ReliabilityPolicy.RELIABLE
@@ -276,6 +275,7 @@ def test_outputs_can_be_switched_off(tmp_path: Path) -> None:
 
 
 def test_without_the_packages_the_node_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_autoware()
     hide_autoware(monkeypatch)
     with autoware_node(free_domain(), tmp_path / "log") as process:
         assert process.process.wait(PATIENCE_S) == 1
