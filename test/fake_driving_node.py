@@ -65,12 +65,12 @@ class FakeEngine:
             control.get("confidence", 0.9),
         )
         shown = [f"{view.camera} {round((prefix.stamp - view.stamp) / 1e9, 1)}" for view in prefix.views]
-        reasoning = "; ".join([*shown, *(f"{state.pose.x:.1f}" for state in prefix.past if state.pose is not None)])
         if prefix.around is not None:
             shown += [f"{item.kind.name} {item.x:.1f} {item.y:.1f}" for item in prefix.around.objects or ()]
             shown += [f"{light.group} {light.light.name}" for light in prefix.around.lights or ()]
         if prefix.ego.steering_tire_angle is not None:
             shown.append(f"wheels {prefix.ego.steering_tire_angle:.2f}")
+        reasoning = "; ".join([*shown, *(f"{state.pose.x:.1f}" for state in prefix.past if state.pose is not None)])
         answer = judge_action(Generation(text, complete, confidence, 8, 0.0, reasoning=reasoning))
         if answer.action is None:
             return answer

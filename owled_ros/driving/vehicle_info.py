@@ -27,6 +27,7 @@ RANGES = {  # of what is read: [m], the last one [rad]
     "max_steer_angle": (0.01, 1.57),
 }
 NAMES = tuple(RANGES)
+UNREAD = ("wheel_radius", "wheel_width", "vehicle_height")  # what else the file holds
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class CameraGeometry:
             ("forward", "forward", view.forward, "m", self._mounting, "tf_static"),
         )
         return ", ".join(
-            f"{words} {value:.3g} {unit} ({'parameter' if name in self._given else source if known else 'shipped'})"
+            f"{words} {round(value, 4) + 0.0:.3g} {unit} ({'parameter' if name in self._given else source if known else 'shipped'})"
             for name, words, value, unit, known, source in rows
         )
 

@@ -20,7 +20,14 @@ from rclpy.parameter import Parameter
 
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.driving.vehicle_info import NAMES as VEHICLE_NAMES
-from owled_ros.driving.vehicle_info import RANGES, VehicleInfo, read_vehicle_info, vehicle_info_of, with_vehicle_info
+from owled_ros.driving.vehicle_info import (
+    RANGES,
+    UNREAD,
+    VehicleInfo,
+    read_vehicle_info,
+    vehicle_info_of,
+    with_vehicle_info,
+)
 from owled_ros.errors import OwledError
 from owled_ros.nodes.cameras import CameraChoices, read_choices
 from owled_ros.settings import settings_of, types_of
@@ -272,7 +279,7 @@ def warn_of_unknown(node: Node) -> None:
     unknown = [
         name
         for name in given
-        if not node.has_parameter(name) and not name.startswith("qos_overrides.") and name not in OF_RCLPY
+        if not node.has_parameter(name) and not name.startswith("qos_overrides.") and name not in (*OF_RCLPY, *UNREAD)
     ]
     known = [str(name) for name in node._parameters]
     for name in unknown[:SHOWN_UNKNOWN]:
