@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 PNG_SIGNATURE, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
+EXIF_SEGMENT = 0xE1
 SIZES_IN = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG start-of-frame markers (ITU-T T.81, table B.1)
 BARE = frozenset(range(0xD0, 0xDA)) | {0x01}  # JPEG markers without a length
 WIDTH_TAG, HEIGHT_TAG, SHORT = 256, 257, 3  # TIFF 6.0, section 8
@@ -33,6 +34,11 @@ def ends_whole(data: bytes) -> bool:
     if data.startswith(START_OF_IMAGE):
         return data.rfind(END_OF_IMAGE) > _scan_of(data)
     return not data.startswith(PNG_SIGNATURE) or data.rfind(PNG_END) > 0
+
+
+def has_exif(data: bytes) -> bool:
+    """Tell whether a JPEG has an Exif part, which may ask for a rotation."""
+    return any(marker == EXIF_SEGMENT and data[place + 2 : place + 6] == b"Exif" for marker, place in _segments(data))
 
 
 def _jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:

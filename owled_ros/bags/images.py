@@ -1,4 +1,4 @@
-"""Image messages as images (H, W, 3) uint8 RGB. Needs numpy and OpenCV.
+"""Image messages as images (H, W, 3) uint8 RGB. Needs numpy, OpenCV and simplejpeg.
 
 Unlike most decoders it honours `step` (padded rows) and byte order; rgb8 costs nothing, the array is a view.
 """
@@ -10,8 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 
-from owled_ros.bags.image_header import ends_whole, image_size
+from owled_ros.bags.image_header import START_OF_IMAGE, ends_whole, has_exif, image_size
 from owled_ros.driving.frame import check_image
 from owled_ros.errors import OwledError
 
@@ -59,7 +60,47 @@ def decode_image(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return image
 
 
+def looks_sound(message: Any, max_pixels: int = MAX_PIXELS) -> bool:
+    """Tell by its fields and first bytes whether a message may hold an image; costs microseconds, decodes nothing."""
+    try:
+        if hasattr(message, "format"):
+            _encoded(message, max_pixels)
+        else:
+            _pixels(message, max_pixels)
+    except OwledError:
+        return False
+    return True
+
+
 def _decode_compressed(message: Any, max_pixels: int) -> np.ndarray:
+    data = _encoded(message, max_pixels)
+    if bytes(data[:2]) == START_OF_IMAGE:
+        return _decode_jpeg(data)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise OwledError(
+            f"image of format {message.format!r} with {len(message.data)} bytes is damaged; OpenCV cannot decode it"
+        )
+    return image
+
+
+def _decode_jpeg(data: np.ndarray) -> np.ndarray:
+    """Decode a JPEG, and refuse what the decoder has to make up: OpenCV repairs damaged ones without a word.
+
+    The pixels are those that OpenCV gives, bit by bit; a rotation that the file's Exif part asks for is left to OpenCV.
+    """
+    content = data.tobytes()
+    try:
+        image = simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False, strict=True)
+    except (ValueError, RuntimeError) as error:
+        raise OwledError(f"JPEG of {len(content)} bytes is damaged ({error}); its pixels would be made up") from error
+    if has_exif(content):
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    return image
+
+
+def _encoded(message: Any, max_pixels: int) -> np.ndarray:
+    """Return the bytes of a compressed image, (N,) uint8, whose size is known and whose end is there."""
     if "compressedDepth" in message.format:
         raise OwledError(f"image format {message.format!r} is a depth image; choose the topic of a colour camera")
     data = np.frombuffer(message.data, np.uint8)
@@ -72,15 +113,27 @@ def _decode_compressed(message: Any, max_pixels: int) -> np.ndarray:
     _check_pixels(*size, max_pixels)
     if not ends_whole(data.tobytes()):
         raise OwledError(f"image of {size[0]}x{size[1]} is cut off after {data.size} bytes; its end is missing")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise OwledError(
-            f"image of format {message.format!r} with {data.size} bytes is damaged; OpenCV cannot decode it"
-        )
-    return image
+    return data
 
 
 def _decode_raw(message: Any, max_pixels: int) -> np.ndarray:
+    pixels, encoding = _pixels(message, max_pixels), message.encoding
+    if encoding in PLANAR_ENCODINGS:
+        return cv2.cvtColor(pixels, PLANAR_ENCODINGS[encoding])
+    if encoding in BYTE_ENCODINGS:
+        channels, conversion = BYTE_ENCODINGS[encoding]
+    else:
+        channels, conversion = WORD_ENCODINGS[encoding]
+        words = np.ascontiguousarray(pixels).view(np.uint16)
+        if bool(message.is_bigendian) != (sys.byteorder == "big"):
+            words = words.byteswap()
+        pixels = (words >> 8).astype(np.uint8)
+    pixels = pixels.reshape(message.height, message.width, channels) if channels > 1 else pixels
+    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def _pixels(message: Any, max_pixels: int) -> np.ndarray:
+    """Look at the rows of a raw image, (rows, bytes of a row) uint8; a view of the message."""
     encoding, height, width = message.encoding, message.height, message.width
     if encoding not in ENCODINGS:
         raise OwledError(f"image encoding {encoding!r} is not known; expected one of {', '.join(ENCODINGS)}")
@@ -90,18 +143,10 @@ def _decode_raw(message: Any, max_pixels: int) -> np.ndarray:
             f"image of {width}x{height} cannot be {encoding}; expected even numbers: pixels share their colour"
         )
     if encoding in PLANAR_ENCODINGS:
-        return cv2.cvtColor(_rows(message, height * 3 // 2, width, max_pixels), PLANAR_ENCODINGS[encoding])
+        return _rows(message, height * 3 // 2, width, max_pixels)
     if encoding in BYTE_ENCODINGS:
-        channels, conversion = BYTE_ENCODINGS[encoding]
-        pixels = _rows(message, height, width * channels, max_pixels)
-    else:
-        channels, conversion = WORD_ENCODINGS[encoding]
-        words = np.ascontiguousarray(_rows(message, height, width * channels * 2, max_pixels)).view(np.uint16)
-        if bool(message.is_bigendian) != (sys.byteorder == "big"):
-            words = words.byteswap()
-        pixels = (words >> 8).astype(np.uint8)
-    pixels = pixels.reshape(height, width, channels) if channels > 1 else pixels
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+        return _rows(message, height, width * BYTE_ENCODINGS[encoding][0], max_pixels)
+    return _rows(message, height, width * WORD_ENCODINGS[encoding][0] * 2, max_pixels)
 
 
 def _rows(message: Any, height: int, row_bytes: int, max_pixels: int) -> np.ndarray:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from owled_ros.bags.images import ENCODINGS, MAX_PIXELS, decode_image
+from owled_ros.bags.images import ENCODINGS, MAX_PIXELS, decode_image, looks_sound
 from owled_ros.driving.frame import check_image
 from owled_ros.errors import OwledError
 from owled_ros.images.bridge_check import cv_bridge_problem, has_cv_bridge
 
+OWN = "own"
 Decoder = Callable[[Any], np.ndarray]
 
 
@@ -24,7 +25,13 @@ def make_decoder(choice: str, max_pixels: int = MAX_PIXELS) -> tuple[Decoder, st
     """Return the decoder and its name; choice "auto" looks for a sound cv_bridge once, "own" does not."""
     if choice == "auto" and has_cv_bridge() and not cv_bridge_problem():
         return functools.partial(decode_with_bridge, max_pixels=max_pixels), "own, cv_bridge for unusual encodings"
-    return functools.partial(decode_image, max_pixels=max_pixels), "own"
+    return functools.partial(decode_image, max_pixels=max_pixels), OWN
+
+
+def may_hold_image(message: Any, max_pixels: int, any_encoding: bool) -> bool:
+    """Tell quickly whether a message may hold an image; with `any_encoding` a cv_bridge knows what our decoder does not."""
+    known = hasattr(message, "format") or message.encoding in ENCODINGS
+    return (any_encoding and not known) or looks_sound(message, max_pixels)
 
 
 def decode_with_bridge(message: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:

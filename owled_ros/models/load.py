@@ -23,7 +23,7 @@ from owled_ros.errors import OwledError
 from owled_ros.files import sha256_file
 from owled_ros.models.adapters import refuse_adapters, refuse_unmerged
 from owled_ros.models.gguf import check_gguf, load_gguf, rebuilt
-from owled_ros.models.manifest import is_artifact, verify
+from owled_ros.models.manifest import is_artifact, refuse_lost_manifest, verify
 from owled_ros.models.memory import available_bytes
 from owled_ros.models.packages import torchvision_works
 from owled_ros.models.quantised import check_can_undo, quantisation, scale_beside
@@ -127,7 +127,9 @@ def check_directory(place: Path) -> Weights:
     refuse_adapters(place)
     if not (place / "config.json").is_file():
         raise OwledError(f"{place} is not a model: it has neither config.json nor owled.json")
-    config, weights = read_config(place), find_weights(place)
+    config = read_config(place)
+    refuse_lost_manifest(place, config)
+    weights = find_weights(place)
     refuse_unmerged(place, weights.tensors)
     found = quantisation(config, weights)
     if found is not None:

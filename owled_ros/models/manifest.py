@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -16,7 +17,9 @@ from owled_ros.errors import OwledError
 from owled_ros.files import ASIDE, read_small_file, sha256_file, write_atomic
 
 MANIFEST_NAME = "owled.json"
+CONFIG_NAME = "config.json"
 FORMAT_VERSION = 1
+MARK = "owled_artifact"  # key of config.json: this is an artifact, and without its manifest nothing
 ID_LENGTH = 12
 REFUSED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".py", ".so", ".ckpt", ".h5", ".msgpack"}
 UNREAD_SUFFIXES = {".owled", ".md", ".png", ".html", ".log"}
@@ -99,6 +102,28 @@ class Manifest(_Section):
 def is_artifact(path: Path) -> bool:
     """Tell whether a directory carries a manifest."""
     return (path / MANIFEST_NAME).is_file()
+
+
+def mark(directory: Path) -> None:
+    """Let config.json say that the directory is an artifact, so that it is none any more when its manifest is gone."""
+    config = json.loads((directory / CONFIG_NAME).read_bytes())
+    _write_config(directory, {**config, MARK: FORMAT_VERSION})
+
+
+def unmark(directory: Path) -> None:
+    """Let config.json be that of a plain model."""
+    config = json.loads((directory / CONFIG_NAME).read_bytes())
+    if config.pop(MARK, None) is not None:
+        _write_config(directory, config)
+
+
+def refuse_lost_manifest(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise OwledError for a directory whose config.json says that it is an artifact, and that has no manifest."""
+    if MARK in config and not is_artifact(path):
+        raise OwledError(
+            f"{path} is an artifact (config.json says {MARK}) whose {MANIFEST_NAME} is gone: nothing proves its files any more. "
+            f"Restore {MANIFEST_NAME} or copy the artifact again; `owled export` makes a plain model of one"
+        )
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -217,6 +242,10 @@ def _check_file(path: Path, name: str, entry: FileEntry) -> None:
         raise OwledError(f"{path} lacks {name}: the artifact is incomplete, copy it again")
     if file.stat().st_size != entry.bytes or sha256_file(file) != entry.sha256:
         raise OwledError(f"{file} does not match its hash in the manifest: the artifact is damaged, copy it again")
+
+
+def _write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    write_atomic(directory / CONFIG_NAME, json.dumps(config, indent=2) + "\n")  # infinities as transformers writes them
 
 
 def _self_hash(content: dict[str, Any]) -> str:

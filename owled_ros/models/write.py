@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_json
 from owled_ros.models.load import LOAD_ERRORS, ModelSource, load_model, quiet, unread_tensors
-from owled_ros.models.manifest import MANIFEST_NAME
+from owled_ros.models.manifest import MANIFEST_NAME, unmark
 from owled_ros.models.processor import load_processor
 from owled_ros.models.weights import FLOATS, INDEX, find_weights, read_config, read_header, read_json, weight_files
 
@@ -69,6 +69,7 @@ def save_model(model: PreTrainedModel, source: ModelSource, directory: Path) -> 
             GenerationConfig()
         )  # the source's own file is copied; transformers refuses to write some
     model.save_pretrained(directory)
+    unmark(directory)  # what an artifact's own configuration says, where one was the source
     for file in weight_files(directory):
         _restore_types(file, source)
     _carry_over(model, source, directory)

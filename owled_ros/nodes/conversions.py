@@ -29,6 +29,7 @@ from owled_ros.onboard.ladder import Outcome
 MIN_ROTATION = 0.5  # squared norm of a quaternion that is one
 MAX_COMMAND_CHARACTERS = 2_000
 JPEG_QUALITY = 85
+MIN_STAMP, MAX_STAMP = -(2**31) * NANOSECONDS, (2**31) * NANOSECONDS - 1  # [ns], of builtin_interfaces/Time
 UNTRUSTED = (Reason.LOW_CONFIDENCE, Reason.DECLINED)  # what is said about such an image is not to be used either
 
 
@@ -38,7 +39,8 @@ def stamp_of(message: Any) -> int:
 
 
 def stamp_to_time(stamp: int) -> Time:
-    """Convert nanoseconds."""
+    """Convert nanoseconds; what a message cannot say, the stamp of a broken clock, becomes the nearest that it can."""
+    stamp = min(max(stamp, MIN_STAMP), MAX_STAMP)
     return Time(sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS)
 
 
@@ -61,11 +63,13 @@ def report_to_ego(message: Any) -> EgoState:
 def pose_of(message: Any) -> Pose | None:
     """Convert geometry_msgs/Pose to the plane; None where the source fills in no numbers, or no rotation."""
     place, turn = message.position, message.orientation
-    norm = turn.x**2 + turn.y**2 + turn.z**2 + turn.w**2
+    norm = (
+        turn.x * turn.x + turn.y * turn.y + turn.z * turn.z + turn.w * turn.w
+    )  # ** would raise where this is infinite
     pose = Pose(
         place.x,
         place.y,
-        math.atan2(2.0 * (turn.w * turn.z + turn.x * turn.y), 1.0 - 2.0 * (turn.y**2 + turn.z**2)),
+        math.atan2(2.0 * (turn.w * turn.z + turn.x * turn.y), 1.0 - 2.0 * (turn.y * turn.y + turn.z * turn.z)),
     )
     return pose if norm > MIN_ROTATION and pose.is_finite() else None
 

@@ -6,6 +6,7 @@ back here to publish. docs/node.md has the topics, parameters and what is said w
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from typing import Any
@@ -26,7 +27,7 @@ from owled_ros.driving.frame import NANOSECONDS
 from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import SceneAnswer
 from owled_ros.errors import OwledError
-from owled_ros.images.live import make_decoder
+from owled_ros.images.live import OWN, make_decoder, may_hold_image
 from owled_ros.msg import (
     Float64Stamped,
     PredictedAction,
@@ -116,7 +117,8 @@ class DrivingNode(ManagedNode):
         ladder = Ladder(decode, lambda: self.get_clock().now().nanoseconds, settings.ego_source)
         ladder.views.frame_ids = settings.cameras.frame_ids
         ladder.engine = job.engine
-        self._worker = Worker(ladder, self._limits, self._description, self._on_outcome, self._on_scene)
+        sound = functools.partial(may_hold_image, max_pixels=settings.max_pixels, any_encoding=decoder != OWN)
+        self._worker = Worker(ladder, self._limits, self._description, self._on_outcome, self._on_scene, sound)
         self._worker.start()
         self._services_offered = ModelServices(
             self,

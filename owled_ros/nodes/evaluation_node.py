@@ -140,8 +140,10 @@ class EvaluationNode(Node):
         self._end_since = self._end_since or now
         if now - self._end_since >= self.options.settle_s:
             self._done = True
-            self._judge(why)
-            rclpy.try_shutdown()
+            try:
+                self._judge(why)
+            finally:
+                rclpy.try_shutdown()
 
     def _why_ended(self) -> str | None:
         if self._clock_seen and self._clock_stamp >= self._last_image:

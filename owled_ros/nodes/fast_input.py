@@ -22,6 +22,7 @@ from rclpy.serialization import deserialize_message
 from owled_ros.driving.ego import NANOSECONDS
 
 PERIOD_S = 0.01
+LOG_PERIOD_S = 5.0
 SPACING_S = 0.005  # between two states that are kept
 SLOW_COUNT = 2  # messages in a period; as few as this need no timer
 STAMP_OFFSET = 4  # [bytes] behind the CDR header: the message begins with its header
@@ -85,11 +86,23 @@ class FastInput:
     def _hand_on(self, messages: list[bytes]) -> int:
         self.count += len(messages)
         for place, data in enumerate(messages):
-            stamp = stamp_in(data)
             newest = place == len(messages) - 1
-            if newest or abs(stamp - self._kept) >= round(SPACING_S * NANOSECONDS):
-                self._kept = stamp
-                self._heard(deserialize_message(data, self._kind))
+            try:
+                stamp = stamp_in(data)
+                if not newest and abs(stamp - self._kept) < round(SPACING_S * NANOSECONDS):
+                    continue
+                message = deserialize_message(data, self._kind)
+            except (
+                struct.error,
+                IndexError,
+                RuntimeError,
+                ValueError,
+            ):  # whoever sent it speaks otherwise; the next one counts
+                words = f"a message of {len(data)} bytes on {self.subscription.topic_name} cannot be read; is it of another type?"
+                self._node.get_logger().warning(words, throttle_duration_sec=LOG_PERIOD_S)
+                continue
+            self._kept = stamp
+            self._heard(message)
         return len(messages)
 
 

@@ -27,7 +27,7 @@ from owled_ros.nodes.driven_model import DrivenModel
 from owled_ros.nodes.parameters import DrivingSettings
 from owled_ros.onboard.choice import DrivingChoice, Source, requested_model
 from owled_ros.onboard.ladder import needs_of
-from owled_ros.onboard.loading import Loader, ModelChoice, load_and_warm
+from owled_ros.onboard.loading import Loader, ModelChoice, give_back_memory, load_and_warm
 from owled_ros.onboard.quarantine import TrialLimits
 from owled_ros.onboard.switching import SwitchAnswer, Switching, SwitchState
 from owled_ros.onboard.worker import Question, Worker
@@ -221,6 +221,7 @@ class ModelServices:
         self._driven.drives(engine, path, self._source, why, self._choice)
         self._node.get_logger().info(f"{engine.identity.model_id} drives now ({why})")
         self._report(Level.OK, "exchanged")
+        give_back_memory()  # the old engine's
 
     async def _on_ask(self, request: AskQuestion.Request, response: AskQuestion.Response) -> AskQuestion.Response:
         if not request.question.strip() or not request.timeout > 0.0:

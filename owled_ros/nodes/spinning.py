@@ -1,10 +1,12 @@
-"""Run one node until the process is asked to end. Needs rclpy."""
+"""Run one node until the process is asked to end; what fails in a callback is logged, and the node goes on. Needs rclpy."""
 
 from __future__ import annotations
 
 import functools
 import gc
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,10 +18,35 @@ from rclpy.signals import SignalHandlerOptions
 
 from owled_ros.errors import OwledError
 from owled_ros.nodes.process import StopRequest, watch_signals
+from owled_ros.onboard.throttle import Throttle
 from owled_ros.shipped import PACKAGE, shipped
 
+LOG_PERIOD_S = 5.0
+PAUSE_S = 0.01  # after a callback that failed, so that one which always does leaves the machine to others
 AnyNode = TypeVar("AnyNode", bound=Node)
 MAX_WORDS = 500  # of what ROS says
+
+
+class LastingExecutor(SingleThreadedExecutor):
+    """Ends for a shutdown only: rclpy's own lets the first exception of any callback end the node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = Throttle(LOG_PERIOD_S)
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Do one piece of work; what it raises is logged."""
+        try:
+            super().spin_once(timeout_sec)
+        except ExternalShutdownException:
+            raise
+        except Exception as error:
+            if not rclpy.ok():  # what a shutdown breaks half-way through is no news
+                raise ExternalShutdownException from error
+            words = f"a callback failed: {type(error).__name__}: {error}"[:1000]
+            if self._throttle.due(words):
+                get_logger(PACKAGE).error(f"{words}\n{traceback.format_exc()[-4000:]}")
+            time.sleep(PAUSE_S)
 
 
 def spin_node(
@@ -42,7 +69,7 @@ def spin_node(
         return 1
     code: int | None = 0
     node: AnyNode | None = None
-    executor = SingleThreadedExecutor()
+    executor = LastingExecutor()
     try:
         with stop.critical:
             node = make(stop)

@@ -29,7 +29,8 @@ from owled_ros.onboard.views import Arrival, ImageViews
 from owled_ros.onboard.withheld import WithheldError, long_time
 
 __all__ = ["Arrival", "Ladder", "Limits", "Outcome", "is_out_of_memory", "needs_of"]
-MAX_AHEAD_S = 1.0  # stamps farther in the future are of another clock
+MAX_AHEAD_S = 0.5  # stamps farther in the future are of another clock; one that is taken holds off what comes before it
+RESTART_S = 0.5  # a clock that falls by more began anew; by less it was set right, and stamps behind the last one wait
 OTHER_CLOCK_S = 3_600.0  # stamps older than this are of another clock, not late
 NO_MODEL = ModelIdentity("")
 
@@ -88,7 +89,7 @@ class Ladder:
         self._engine: Engine | None = None
         self._needs = InputNeeds()
         self._now = now
-        self._clock = 0  # [ns], the latest time that was seen
+        self._clock = 0  # [ns], the latest time since it began (anew)
         self._last_stamp: int | None = None  # of the last image that the engine saw
 
     @property
@@ -122,6 +123,10 @@ class Ladder:
         self.route.clear()
         self.around.clear()
         self._last_stamp = None
+
+    def is_in_time(self, stamp: int, max_age_s: float) -> bool:
+        """Tell whether an image of this stamp [ns] may be used now."""
+        return -MAX_AHEAD_S <= (self._now() - stamp) / NANOSECONDS <= max_age_s
 
     def climb(self, arrival: Arrival, limits: Limits) -> Outcome:
         """Try to get a trajectory out of an image; whatever happens becomes an outcome with its reason."""
@@ -179,11 +184,12 @@ class Ladder:
         return outcome
 
     def _follow_clock(self, now: int) -> None:
-        """Start over when the node's clock restarts, as when a bag is played again."""
-        if now < self._clock:
+        """Start over when the node's clock restarts, as when a bag is played again or the clock was set back."""
+        if now < self._clock - round(RESTART_S * NANOSECONDS):
             self._restarts += 1
             self._last_stamp = None
-        self._clock = now
+            self._clock = now
+        self._clock = max(self._clock, now)
 
     def _look(self, outcome: Outcome, arrival: Arrival, limits: Limits) -> Outcome:
         """Put together what the profile asks for: images, ego states, command, what is around."""

@@ -8,6 +8,7 @@ has passed there is loaded beside the driver.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -32,6 +33,7 @@ MAX_ENTRIES = 10_000  # files of a directory
 MAX_TEXT_BYTES = 256 << 20  # of a file that is no weights
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".owled", ".bin", ".pt", ".pth")  # what is not loaded may lie there
 MESSAGE_BYTES = 4000
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def try_in_child(choice: ModelChoice, limits: TrialLimits, cancelled: Callable[[
     with tempfile.TemporaryFile() as words:
         child = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import main; main()"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, start_new_session=True, env=_environment(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, process_group=0, env=_environment(),
         )  # fmt: skip
         try:
             broken = _watched(child, choice, limits.seconds, memory_mb, cancelled)
@@ -87,8 +89,7 @@ def check_files(directory: Path) -> None:
 
 def main() -> None:
     """Load what is asked for on standard input, and answer on standard output; the child's side."""
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    _give_way()
     answer, sys.stdout = sys.stdout, sys.stderr  # libraries print
     choice = ModelChoice(**json.loads(sys.stdin.readline()))
     problem = ""
@@ -101,6 +102,19 @@ def main() -> None:
     answer.write(json.dumps({"problem": problem[: MESSAGE_BYTES // 2]}) + "\n")
     answer.flush()
     os._exit(0)
+
+
+def _give_way() -> None:
+    """Run where nobody else wants the processor, be the first to go when memory runs out, and end with whoever asked.
+
+    The child stays in the session of the driver: where each session has its share of the processor (Linux' autogroup), idle
+    scheduling means something only beside others of the same one.
+    """
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _watched(

@@ -1,8 +1,9 @@
-"""A place for one item where the newest wins; what it replaces is counted, never queued. Needs nothing."""
+"""A place for one item where the newest wins, if it is worth it; what it replaces is counted, never queued. Needs nothing."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -22,12 +23,13 @@ class NewestSlot(Generic[Item]):
         """True while an item has not been taken."""
         return self._item is not None
 
-    def put(self, item: Item) -> None:
-        """Store an item; one that was not taken is dropped and counted."""
+    def put(self, item: Item, replaces: Callable[[Item], bool] = lambda waiting: True) -> None:
+        """Store an item; one that was not taken is dropped and counted, or the new one where it does not replace it."""
         with self._changed:
             self.received += 1
             self.dropped += self._item is not None
-            self._item = item
+            if self._item is None or replaces(self._item):
+                self._item = item
             self._changed.notify()
 
     def take(self, timeout: float) -> Item | None:

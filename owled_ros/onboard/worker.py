@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from owled_ros.driving.engine import Engine
 from owled_ros.driving.needs import InputNeeds
@@ -54,13 +55,18 @@ class Worker:
         description: Callable[[], tuple[float, float]],
         on_outcome: Callable[[Outcome], None],
         on_scene: Callable[[Outcome, SceneAnswer], None],
+        looks_sound: Callable[[Any], bool] = lambda message: True,
     ) -> None:
-        """Take the ladder, its limits, (rate [Hz], patience [s]) of descriptions, and who hears the results."""
+        """Take the ladder, its limits, (rate [Hz], patience [s]) of descriptions, and who hears the results.
+
+        `looks_sound` tells quickly whether an image message may be worth decoding: one that is not never takes the place of
+        one that waits, or whoever sends rubbish beside the camera would silence it.
+        """
         self.slot: NewestSlot[Arrival] = NewestSlot()
         self.counters = Counters()
         self.ladder = ladder
         self._limits, self._description = limits, description
-        self._on_outcome, self._on_scene = on_outcome, on_scene
+        self._on_outcome, self._on_scene, self._looks_sound = on_outcome, on_scene, looks_sound
         self._questions: deque[Question] = deque()
         self._asking = threading.Lock()  # the executor's thread appends while the inference thread takes away
         self._next_engine: tuple[Engine, Callable[[bool], None]] | None = None
@@ -88,7 +94,17 @@ class Worker:
         """Take an image; one of the main camera begins a frame."""
         self.ladder.views.add(arrival)
         if not arrival.camera:
-            self.slot.put(arrival)
+            self.slot.put(arrival, lambda waiting: self._goes_before(arrival, waiting))
+
+    def _goes_before(self, arrival: Arrival, waiting: Arrival) -> bool:
+        """Tell whether an image takes the place of one that waits: a newer one, unless it is sure to be refused."""
+        if not self._may_be_used(arrival):
+            return not self._may_be_used(waiting)
+        return arrival.stamp >= waiting.stamp or not self._may_be_used(waiting)
+
+    def _may_be_used(self, arrival: Arrival) -> bool:
+        in_time = self.ladder.is_in_time(arrival.stamp, self._limits().max_frame_age_s)
+        return in_time and self._looks_sound(arrival.message)
 
     def forget(self) -> None:
         """Forget every input that was taken."""

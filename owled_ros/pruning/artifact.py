@@ -26,7 +26,9 @@ from owled_ros.models.manifest import (
     artifact_id,
     file_entry,
     is_artifact,
+    mark,
     read_manifest,
+    unmark,
     verify,
     write_manifest,
 )
@@ -85,6 +87,7 @@ def write_artifact(
             again = load_back(aside, device, dtype, expected)
             if probe is not None and answer is not None:
                 _check_answer(answer, last_logits(again, probe))
+            mark(aside)
             files = {
                 path.relative_to(aside).as_posix(): file_entry(path)
                 for path in sorted(aside.rglob("*"))
@@ -144,6 +147,7 @@ def export(artifact: Path, target: Path) -> None:
             for name in manifest.files:
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(artifact / name, aside / name)
+            unmark(aside)
     except OSError as err:
         raise OwledError(f"cannot write {target}: {err}") from err
 
