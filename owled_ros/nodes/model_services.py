@@ -16,6 +16,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
+from owled_ros.devices import give_back_memory
 from owled_ros.driving.engine import Engine
 from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import Generation, ModelIdentity
@@ -27,7 +28,7 @@ from owled_ros.nodes.driven_model import DrivenModel
 from owled_ros.nodes.parameters import DrivingSettings
 from owled_ros.onboard.choice import DrivingChoice, Source, requested_model
 from owled_ros.onboard.ladder import needs_of
-from owled_ros.onboard.loading import Loader, ModelChoice, give_back_memory, load_and_warm
+from owled_ros.onboard.loading import Loader, ModelChoice, load_and_warm
 from owled_ros.onboard.quarantine import TrialLimits
 from owled_ros.onboard.switching import SwitchAnswer, Switching, SwitchState
 from owled_ros.onboard.worker import Question, Worker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import struct
 import threading
@@ -122,16 +121,6 @@ def load_and_warm(choice: ModelChoice, load: Loader, frame: Frame | None, memory
 def choose_device(choice: ModelChoice) -> str:
     """Name the device of a choice; the sparse runtime is the CPU's. Raises OwledError for a device that is not here."""
     return resolve_device("cpu" if choice.runtime == "sparse" and choice.device == AUTO else choice.device)
-
-
-def give_back_memory() -> None:
-    """Give the system what a load, or a model that was freed, left behind; 2 to 14 ms. Does nothing without glibc.
-
-    Our malloc settings (config/transport.env) keep freed memory for the next image: after a switch that is a whole model.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def check_memory(choice: ModelChoice, reserve_mb: float) -> None:
