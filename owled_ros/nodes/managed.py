@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
 
 from owled_ros.errors import OwledError
 from owled_ros.nodes.diagnostics import Diagnostics, Level
@@ -15,6 +16,8 @@ from owled_ros.nodes.process import StopRequest
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
+# Requests that wait. rclpy's ten are few: of fifty at once the other forty would be lost without an answer.
+REQUESTS = QoSProfile(depth=500)
 AnyManaged = TypeVar("AnyManaged", bound="ManagedNode")
 
 

@@ -25,6 +25,7 @@ from owled_ros.nodes import topics
 from owled_ros.nodes.conversions import stamp_to_time
 from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.driven_model import DrivenModel
+from owled_ros.nodes.managed import REQUESTS
 from owled_ros.nodes.parameters import DrivingSettings
 from owled_ros.onboard.choice import DrivingChoice, Source, requested_model
 from owled_ros.onboard.ladder import needs_of
@@ -70,9 +71,13 @@ class ModelServices:
         self.switching = Switching(self._load_beside, worker.exchange, self._switched)
         group = ReentrantCallbackGroup()
         self._services = [
-            node.create_service(LoadModel, topics.LOAD_MODEL.name, self._on_load_model, callback_group=group),
-            node.create_service(SwitchModel, topics.SWITCH_MODEL.name, self._on_switch_model, callback_group=group),
-            node.create_service(AskQuestion, topics.ASK.name, self._on_ask, callback_group=group),
+            node.create_service(
+                LoadModel, topics.LOAD_MODEL.name, self._on_load_model, qos_profile=REQUESTS, callback_group=group
+            ),
+            node.create_service(
+                SwitchModel, topics.SWITCH_MODEL.name, self._on_switch_model, qos_profile=REQUESTS, callback_group=group
+            ),
+            node.create_service(AskQuestion, topics.ASK.name, self._on_ask, qos_profile=REQUESTS, callback_group=group),
         ]
 
     def close(self) -> None:

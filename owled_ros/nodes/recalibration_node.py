@@ -34,7 +34,7 @@ from owled_ros.nodes.background import in_thread
 from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.driven_model import LATCHED
 from owled_ros.nodes.driver_client import DriverClient
-from owled_ros.nodes.managed import SUCCESS, ManagedNode, transition
+from owled_ros.nodes.managed import REQUESTS, SUCCESS, ManagedNode, transition
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.recalibration_settings import ENTRIES, read_recalibration_settings
 from owled_ros.nodes.spinning import spin_node
@@ -114,11 +114,12 @@ class RecalibrationNode(ManagedNode):
             (PromoteArtifact, "promote_artifact", self._on_promote),
             (RollbackArtifact, "rollback_artifact", self._on_rollback),
         ):
-            service = self.create_service(kind, f"~/{name}", answer, callback_group=group)
+            service = self.create_service(kind, f"~/{name}", answer, qos_profile=REQUESTS, callback_group=group)
             self._made.append(functools.partial(self.destroy_service, service))
         self._action = ActionServer(
             self, Recalibrate, "~/recalibrate", self._execute, callback_group=group,
             goal_callback=lambda goal: GoalResponse.ACCEPT, cancel_callback=lambda goal: CancelResponse.ACCEPT,
+            goal_service_qos_profile=REQUESTS, result_service_qos_profile=REQUESTS, cancel_service_qos_profile=REQUESTS,
         )  # fmt: skip
         self._made.append(self._action.destroy)
         return super().on_activate(state)

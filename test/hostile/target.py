@@ -56,7 +56,11 @@ class Target:
             AccelWithCovarianceStamped, f"{DRIVER}/input/acceleration", BEST_EFFORT
         )
         self.command = self.node.create_publisher(NavigationCommand, f"{DRIVER}/input/command", LATCHED)
-        self.goals = ActionClient(self.node, Recalibrate, f"{RECALIBRATION}/recalibrate")
+        many = QoSProfile(depth=500)  # or answers to many requests at once are lost here
+        queues = dict.fromkeys(
+            ("goal_service_qos_profile", "result_service_qos_profile", "cancel_service_qos_profile"), many
+        )
+        self.goals = ActionClient(self.node, Recalibrate, f"{RECALIBRATION}/recalibrate", **queues)
         self._clients: dict[str, Any] = {}
 
     def close(self) -> None:
@@ -112,7 +116,7 @@ class Target:
         """Call a service without waiting for its answer."""
         client = self._clients.get(name)
         if client is None:
-            client = self._clients[name] = self.node.create_client(kind, name)
+            client = self._clients[name] = self.node.create_client(kind, name, qos_profile=QoSProfile(depth=500))
         if not client.service_is_ready() and not client.wait_for_service(ANSWER_S):
             raise NoAnswerError(f"{name} is not there")
         return client.call_async(kind.Request(**fields))
