@@ -171,7 +171,7 @@ def _option(kind: type, name: str, declared: Setting) -> inspect.Parameter:
         expected, default, limits = list[str], [], {}
     if str in (expected, *typing.get_args(expected)):
         limits = {}
-    annotation = Annotated[expected, typer.Option(flag, *declared.flags[1:], help=words, **limits)]  # type: ignore[arg-type]
+    annotation: Any = Annotated[expected, typer.Option(flag, *declared.flags[1:], help=words, **limits)]  # type: ignore[arg-type, valid-type]
     if default is MISSING:
         default = inspect.Parameter.empty
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import math
 import types
 import typing
@@ -59,13 +58,11 @@ def setting(default: Any, help: str, **more: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@functools.cache
 def settings_of(kind: type) -> dict[str, Setting]:
     """Return what is declared, by name, in order."""
     return {field.name: field.metadata[KEY] for field in dataclasses.fields(kind) if KEY in field.metadata}
 
 
-@functools.cache
 def types_of(kind: type) -> dict[str, Any]:
     """Return the types of the fields."""
     return typing.get_type_hints(kind)

@@ -99,7 +99,8 @@ def _complete(stamps: np.ndarray, track: EgoTrack, views: list[np.ndarray], opti
 
 def _with_ages(seen: Seen, section: int, options: ReadOptions) -> list[tuple[Iterable[int], float]]:
     """List what has to have come before an image, with how old it may be [s]."""
-    needs, found = options.needs, []
+    needs = options.needs
+    found: list[tuple[Iterable[int], float]] = []
     if needs.needs_command:
         found.append((seen.commands.get(section, ()), options.max_command_age_s))
     for need, times in ((needs.objects, seen.objects), (needs.lights, seen.groups)):

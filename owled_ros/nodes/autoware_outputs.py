@@ -95,7 +95,7 @@ class AutowareOutputs:
         if not self._standing:
             return
         self._standing = False
-        internal = self._messages.get(messages.INTERNAL_PLANNING)
+        internal: Any = self._messages.get(messages.INTERNAL_PLANNING)
         header = Header(stamp=stamp_to_time(stamp), frame_id=frame_id)
         if withdraw:
             self._send(topics.CANDIDATES, lambda: self.generator.candidates(internal, header, []))
@@ -108,7 +108,7 @@ class AutowareOutputs:
         self._number(topics.MODEL_LATENCY, milliseconds)
 
     def _turn(self, turn: Turn, stamp: int) -> None:
-        vehicle = self._messages.get(messages.VEHICLE)
+        vehicle: Any = self._messages.get(messages.VEHICLE)
         time_of = stamp_to_time(stamp)
         self._send(topics.TURN_INDICATORS, lambda: vehicle.TurnIndicatorsCommand(stamp=time_of, command=int(turn)))
 

@@ -336,8 +336,9 @@ class DrivingNode(ManagedNode):
             return
         facts = {str(key): value for key, value in engine.facts.items()}
         identity = {"model_id": engine.identity.model_id, "artifact_id": engine.identity.artifact_id}
-        if getattr(engine, "profile", None) is not None and not is_calibrated(engine):
-            source = engine.profile.confidence.source
+        profile = getattr(engine, "profile", None)
+        if profile is not None and not is_calibrated(engine):
+            source = profile.confidence.source
             words = f"{words}; its confidence is not calibrated" + (f" ({source})" if source else "")
         facts["confidence_calibrated"] = is_calibrated(engine)
         self.diagnostics.report("model", level, words, **identity, **facts)

@@ -58,7 +58,9 @@ class Inputs:
         gone = [key for key in self._cameras if key not in inputs]
         parts = [self._cameras[key].part for key in gone]
         for key in gone:
-            self._node.destroy_subscription(self._cameras.pop(key).subscription)
+            subscription = self._cameras.pop(key).subscription
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
         for key, camera in inputs.items():
             if key not in self._cameras:
                 self._cameras[key] = self._listen_to(camera)

@@ -81,7 +81,7 @@ class EgoMotion:
                 return
             self.reported = True
             beside = self._poses.at(state.stamp, round(MEASURED_GAP_S * NANOSECONDS))
-            self._take(replace(state, pose=beside and beside.pose), lateral, problem, REPORT)
+            self._take(replace(state, pose=None if beside is None else beside.pose), lateral, problem, REPORT)
 
     def hear_acceleration(self, stamp: int, acceleration: float) -> None:
         """Take a measured acceleration [m/s2]; one that cannot be is left out."""

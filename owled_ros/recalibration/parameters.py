@@ -139,7 +139,7 @@ def read_goal(goal: Any) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for name, declared in settings_of(JobParameters).items():
-        value = getattr(goal, declared.goal) if declared.goal else ""
+        value: Any = getattr(goal, declared.goal) if declared.goal else ""
         if value == "":
             continue
         values[name] = _as_meant(value) if types_of(JobParameters)[name] is float else value
