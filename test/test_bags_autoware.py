@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from autoware_bags import TIRE_ANGLE, make_autoware_bag
+from autoware_bags import PERCEPTION, TIRE_ANGLE, VEHICLE, make_autoware_bag
 from fake_driver import spec
 
 from owled_ros.bags.frames import ReadStatistics, read_samples
 from owled_ros.bags.reading import ReadOptions
+from owled_ros.bags.recorded import open_recording
 from owled_ros.bags.summary import summarise_bag
 from owled_ros.driving.answer import Light, ObjectKind
 from owled_ros.driving.needs import InputNeeds, SurroundingsNeed
@@ -74,6 +76,18 @@ def test_reports_alone_tell_the_ego_motion(tmp_path: Path) -> None:
     samples = list(read_samples(make_autoware_bag(tmp_path / "bag", kinematic_state=False)))
     assert [sample.frame.ego.speed for sample in samples] == [8.0] * 12
     assert samples[0].frame.ego.steering_tire_angle == pytest.approx(TIRE_ANGLE)
+
+
+@pytest.mark.parametrize("kinematic_state", [True, False])
+def test_it_is_replayed_as_it_was_recorded(tmp_path: Path, kinematic_state: bool) -> None:
+    recording = open_recording(make_autoware_bag(tmp_path / "bag", kinematic_state=kinematic_state), ReadOptions())
+    assert recording.others == {
+        "objects": f"{PERCEPTION}/TrackedObjects",
+        "lights": f"{PERCEPTION}/TrafficLightGroupArray",
+        "steering": f"{VEHICLE}/SteeringReport",
+    }
+    played = Counter(message.part for message in recording.messages())
+    assert played == {"image": 12, "ego": 65, "steering": 65, "acceleration": 65, "objects": 13, "lights": 13}
 
 
 def test_it_is_evaluated_to_a_verdict(tmp_path: Path) -> None:

@@ -82,10 +82,9 @@ def test_what_is_recorded_is_played_as_it_was(tmp_path: Path) -> None:
 def test_what_no_driving_node_hears_is_refused(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
         bag.image(START, image(0))
-        bag.velocity_report(START, EgoState(START, 8.0))
-    with pytest.raises(
-        OwledError, match="driving nodes subscribe to nav_msgs/msg/Odometry only; replay the bag decoded"
-    ):
+        bag.raw("/twist", "geometry_msgs/msg/TwistStamped", START, bytes(4 + 12 + 48 + 8))
+    words = "driving nodes subscribe to nav_msgs/msg/Odometry or .*VelocityReport only; replay the bag decoded"
+    with pytest.raises(OwledError, match=words):
         open_recording(tmp_path / "bag", ReadOptions())
 
 

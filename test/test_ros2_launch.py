@@ -22,6 +22,7 @@ if shutil.which("ros2") is None:
 pytest.importorskip("launch_ros")
 pytest.importorskip("owled_ros.msg")
 
+from autoware_standins import environment
 from driving_rig import free_domain
 from recorded_drives import make_bag
 
@@ -42,10 +43,10 @@ def launched(log: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start ros2 launch with these words in a home of its own; whatever happens, nothing of it stays."""
     home, cache = log.with_name("home"), os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     given = {"ROS_DOMAIN_ID": DOMAIN, "PYTHONUNBUFFERED": "1", "HOME": str(home), "XDG_CACHE_HOME": cache}
-    environment = {**os.environ, **given}
+    env = {**(environment(os.environ) if any("autoware" in word for word in words) else os.environ), **given}
     with open(log, "wb") as stream:
         process = subprocess.Popen(
-            ["ros2", "launch", *words], env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            ["ros2", "launch", *words], env=env, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         yield process
@@ -75,7 +76,18 @@ LAUNCHES = [
     (("owled_ros", "driving.launch.xml"), (*LISTENING, NOT_ASKED)),
     (
         ("owled_ros", "autoware_driving.launch.xml", "camera:=camera4"),
-        (*LISTENING, "/sensing/camera/camera4/image_raw"),
+        (*LISTENING, "/sensing/camera/camera4/image_raw", "generator owled_ros"),
+    ),
+    (
+        (
+            "owled_ros",
+            "autoware_driving.launch.xml",
+            "route:=true",
+            "namespace:=/second",
+            "instance:=second",
+            "generator_name:=two",
+        ),
+        (*LISTENING, "generator two", "no command: no route has come"),
     ),
     (("owled_ros", "recalibration.launch.xml"), ("current: none", "its base model is to drive")),
     ((str(TOP / "examples" / "launch" / "my_camera.launch.xml"),), (*LISTENING, "/front_camera/image_raw")),
@@ -130,11 +142,71 @@ def test_recalibration_takes_its_deployment_from_the_argument_and_from_the_file(
             wait_for(process, log, (f"deployment {tmp_path / expected}, current: none",))
 
 
-def test_replay_ends_by_itself_with_a_verdict(tmp_path: Path) -> None:
-    bag, result, log = make_bag(tmp_path / "bag", images=20), tmp_path / "result", tmp_path / "log"
-    words = ("owled_ros", "replay_eval.launch.py", f"bag:={bag}", f"result:={result}", "pace:=lockstep")
+def test_a_node_that_gives_up_makes_the_launch_end_with_a_code(tmp_path: Path) -> None:
+    file, log = tmp_path / "mine.yaml", tmp_path / "log"
+    write_parameters(file, model_path="/nowhere")
+    words = ("owled_ros", "driving.launch.xml", f"params_file:={file}", "exit_on_failure:=true")
     with launched(log, *words) as process:
-        process.wait(PATIENCE_S)
+        assert process.wait(PATIENCE_S) == 1, log.read_text(errors="replace")
+    assert "driving_node gave up with code 1" in log.read_text()
+
+
+OUTER = """<launch>
+  <set_env name="MALLOC_ARENA_MAX" value="7"/>
+  <set_env name="FASTDDS_DEFAULT_PROFILES_FILE" value="{mine}"/>
+  <include file="$(find-pkg-share owled_ros)/launch/autoware_driving.launch.xml">
+    <arg name="params_file" value="{file}"/>
+    <arg name="exit_on_failure" value="true"/>
+    <arg name="candidates" value="false"/>
+    <arg name="required" value="{required}"/>
+  </include>
+  <executable cmd="sh {script}" output="screen"/>
+</launch>
+"""
+
+
+@pytest.mark.parametrize("required", ["false", "true"])
+def test_an_outer_file_keeps_its_environment_and_goes_on_unless_told_otherwise(required: str, tmp_path: Path) -> None:
+    file, mine, script, outer = (tmp_path / name for name in ("mine.yaml", "mine.xml", "env.sh", "outer.launch.xml"))
+    write_parameters(file, model_path="/nowhere")
+    shutil.copy(TOP / "config" / "fastdds.xml", mine)
+    script.write_text("echo outer: $MALLOC_ARENA_MAX $MALLOC_MMAP_THRESHOLD_ end\nsleep 1000\n")
+    outer.write_text(OUTER.format(mine=mine, file=file, script=script, required=required))
+    log = tmp_path / "log"
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - set(unset):
+            patch.delenv(name)
+        with launched(log, str(outer)) as process:
+            wait_for(process, log, ("outer: 7 end", "process has died"))
+            if required == "false":
+                time.sleep(3.0)
+                assert process.poll() is None, "the outer file's own process goes on"
+                process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 1, log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "code"),
+    [
+        ("{must_beat: [], min_valid_share: null, require_disjoint_calibration: false}", 0),
+        ("{min_evaluated_frames: 1000}", 1),
+    ],
+)
+def test_replay_ends_by_itself_with_the_verdict_as_its_code(conditions: str, code: int, tmp_path: Path) -> None:
+    bag, result, log = make_bag(tmp_path / "bag", images=20), tmp_path / "result", tmp_path / "log"
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(f"name: trial\nconditions: {conditions}\n")
+    words = (
+        "owled_ros",
+        "replay_eval.launch.py",
+        f"bag:={bag}",
+        f"result:={result}",
+        "pace:=lockstep",
+        f"scenario:={scenario}",
+    )
+    with launched(log, *words) as process:
+        assert process.wait(PATIENCE_S) == code, log.read_text(errors="replace")
     assert (result / "result.jsonl").exists(), log.read_text(errors="replace")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,17 @@ from owled_ros.bags.reading import ReadOptions
 from owled_ros.bags.storage import find_bag, stream_messages
 from owled_ros.bags.topics import TopicChoice, choose_topics
 from owled_ros.driving.frame import NANOSECONDS
+from owled_ros.driving.needs import SurroundingsNeed
 from owled_ros.errors import OwledError
 
 IMAGE, EGO, ACCELERATION, COMMAND = "image", "ego", "acceleration", "command"
+OBJECTS, LIGHTS, STEERING = "objects", "lights", "steering"
+HEARD_EGO = (types.ODOMETRY, types.VELOCITY_REPORT)
+AUTOWARE = (
+    "autoware_perception_msgs/",
+    "autoware_vehicle_msgs/",
+)  # whose objects, lights and reports driving_node hears
+ANY_AGE = SurroundingsNeed(60.0, required=False)
 HEARD_IMAGES = (types.IMAGE, types.COMPRESSED_IMAGE)  # that driving_node listens to
 CLOCK_APART = NANOSECONDS  # [ns], headers further from the time of recording have a clock of their own
 
@@ -28,7 +36,7 @@ CLOCK_APART = NANOSECONDS  # [ns], headers further from the time of recording ha
 class Recorded:
     """One message."""
 
-    part: str  # IMAGE, EGO, ACCELERATION or COMMAND
+    part: str  # IMAGE, EGO, ACCELERATION, COMMAND, OBJECTS, LIGHTS or STEERING
     camera: str  # of an image, by its name in the profile
     connection: Connection
     stamp: int  # [ns], of its header
@@ -45,12 +53,14 @@ class Recording:
     cameras: tuple[str, ...]  # by their names in the profile, the first one first
     types: dict[str, str]  # camera -> message type
     acceleration: bool  # of the kind that driving_node hears
+    others: dict[str, str] = field(default_factory=dict)  # OBJECTS, LIGHTS, STEERING -> message type
 
     def messages(self) -> Iterator[Recorded]:
         """Yield the messages in the order of the recording."""
         topics, shift = self.topics, None
         cameras = dict(zip(topics.cameras, self.cameras, strict=True))
         parts = {topics.ego: EGO, topics.acceleration: ACCELERATION, topics.command: COMMAND}
+        parts |= {_topic_of(topics, part): part for part in self.others}
         for connection, received, data in stream_messages(find_bag(self.path), topics.reads):
             stamp = stamp_of(data)
             if shift is None:
@@ -64,7 +74,8 @@ class Recording:
 def open_recording(path: Path, options: ReadOptions) -> Recording:
     """Choose what is played; raises OwledError for messages that a driving node does not listen to."""
     bag = find_bag(path)
-    topics = choose_topics(bag, options)
+    needs = replace(options.needs, objects=options.needs.objects or ANY_AGE, lights=options.needs.lights or ANY_AGE)
+    topics = choose_topics(bag, replace(options, needs=needs))
     found = dict(topics.types)
     images = {topic: found[topic] for topic in topics.cameras}
     for topic, msgtype in images.items():
@@ -72,13 +83,19 @@ def open_recording(path: Path, options: ReadOptions) -> Recording:
             raise OwledError(
                 f"{topic} is {msgtype}, which driving nodes do not subscribe to; replay it decoded, not as recorded"
             )
-    if topics.ego_type != types.ODOMETRY:
+    if topics.ego_type not in HEARD_EGO:
         raise OwledError(
-            f"{topics.ego} is {topics.ego_type}, and driving nodes subscribe to {types.ODOMETRY} only; replay the bag decoded, not as recorded"
+            f"{topics.ego} is {topics.ego_type}, and driving nodes subscribe to {' or '.join(HEARD_EGO)} only; replay the bag decoded, not as recorded"
         )
     names = tuple(need.name for need in options.needs.cameras)
     heard = found.get(topics.acceleration) == types.ACCELERATION_WITH_COVARIANCE
-    return Recording(path, topics, names, dict(zip(names, images.values(), strict=True)), heard)
+    others = {part: found.get(_topic_of(topics, part), "") for part in (OBJECTS, LIGHTS, STEERING)}
+    others = {part: msgtype for part, msgtype in others.items() if msgtype.startswith(AUTOWARE)}
+    return Recording(path, topics, names, dict(zip(names, images.values(), strict=True)), heard, others)
+
+
+def _topic_of(topics: TopicChoice, part: str) -> str:
+    return {OBJECTS: topics.objects, LIGHTS: topics.lights, STEERING: topics.steering}[part]
 
 
 def image_of(decode: MessageDecoder, message: Recorded) -> np.ndarray:

@@ -28,15 +28,19 @@ from owled_ros.driving.frame import EgoState, View
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.overlay import Overlay
 from owled_ros.driving.prediction import SceneAnswer
+from owled_ros.errors import OwledError
 from owled_ros.msg import NavigationCommand as NavigationCommandMessage
 from owled_ros.msg import PredictedAction, PredictedTrajectory, SceneDescription
 from owled_ros.nodes.conversions import command_to_message, ego_to_odometry, rgb_to_image, stamp_of, stamp_to_time
 from owled_ros.nodes.hearing import message_to_action, message_to_answer, message_to_scene, reason_of
+from owled_ros.nodes.input_watch import not_installed
+from owled_ros.nodes.optional_messages import message_class
 
 if TYPE_CHECKING:
     from owled_ros.bags.recorded import Recorded, Recording
 
 IMAGE_TOPIC, ODOMETRY_TOPIC, CLOCK_TOPIC = "/camera/image", "/ego/odometry", "/clock"
+OTHER_INPUTS = {"objects": "objects", "lights": "traffic_lights", "steering": "steering_report"}  # of bags.recorded
 CAMERA_FRAME, BASE_FRAME, ODOM_FRAME = "camera", "base_link", "odom"
 REMEMBERED = 64  # images whose answer may still come
 ANSWERS = 50  # depth of the subscriptions
@@ -141,7 +145,18 @@ class CameraOutput:
             packed = msgtype.endswith("/CompressedImage")
             base = IMAGE_TOPIC if camera == self._leader else f"{self._inputs}/{camera}/image"
             self._open(camera, CompressedImage if packed else Image, f"{base}/compressed" if packed else base)
-        self._open("/ego", Odometry, ODOMETRY_TOPIC)
+        ego = message_class(recording.topics.ego_type)
+        if ego is None:
+            raise OwledError(
+                f"{recording.topics.ego} cannot be played as recorded: {not_installed(recording.topics.ego_type)}"
+            )
+        self._open("/ego", ego, ODOMETRY_TOPIC)
+        for part, msgtype in recording.others.items():
+            kind = message_class(msgtype)
+            if kind is None:
+                self._node.get_logger().warning(f"{part} are not played: {not_installed(msgtype)}")
+            else:
+                self._open(f"/{part}", kind, f"{self._inputs}/{OTHER_INPUTS[part]}")
         if recording.acceleration:
             self._open("/acceleration", AccelWithCovarianceStamped, f"{self._inputs}/acceleration")
         if recording.topics.command:
