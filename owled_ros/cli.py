@@ -84,8 +84,8 @@ def register_commands() -> None:
 
 def main() -> None:
     """Run the command line; a known failure prints one clear message and exits with 1."""
-    register_commands()
     try:
+        register_commands()
         app(prog_name="owled")
     except OwledError as error:
         if "-v" in sys.argv or "--verbose" in sys.argv:

@@ -86,6 +86,12 @@ def test_run_knows_every_node_that_is_shipped() -> None:
     assert set(NODES) == {path.name for path in (TOP / "scripts").iterdir()} - {"owled"}
 
 
+def test_an_empty_value_is_one_that_ros_can_read() -> None:
+    assert node_arguments(["model_path:=", "threads:=2"]) == [
+        "--ros-args", "-p", "model_path:=''", "-p", "threads:=2"
+    ]  # fmt: skip
+
+
 def test_a_node_is_started_without_ros2_and_ends_on_interrupt(tmp_path: Path) -> None:
     """The real driving node, not configured: it takes our parameter and remapping, and says so over DDS."""
     pytest.importorskip("rclpy")

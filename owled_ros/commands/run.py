@@ -69,5 +69,5 @@ def node_arguments(words: Sequence[str]) -> list[str]:
         elif "/" in name:
             arguments += ["-r", f"{name if name.startswith(('~', '/')) else f'~/{name}'}:={value}"]
         else:
-            arguments += ["-p", word]
+            arguments += ["-p", word if value else f"{name}:=''"]  # ROS cannot read an empty value
     return [ROS_ARGUMENTS, *arguments, *words[end + 1 :]] if arguments or words[end:] else []

@@ -30,6 +30,7 @@ from owled_ros.evaluation.result import frame_line, read_lines
 
 FORMAT_VERSION = 2
 BATCH_S = 2.0
+WRITING = threading.Lock()  # held while lines are written: whoever ends the process waits for it
 READ_AHEAD = 4  # decoded images that wait for the engine
 HEAD, END = "Part", "PartEnd"
 Item = TypeVar("Item")
@@ -214,7 +215,7 @@ class _Appender:
     def _flush(self) -> None:
         if self._waiting:
             try:
-                with open(self._file, "a", encoding="utf-8") as stream:
+                with WRITING, open(self._file, "a", encoding="utf-8") as stream:
                     stream.write("".join(self._waiting))
                     stream.flush()
                     os.fsync(stream.fileno())

@@ -6,12 +6,16 @@ costs only its part, which is tried once more and resumes where it stopped.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import logging
 import multiprocessing
+import os
 import queue
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,7 +26,7 @@ from owled_ros.bags.storage import find_bag, list_topics
 from owled_ros.bags.topics import choose_topics
 from owled_ros.driving.engine import Engine
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.part import PartOptions, evaluate_part
+from owled_ros.evaluation.part import WRITING, PartOptions, evaluate_part
 from owled_ros.progress import track
 
 ATTEMPTS = 2
@@ -148,8 +152,17 @@ def _attempt(job: Job, engine: Engine, failures: dict[Path, str]) -> Iterator[No
 _worker: dict[str, Any] = {}  # of a worker process: its counter and its loaded engine
 
 
-def _start_worker(counter: Any) -> None:
+def _start_worker(counter: Any, alive: Any) -> None:
     _worker.update(counter=counter, spec=None, engine=None)
+    threading.Thread(target=_end_with, args=(alive,), name="end with parent", daemon=True).start()
+
+
+def _end_with(alive: Any) -> None:
+    """End this process when nobody holds the other end any more: a bag can take hours, and nobody would read its result."""
+    with contextlib.suppress(EOFError, OSError):
+        alive.recv()
+    with WRITING:
+        os._exit(1)
 
 
 def _work(job: Job) -> str:
@@ -173,22 +186,34 @@ def _run_in_processes(jobs: Sequence[Job], processes: int, failures: dict[Path, 
     for job in jobs:
         waiting.put(job)
     reported = 0
+    alive, holding = context.Pipe(
+        duplex=False
+    )  # the workers end when `holding` is closed, also by the death of this process
+    start = functools.partial(ProcessPoolExecutor, 1, context, _start_worker, (counter, alive))
     with ThreadPoolExecutor(processes) as threads:
-        feeders = [threads.submit(_feed, waiting, context, counter, failures) for _ in range(min(processes, len(jobs)))]
-        while True:
-            unfinished = wait(feeders, timeout=0.5).not_done
-            now = counter.value
-            yield from (None for _ in range(now - reported))
-            reported = max(now, reported)
-            if not unfinished:
-                break
+        feeders = [threads.submit(_feed, waiting, start, failures) for _ in range(min(processes, len(jobs)))]
+        try:
+            while True:
+                unfinished = wait(feeders, timeout=0.5).not_done
+                now = counter.value
+                yield from (None for _ in range(now - reported))
+                reported = max(now, reported)
+                if not unfinished:
+                    break
+        except BaseException:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    waiting.get_nowait()
+            holding.close()
+            raise
         for feeder in feeders:
             feeder.result()  # raises what a feeder raised
+    holding.close()
 
 
-def _feed(waiting: queue.SimpleQueue[Job], context: Any, counter: Any, failures: dict[Path, str]) -> None:
+def _feed(waiting: queue.SimpleQueue[Job], start: Callable[[], ProcessPoolExecutor], failures: dict[Path, str]) -> None:
     """Give jobs to one process; a process that dies is replaced and its job tried once more."""
-    pool = ProcessPoolExecutor(1, context, _start_worker, (counter,))
+    pool = start()
     try:
         while not waiting.empty():
             try:
@@ -201,7 +226,7 @@ def _feed(waiting: queue.SimpleQueue[Job], context: Any, counter: Any, failures:
                 except BrokenProcessPool:
                     logger.warning("%s: the process died, attempt %d of %d", job.bag_name, attempt, ATTEMPTS)
                     pool.shutdown()
-                    pool = ProcessPoolExecutor(1, context, _start_worker, (counter,))
+                    pool = start()
                     error = f"the process that evaluated it died {ATTEMPTS} times; check whether it ran out of memory"
                     continue
                 break
