@@ -54,6 +54,14 @@ try:
 except KeyboardInterrupt:
     sys.exit(130)
 """
+DEMO = """
+import functools, sys
+from owled_ros import cli
+from owled_ros.demo import run
+run.DemoOptions = functools.partial(run.DemoOptions, driver=(sys.argv.pop(1),))
+sys.argv = ["owled", "demo", *sys.argv[1:]]
+cli.main()
+"""
 HANGING = """
 import time
 from owled_ros.nodes.process import leave, watch_signals
@@ -98,10 +106,10 @@ class Started:
             self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
 
-    def assert_ended(self, number: int) -> None:
+    def assert_ended(self, number: int, *also: int) -> None:
         """Send the signal: the exit code says it, nobody is shown a traceback, and nothing that was started lives on."""
         code = self.end(number)
-        assert code in ENDS[signal.Signals(number)], self.text()
+        assert code in (*ENDS[signal.Signals(number)], *also), self.text()
         assert "Traceback" not in self.text()
         end = time.monotonic() + PATIENCE_S
         while (left := self._left()) and time.monotonic() < end:
@@ -172,6 +180,21 @@ def test_a_stopped_job_leaves_the_store_as_it_was_and_nobody(number: int, moment
         assert list((store.root / "work").iterdir()) == []
     with store.job() as work:  # the lock is free, and what was left is swept
         assert [place.name for place in work.parent.iterdir()] == [work.name]
+
+
+@pytest.mark.parametrize("number", list(ENDS))
+def test_a_demonstration_that_is_stopped_while_its_model_loads_leaves_nobody(number: int, tmp_path: Path) -> None:
+    pytest.importorskip("rclpy")
+    from driving_rig import TEST, free_domain
+    from fake_driving_node import make_model
+
+    model, out = make_model(tmp_path / "model", load_s=PATIENCE_S), tmp_path / "out"
+    words = ["--model", model, "--out", out, "--domain", free_domain(), "--headless"]
+    started = Started(tmp_path / "log", DEMO, TEST / "fake_driving_node.py", *words)
+    driver = out / "driving_node.log"
+    started.wait_until(lambda: driver.exists() and "loading" in driver.read_text())
+    started.assert_ended(number, *([130] if number == signal.SIGTERM else []))  # children are ended in order
+    assert not (out / "report.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
