@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_batches, tiny_model
 
+from owled_ros.commands.inspect import still_to_do
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.presets import default_profile
 from owled_ros.driving.profile import profile_text, read_profile
@@ -81,6 +82,17 @@ def test_the_bundled_model_is_not_calibrated_once_it_is_pruned(tmp_path: Path) -
     assert read_profile(tmp_path).confidence.calibrated
     disown_calibration(tmp_path)
     assert not read_profile(tmp_path).confidence.calibrated
+
+
+def test_what_is_left_to_do_with_an_artifact_is_one_sentence(tmp_path: Path) -> None:
+    assert list(still_to_do(tmp_path)) == []
+    shutil.copy(bundled_model() / "driving.json", tmp_path)
+    assert list(still_to_do(tmp_path)) == []
+    disown_calibration(tmp_path)
+    (words,) = still_to_do(tmp_path)
+    assert f"owled calibrate {tmp_path} DRIVE" in words
+    (tmp_path / "driving.json").write_text("{}")
+    assert list(still_to_do(tmp_path)) == [], "whoever drives it is told"
 
 
 @pytest.mark.parametrize("text", [None, "{}", "not JSON"])

@@ -77,10 +77,10 @@ def shown(manifest: Manifest, artifact: Path, problem: str = "") -> Iterator[Any
         yield from cost_table(table_of(manifest.cost))
     elif problem:
         yield Text(f"not packed: {problem}")
-    yield from (Text(words) for words in _uncalibrated(artifact))
+    yield from (Text(words) for words in still_to_do(artifact))
 
 
-def _uncalibrated(artifact: Path) -> Iterator[str]:
+def still_to_do(artifact: Path) -> Iterator[str]:
     """Yield a sentence where the confidence of an artifact means nothing yet; a profile that cannot be read is the driver's to tell."""
     from owled_ros.driving.profile import PROFILE_NAME, read_profile
 

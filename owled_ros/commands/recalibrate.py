@@ -289,6 +289,8 @@ def _show_result(result: JobResult) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from owled_ros.commands.inspect import still_to_do
+
     _show_rules(result.verdict)
     if result.verdict.get("shared_drive"):
         Console(highlight=False).print(
@@ -298,6 +300,8 @@ def _show_result(result: JobResult) -> None:
     Console(highlight=False).print(
         f"[{colour}]{escape(result.message)}[/] ({result.seconds:.0f} s)\n{result.version.path}", soft_wrap=True
     )
+    for words in still_to_do(result.version.path):
+        Console(highlight=False).print(escape(words), soft_wrap=True)
 
 
 def _show_rules(verdict: dict[str, Any]) -> None:
