@@ -133,6 +133,23 @@ def test_nothing_answered_is_a_failure_with_the_cause(tmp_path: Path) -> None:
     assert alive(tmp_path) == []
 
 
+def test_the_command_ends_with_1_where_the_demonstration_failed(tmp_path: Path) -> None:
+    words = [
+        "demo",
+        "--model",
+        str(tmp_path / "none"),
+        "--out",
+        str(tmp_path / "out"),
+        "--domain",
+        str(DOMAIN),
+        "--headless",
+    ]
+    done = subprocess.run([sys.executable, "-m", "owled_ros.cli", *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "error: driving_node ended with code 1 before it answered" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
