@@ -11,7 +11,7 @@ import pytest
 from owled_ros.driving.ego import EgoState, Pose
 from owled_ros.driving.prediction import Reason
 from owled_ros.driving.rollout import from_acceleration_curvature
-from owled_ros.onboard.candidates import Candidate, CandidateKeeper, CandidateLimits, Plan, Why, Without
+from owled_ros.onboard.candidates import Candidate, CandidateKeeper, CandidateLimits, HeardTrajectory, Why, Without
 from owled_ros.onboard.relocation import jump_between
 
 SECOND = 1_000_000_000
@@ -46,7 +46,7 @@ class Drive:
 
     def plan(self, time: float, model: str = "m") -> str:
         """The model answers about the image of a moment."""
-        return self.keeper.hear_plan(Plan(START + round(time * SECOND), STEADY, model))
+        return self.keeper.hear_plan(HeardTrajectory(START + round(time * SECOND), STEADY, model))
 
     def why(self) -> Why:
         """Why nothing may be published at the next odometry."""

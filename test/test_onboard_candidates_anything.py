@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from owled_ros.driving.ego import EgoState, Pose
 from owled_ros.driving.prediction import Reason
 from owled_ros.driving.rollout import from_acceleration_curvature
-from owled_ros.onboard.candidates import DANGEROUS, Candidate, CandidateKeeper, CandidateLimits, Plan, Why
+from owled_ros.onboard.candidates import DANGEROUS, Candidate, CandidateKeeper, CandidateLimits, HeardTrajectory, Why
 
 SECOND = 1_000_000_000
 START = 1_000 * SECOND
@@ -58,7 +58,7 @@ class Witness:
             self.odometry(0.02, 0.0)
 
     def plan(self, age: float, model: str) -> None:
-        self.keeper.hear_plan(Plan(START + round((self.time - age) * SECOND), STEADY, model))
+        self.keeper.hear_plan(HeardTrajectory(START + round((self.time - age) * SECOND), STEADY, model))
 
     def withheld(self, age: float, reason: Reason) -> None:
         stamp = START + round((self.time - age) * SECOND)

@@ -13,7 +13,7 @@ from owled_ros.driving.trajectory import COLUMNS
 from owled_ros.errors import OwledError
 from owled_ros.msg import DrivingModel, PredictedTrajectory, SceneDescription, SceneObject
 from owled_ros.nodes.conversions import message_to_command, message_to_trajectory, stamp_of
-from owled_ros.onboard.candidates import Plan
+from owled_ros.onboard.candidates import HeardTrajectory
 from owled_ros.onboard.motion import MAX_ACCELERATION, MAX_SPEED
 
 MAX_POINTS = 2_000
@@ -29,7 +29,7 @@ MOST = (
 )  # of each column, in the order of COLUMNS: beyond is no drive
 
 
-def message_to_plan(message: PredictedTrajectory, base_frame: str) -> Plan:
+def message_to_plan(message: PredictedTrajectory, base_frame: str) -> HeardTrajectory:
     """Convert a valid trajectory in `base_frame`; raises OwledError for one that cannot be used."""
     if not message.valid:
         raise OwledError("the trajectory is not valid; expected valid ones on this topic")
@@ -52,7 +52,7 @@ def message_to_plan(message: PredictedTrajectory, base_frame: str) -> Plan:
             raise OwledError(f"the trajectory's {name} goes to {np.abs(column).max():g}; at most {most:g} is taken")
     given = message.command.kind != CommandKind.UNKNOWN
     command = message_to_command(message.command, stamp_of(message)) if given else None
-    return Plan(stamp_of(message), trajectory, model_of(message), message.manoeuvre, command)
+    return HeardTrajectory(stamp_of(message), trajectory, model_of(message), message.manoeuvre, command)
 
 
 def model_of(message: PredictedTrajectory | DrivingModel) -> str:

@@ -68,7 +68,7 @@ class CandidateLimits:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class HeardTrajectory:
     """A valid trajectory as the driving node published it."""
 
     stamp: int  # [ns], of the image
@@ -85,7 +85,7 @@ class Candidate:
     stamp: int  # [ns], of the odometry at whose pose it is cut
     frame_id: str
     rest: AnchoredTrajectory
-    plan: Plan
+    plan: HeardTrajectory
     age_s: float  # since the image
     distance_m: float  # between the vehicle and where it was to be by now
 
@@ -110,8 +110,8 @@ class CandidateKeeper:
         self._history = EgoHistory()
         self._frame_id = ""
         self._since: int | None = None  # [ns]; poses before it are of another place
-        self._waiting: Plan | None = None  # its image is newer than the odometry
-        self._plan: Plan | None = None
+        self._waiting: HeardTrajectory | None = None  # its image is newer than the odometry
+        self._plan: HeardTrajectory | None = None
         self._ground: AnchoredTrajectory | None = None  # of the plan
         self._judged: int | None = None  # [ns], stamp of the newest image of which we know the verdict
         self._ends_at: tuple[int, Without] | None = None  # [ns] of odometry: a newer image was withheld
@@ -119,10 +119,10 @@ class CandidateKeeper:
         self._published: int | None = None  # [ns]
         self._clock = 0  # [ns]
         self._model: str | None = None  # what drives now; empty: nothing does; None: nobody said
-        self._early: Plan | None = None  # of another model, which may be the next to drive
+        self._early: HeardTrajectory | None = None  # of another model, which may be the next to drive
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> HeardTrajectory | None:
         """The trajectory that is driven on."""
         return self._plan
 
@@ -158,7 +158,7 @@ class CandidateKeeper:
         self._anchor_waiting(state.stamp)
         return self._say(state) if self._is_due(state.stamp) else None
 
-    def hear_plan(self, plan: Plan) -> str:
+    def hear_plan(self, plan: HeardTrajectory) -> str:
         """Take a valid trajectory; returns why it is not used, "" when it is or waits for odometry of its moment."""
         if not plan.model:  # then it is of what drives
             plan = replace(plan, model=self._model or "")
