@@ -97,6 +97,7 @@ def generate_launch_description():
         package="owled_ros",
         executable="driving_node",
         name="driving_node",
+        namespace="/",  # a full name: below a wildcard rcl passes over names with dots where a file is read twice
         output="screen",
         additional_env=environment,
         ros_arguments=level,
