@@ -6,10 +6,12 @@ stamps; truth comes from the bag, so replay and offline results can be compared.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +36,7 @@ from owled_ros.evaluation.record import Record, Timing, make_record
 from owled_ros.evaluation.result import FORMAT_VERSION, ResultFile, frame_line
 from owled_ros.evaluation.scenario import Scenario
 
+Kind = TypeVar("Kind", bound=IntEnum)
 Answers = dict[int, dict[str, dict[str, Any]]]  # stamp [ns] -> "action" or "scene" -> what the node said
 
 
@@ -102,7 +105,7 @@ def _records(
         said = answers[frame.stamp]
         answer = _action(said["action"], vehicle)
         prediction = Prediction(frame.stamp, answer, _scene(said.get("scene")), ModelIdentity(""))
-        timing = Timing(see_s=float(said["action"].get("latency_ms") or 0.0) / 1e3)
+        timing = Timing(see_s=_number(said["action"].get("latency_ms")) / 1e3)
         records.append(
             make_record(
                 bag.name,
@@ -122,23 +125,46 @@ def _records(
 def _action(said: Mapping[str, Any], vehicle: VehicleParameters) -> ActionAnswer:
     reason = _reason(said)
     generation = Generation(
-        str(said.get("text", "")), True, float(said.get("confidence") or 0.0), 0, 0.0,
+        str(said.get("text", "")), True, _number(said.get("confidence")), 0, 0.0,
         reasoning=str(said.get("reasoning", "")),
     )  # fmt: skip
     rows = said.get("trajectory")
-    if reason is Reason.VALID and rows:
-        trajectory = Trajectory(np.array(rows, np.float64))
-        first = trajectory.first_action(vehicle.wheel_base, Manoeuvre(int(said.get("manoeuvre", 0))))
-        return ActionAnswer(generation, first, reason, trajectory=trajectory)
     try:
+        if reason is Reason.VALID and rows:
+            return _driven(generation, np.array(rows, np.float64), said, vehicle)
         action = parse_action(generation.text) if reason is Reason.VALID else None
     except AnswerError as error:
         return ActionAnswer(generation, None, Reason.UNPARSED, str(error))
     return ActionAnswer(generation, action, reason)
 
 
+def _driven(
+    generation: Generation, rows: np.ndarray, said: Mapping[str, Any], vehicle: VehicleParameters
+) -> ActionAnswer:
+    """Take the action from a trajectory (T, 7); raises AnswerError for one that no driving node of ours would publish."""
+    first = None
+    if np.isfinite(rows).all() and rows[0, 0] == 0.0 and (np.diff(rows[:, 0]) > 0.0).all():
+        trajectory = Trajectory(rows)
+        first = trajectory.first_action(vehicle.wheel_base, _known(Manoeuvre, said.get("manoeuvre")))
+    if first is None or not math.isfinite(first.acceleration + first.steering_tire_angle):
+        raise AnswerError("the trajectory holds numbers that are none, or its times do not rise from 0")
+    return ActionAnswer(generation, first, Reason.VALID, trajectory=trajectory)
+
+
+def _number(value: Any) -> float:
+    """Return a number that can be averaged and written as JSON; 0 for any other."""
+    number = float(value or 0.0)
+    return number if math.isfinite(number) else 0.0
+
+
+def _known(kind: type[Kind], value: Any) -> Kind:
+    """Return the member of an enumeration; UNKNOWN, which is 0, for a value of another release or of nobody."""
+    number = int(value or 0)
+    return kind(number) if number in list(kind) else kind(0)
+
+
 def _command(said: Mapping[str, Any]) -> NavigationCommand | None:
-    kind = CommandKind(int(said.get("command") or 0))
+    kind = _known(CommandKind, said.get("command"))
     return None if kind is CommandKind.UNKNOWN else NavigationCommand(kind)
 
 

@@ -45,6 +45,7 @@ CAMERA_FRAME, BASE_FRAME, ODOM_FRAME = "camera", "base_link", "odom"
 REMEMBERED = 64  # images whose answer may still come
 ANSWERS = 50  # depth of the subscriptions
 SCENE_MEMORY_S = 2.0
+MAX_ACCELERATION, MAX_STEERING = 50.0, 1.57  # [m/s2], [rad]: the world does nothing that no vehicle could
 Event = Callable[[dict[str, Any]], None]
 
 
@@ -197,6 +198,10 @@ class CameraOutput:
 
     def _on_action(self, message: PredictedAction) -> None:
         came, stamp = time.monotonic(), stamp_of(message)
+        if message.valid and not can_be_driven(message):
+            words = f"an action of {message.acceleration:g} m/s2 and {message.steering_tire_angle:g} rad is not one, and is not driven"
+            self._node.get_logger().warning(words, throttle_duration_sec=5.0)
+            return
         if message.valid:
             self.action = (message_to_action(message), came)
             if self.on_action is not None:
@@ -262,3 +267,8 @@ class CameraOutput:
             title=f"{message.model_id}   {message.latency_ms:.0f} ms",
             note="" if message.valid else f"{reason.name}: {message.reason_text}",
         )
+
+
+def can_be_driven(message: PredictedAction) -> bool:
+    """Tell whether a vehicle could do what an action says; NaN is nothing that it could."""
+    return abs(message.acceleration) <= MAX_ACCELERATION and abs(message.steering_tire_angle) <= MAX_STEERING
