@@ -60,6 +60,7 @@ def _imports(folder: Path) -> Iterator[tuple[str, str]]:
                 root = name.split(".")[0]
                 if (
                     root != "owled_ros"
+                    and not root.startswith("_")  # of type checkers
                     and root not in sys.stdlib_module_names
                     and root not in OPTIONAL | {"compression"}
                 ):
