@@ -25,7 +25,7 @@ from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.mini_answer import answer_images
 from owled_ros.scenes.mini_data import IGNORE, TRAINING_SEEDS, collate, make_example, scene_example
 from owled_ros.scenes.mini_model import GRID, IMAGE_SIDE, IMAGE_TOKENS, build_model, build_profile
-from owled_ros.scenes.mini_train import MiniTraining, TrainConfig, schedule, train
+from owled_ros.scenes.mini_train import MiniTraining, TrainConfig, batches, renderers, schedule, train
 from owled_ros.scenes.sample import sample_snapshot
 
 CAMERA = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
@@ -160,3 +160,29 @@ def test_batched_answers_equal_the_engine(tmp_path):
 def test_the_patch_head_is_not_part_of_the_model():
     module = MiniTraining(0)
     assert not any("patch_head" in name for name, _ in module.model.named_parameters())
+
+
+def test_any_number_of_rendering_processes_gives_the_same_batches():
+    found = []
+    for loaders in (0, 1, 3):
+        stream = batches(TrainConfig(batch_size=2, loaders=loaders), 6)  # from the fourth batch on
+        found.append([next(stream) for _ in range(4)])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            assert all(
+                torch.equal(
+                    getattr(one, name),
+                    value,
+                )
+                or name == "patch_distance"
+                for name, value in vars(two).items()
+            )
+            torch.testing.assert_close(one.patch_distance, two.patch_distance, equal_nan=True, rtol=0, atol=0)
+    alone = collate([make_example(TRAINING_SEEDS + 6 + index, CAMERA) for index in range(2)])
+    assert torch.equal(found[0][0].images, alone.images)
+
+
+def test_a_gpu_is_fed_by_every_core(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)))
+    assert renderers("cuda:0") == 16
+    assert renderers("cpu") == 1

@@ -22,7 +22,7 @@ def train_mini(
     seed: int = typer.Option(0, help="Start weights; training scenes are numbered and the same for every run."),
     device: Device = "auto",
     threads: int = typer.Option(1, min=1, help="CPU threads of the trainer (one more process renders)."),
-    loaders: int = typer.Option(1, min=0, help="Processes that render scenes."),
+    loaders: int = typer.Option(-1, min=-1, help="Processes that render scenes; -1: every core for a GPU, else one."),
     batch_size: int = typer.Option(32, min=1, help="Images per step."),
     decay_share: float = typer.Option(
         0.25, min=0.01, max=1.0, help="Last part of the run in which the learning rate falls."
@@ -48,7 +48,7 @@ def train_mini(
         seed=seed,
         device=device,
         threads=threads,
-        loaders=loaders,
+        loaders=mini_train.renderers(device) if loaders < 0 else loaders,
         batch_size=batch_size,
         decay_share=decay_share,
     )

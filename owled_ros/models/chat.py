@@ -15,9 +15,11 @@ import numpy as np
 
 from owled_ros.driving.conversation import AnswerLimits, Conversation
 from owled_ros.driving.engine import never
+from owled_ros.models.choice import DeviceLogits
 from owled_ros.models.decoding import Decoding, pick
 from owled_ros.models.prompt import Prompt, Prompter, as_pil
 
+Logits = np.ndarray | DeviceLogits
 STOP_WINDOW = 8  # tokens looked at for a stop string besides one per character
 logger = logging.getLogger(__name__)
 
@@ -25,14 +27,14 @@ logger = logging.getLogger(__name__)
 class TextRunner(Protocol):
     """A language model with a cache that can be cut back."""
 
-    def read(self, inputs: Mapping[str, Any], keep: int = 0, room: int = 0) -> np.ndarray:
+    def read(self, inputs: Mapping[str, Any], keep: int = 0, room: int = 0) -> Logits:
         """Make the cache hold a whole prompt whose first `keep` tokens it holds; return the last logits (V,) float32.
 
         With keep = 0 everything is forgotten and the images are seen again. `room`: so many tokens may follow.
         """
 
-    def extend(self, token: int) -> np.ndarray:
-        """Read one more token; return the logits (V,) float32."""
+    def extend(self, token: int) -> Logits:
+        """Read one more token; return the logits (V,) float32, good until the next call where they are on a device."""
 
     def can_keep(self, length: int) -> bool:
         """Tell whether the first `length` tokens of the cache can be kept."""
@@ -73,7 +75,7 @@ class Chat:
         self.runner, self.decoding, self._neighbours = runner, decoding, neighbours
         self._held: list[int] = []  # ids in the cache
         self._shown: Sequence[Any] | None = None  # the images in the cache
-        self._logits: np.ndarray | None = None  # behind the last of them
+        self._logits: Logits | None = None  # behind the last of them
         self._made: tuple[Conversation, Prompt] | None = None  # the last prompt: it is read first and answered later
 
     def prompt(self, conversation: Conversation, images: Sequence[Any]) -> Prompt:
@@ -82,7 +84,7 @@ class Chat:
             self._made = conversation, self.prompter.make(conversation, images)
         return self._made[1]
 
-    def read(self, prompt: Prompt, room: int) -> np.ndarray:
+    def read(self, prompt: Prompt, room: int) -> Logits:
         """Read a prompt, from the cache as far as it holds it; return the logits (V,) behind it."""
         if self._logits is not None and prompt.images is self._shown and prompt.ids == self._held:
             return self._logits

@@ -15,6 +15,7 @@ import torch
 from transformers import GenerationMixin
 
 from owled_ros.errors import OwledError
+from owled_ros.models.choice import DeviceLogits
 
 IGNORED = {
     "num_beams": (None, 1),
@@ -22,7 +23,7 @@ IGNORED = {
     "penalty_alpha": (None,),
     "num_beam_groups": (None, 1),
 }
-Rules = Callable[[list[int], np.ndarray], np.ndarray]  # (ids so far, logits (V,)) -> scores (V,)
+Rules = Callable[[list[int], np.ndarray | DeviceLogits], np.ndarray]  # (ids so far, logits (V,)) -> scores (V,)
 logger = logging.getLogger(__name__)
 
 
@@ -44,7 +45,7 @@ class Decoding(GenerationMixin):
             return None
         processors = self._processors(prompt_tokens, max_tokens)
 
-        def apply(ids: list[int], logits: np.ndarray) -> np.ndarray:
+        def apply(ids: list[int], logits: np.ndarray | DeviceLogits) -> np.ndarray:
             scores = torch.from_numpy(np.array(logits, np.float32))[None]  # (1, V)
             return np.asarray(processors(torch.tensor([ids]), scores)[0].numpy())
 
@@ -60,8 +61,12 @@ class Decoding(GenerationMixin):
         return hooks._get_logits_processor(settings, input_ids_seq_length=prompt_tokens, device="cpu")
 
 
-def pick(scores: np.ndarray, neighbours: Mapping[int, np.ndarray] | None = None) -> tuple[int, float, float]:
+def pick(
+    scores: np.ndarray | DeviceLogits, neighbours: Mapping[int, np.ndarray] | None = None
+) -> tuple[int, float, float]:
     """Return the best token, its log probability, and that of it and its neighbours together."""
+    if isinstance(scores, DeviceLogits):
+        return scores.choice()
     token = int(np.argmax(scores))
     shares = np.exp((scores - scores[token]).astype(np.float64))
     total = float(shares.sum())

@@ -20,6 +20,10 @@ from owled_ros.models.manifest import artifact_id, is_artifact, read_manifest
 from owled_ros.models.weights import find_weights, weight_files
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from owled_ros.models.chat import TextRunner
     from owled_ros.models.engine import VlmEngine
 
@@ -50,7 +54,13 @@ def resolve_model(path: str | Path | None) -> Path:
 
 
 def load_engine(
-    path: str | Path | None, *, device: str = "cpu", dtype: str = "auto", threads: int = 1, runtime: str = "auto"
+    path: str | Path | None,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    threads: int = 1,
+    runtime: str = "auto",
+    decoding: str = "auto",
 ) -> VlmEngine:
     """Load a model and its processor from local files and make it ready to drive.
 
@@ -60,6 +70,8 @@ def load_engine(
         dtype: one of DTYPES, for the torch parts; "auto" is bfloat16 where the hardware multiplies it, float32 elsewhere.
         threads: CPU threads of this process for inference.
         runtime: "torch", "sparse" (needs a packed artifact) or "auto" (sparse on the CPU where packed).
+        decoding: "fixed" runs a token over buffers of fixed size, on CUDA as a captured graph; "growing" launches every token
+            anew; "auto" is fixed on CUDA. A family that cannot be run fixed grows, with the reason in `facts`.
 
     Raises OwledError with the original cause when anything is missing, of another kind or damaged.
     """
@@ -76,12 +88,15 @@ def load_engine(
     from owled_ros.models.load import is_vision_language, load_model
     from owled_ros.models.processor import load_processor
     from owled_ros.models.prompt import Prompter
+    from owled_ros.models.runners import TorchRunner
     from owled_ros.models.trial import refuse_family, try_out
 
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     profile = read_profile(directory)
     dtype = fast_dtype(device) if dtype == "auto" else dtype
+    if device.startswith("cuda") and dtype == "float32":
+        torch.backends.cudnn.allow_tf32 = False  # who asks for float32 gets it: else patches are embedded in 10 bits
     model = load_model(directory, device=device, dtype=dtype)
     if not is_vision_language(model.config):
         raise OwledError(
@@ -94,12 +109,13 @@ def load_engine(
             f"{directory} has no image processor or tokenizer; expected the files that save_pretrained writes for both"
         )
     family, prompter = model.config.model_type, Prompter(processor, model.config)
-    decoding = Decoding(model.config, model.generation_config, processor.tokenizer)
+    rules = Decoding(model.config, model.generation_config, processor.tokenizer)
     kind = profile.kind(directory)
-    runner, facts = _make_runner(directory, model, device, dtype, threads, runtime)
+    neighbours = number_neighbours(processor.tokenizer.get_vocab())
+    runner, facts = _make_runner(directory, model, device, dtype, threads, runtime, neighbours, decoding)
     if kind.needs_hidden:
         runner.keep_hidden()
-    chat = Chat(runner, prompter, decoding, number_neighbours(processor.tokenizer.get_vocab()))
+    chat = Chat(runner, prompter, rules, neighbours)
     engine = VlmEngine(chat, profile, kind, identify(directory), facts, read_familiarity(directory))
     try:
         asked = engine.first_conversation(made_up_frame(profile))
@@ -107,7 +123,9 @@ def load_engine(
     except BaseException:
         engine.close()
         raise
-    logger.info("loaded %s: %s", directory, facts)
+    if isinstance(runner, TorchRunner):
+        engine.facts = {**facts, "decoding": runner.decoding}
+    logger.info("loaded %s: %s", directory, engine.facts)
     return engine
 
 
@@ -132,7 +150,14 @@ def _check_arguments(dtype: str, threads: int, runtime: str) -> None:
 
 
 def _make_runner(
-    directory: Path, model: Any, device: str, dtype: str, threads: int, runtime: str
+    directory: Path,
+    model: Any,
+    device: str,
+    dtype: str,
+    threads: int,
+    runtime: str,
+    neighbours: Mapping[int, np.ndarray],
+    decoding: str,
 ) -> tuple[TextRunner, dict[str, Any]]:
     import torch
 
@@ -153,13 +178,14 @@ def _make_runner(
             f"runtime 'sparse' needs packed weights and device cpu; make the file with `owled pack {directory}`"
         )
     if packed is None:
-        return TorchRunner(model, device, getattr(torch, dtype)), {**facts, "runtime": "torch", "kernel": "torch"}
+        runner = TorchRunner(model, device, getattr(torch, dtype), neighbours, decoding)
+        return runner, {**facts, "runtime": "torch", "kernel": "torch"}
     from owled_ros.models.sparse_runner import SparseRunner
 
-    runner = SparseRunner(model, packed, getattr(torch, dtype), threads)
-    zeros = 1.0 - runner.facts.nonzeros / max(runner.facts.weights, 1)
-    beside = runner.torch_parameters * WIDTHS[find_weights(directory).dtype]
+    sparse = SparseRunner(model, packed, getattr(torch, dtype), threads)
+    zeros = 1.0 - sparse.facts.nonzeros / max(sparse.facts.weights, 1)
+    beside = sparse.torch_parameters * WIDTHS[find_weights(directory).dtype]
     sizes = {
-        "disk_bytes": packed.stat().st_size + beside, "step_bytes": runner.facts.step_bytes, "zeros": round(zeros, 4), "packed_vision_layers": runner.packed_layers
+        "disk_bytes": packed.stat().st_size + beside, "step_bytes": sparse.facts.step_bytes, "zeros": round(zeros, 4), "packed_vision_layers": sparse.packed_layers
     }  # fmt: skip
-    return runner, {**facts, "runtime": "sparse", "kernel": runner.facts.kernel, **sizes}
+    return sparse, {**facts, "runtime": "sparse", "kernel": sparse.facts.kernel, **sizes}

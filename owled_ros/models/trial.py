@@ -49,12 +49,12 @@ def try_out(chat: Chat, first: Conversation, family: str, dtype: str) -> None:
     )
     try:
         one, other = chat.prompt(first, images), chat.prompt(_varied(first), images)
-        seen = logits = chat.read(one, TOKENS)
+        seen = logits = np.asarray(chat.read(one, TOKENS))
         for _ in range(TOKENS):
-            logits = chat.runner.extend(int(np.argmax(logits)))
-        if images and np.array_equal(seen, chat.read(chat.prompt(first, others), 0)):
+            logits = np.asarray(chat.runner.extend(int(np.argmax(logits))))
+        if images and np.array_equal(seen, np.asarray(chat.read(chat.prompt(first, others), 0))):
             raise OwledError("what it answers does not depend on the images; its template or processor drops them")
-        whole = chat.read(other, 0)
+        whole = np.asarray(chat.read(other, 0))
     except OwledError as err:
         raise OwledError(f"{family} models cannot be driven: {err}") from err
     except Exception as err:  # a family may fail in any way; its words are what the user needs
@@ -78,7 +78,7 @@ def _varied(conversation: Conversation) -> Conversation:
 def _reads_alike(chat: Chat, first: Prompt, second: Prompt, whole: np.ndarray, nearness: float) -> bool:
     try:
         chat.read(first, 0)
-        found = chat.read(second, 0)
+        found = np.asarray(chat.read(second, 0))
     except Exception as err:  # whatever its cache cannot do, reading everything again can
         logger.info("its cache cannot be continued (%s: %s)", type(err).__name__, err)
         return False

@@ -185,7 +185,7 @@ class ModelServices:
         choice = ModelChoice(path, settings.device, settings.dtype, settings.threads, settings.runtime)
         if self._try is not None and not self._is_known(path):
             self._report(Level.WARN, f"trying {path[:SHOWN]!r} in a process of its own")
-            self._try(choice, TrialLimits(settings.load_timeout_s))
+            self._try(choice, TrialLimits(settings.load_timeout_s, reserve_mb=settings.memory_reserve_mb))
         self._report(Level.WARN, f"loading {path[:SHOWN]!r} beside the running model")
         engine = load_and_warm(choice, self._load, self._worker.ladder.frame, settings.memory_reserve_mb)
         before, needs = needs_of(self._worker.ladder.engine), self._worker.expect(engine)

@@ -18,16 +18,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from owled_ros.errors import OwledError
-from owled_ros.onboard.loading import MEGABYTE, ModelChoice, load_and_warm, load_default, weight_bytes
+from owled_ros.onboard.loading import (
+    MEGABYTE,
+    ModelChoice,
+    check_memory,
+    choose_device,
+    load_and_warm,
+    load_default,
+    weight_bytes,
+)
 
 POLL_S = 0.05
 BASE_MB = 2_000.0  # of libraries, and of what the images need
+CUDA_MB = 4_000.0  # of CUDA's own libraries and context
 WEIGHT_FACTOR = 3.0  # of the weights in memory, while they are converted and packed layers are built
 MAX_ENTRIES = 10_000  # files of a directory
 MAX_TEXT_BYTES = 256 << 20  # of a file that is no weights
@@ -42,13 +51,18 @@ class TrialLimits:
 
     seconds: float
     memory_mb: float | None = None  # resident; None: by the size of the weights
+    reserve_mb: float | None = None  # what stays free beside it on the device; None: not looked at before
 
 
 def try_in_child(choice: ModelChoice, limits: TrialLimits, cancelled: Callable[[], bool] = lambda: False) -> None:
     """Load and warm a model in a child process; raises OwledError with its words, or with the limit that it broke."""
     if choice.path:
         check_files(Path(choice.path).expanduser())
-    memory_mb = limits.memory_mb or BASE_MB + WEIGHT_FACTOR * _weight_mb(choice)
+    choice = replace(choice, device=choose_device(choice))
+    if limits.reserve_mb is not None:
+        check_memory(choice, limits.reserve_mb)  # on a GPU the child takes from the driver's own memory
+    base = BASE_MB + (CUDA_MB if choice.device != "cpu" else 0.0)
+    memory_mb = limits.memory_mb or base + WEIGHT_FACTOR * _weight_mb(choice)
     with tempfile.TemporaryFile() as words:
         child = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import main; main()"],

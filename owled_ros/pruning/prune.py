@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from owled_ros.devices import resolve_device
+from owled_ros.devices import on_device, resolve_device
 from owled_ros.errors import OwledError
 from owled_ros.pruning.config import Batch, ProgressCallback, PruneConfig, PruneProgress
 
@@ -112,7 +112,10 @@ def prune(
     job.timings["load_s"] = time.monotonic() - start
     try:
         state = PruneState(config.state or config.output.parent / f".{config.output.name}.pruning", name)
-        with forward_precision("float32" if weights_dtype == "float16" else config.dtype, config.device):
+        with (
+            on_device(config.device),
+            forward_precision("float32" if weights_dtype == "float16" else config.dtype, config.device),
+        ):
             structure = settle_structure(model, structure, job.batches, tuple(config.budgets))
             with in_words("the calibration"):
                 plan = _plan(job, state, model, structure)

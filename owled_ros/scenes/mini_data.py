@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
@@ -56,6 +57,10 @@ class Batch:
     positions: torch.Tensor  # (T,)
     patch_class: torch.Tensor  # (B, G * G)
     patch_distance: torch.Tensor  # (B, G * G)
+
+    def pin_memory(self) -> Batch:
+        """Move to memory from which a GPU copies while it computes; the loader calls this."""
+        return Batch(**{name: value.pin_memory() for name, value in vars(self).items()})
 
 
 def make_example(seed: int, camera: Camera) -> Example:
@@ -115,7 +120,8 @@ class TrainingStream(torch.utils.data.IterableDataset[Batch]):
         self.first_batch, self.batch_size = first_sample // batch_size, batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # every worker has a core of its own
+        cv2.setNumThreads(1)
         worker = torch.utils.data.get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from owled_ros.compute_type import autocast
+from owled_ros.devices import on_device, resolve_device
 from owled_ros.driving.answer import PEDESTRIAN_KINDS
 from owled_ros.errors import OwledError
-from owled_ros.files import replace_directory, write_atomic
 from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.camera import Camera
+from owled_ros.scenes.mini_checkpoint import resume, save, use
 from owled_ros.scenes.mini_data import (
     IGNORE,
     PATCH_CLASSES,
@@ -46,6 +48,7 @@ CLIP_NORM = 1.0
 PATCH_WEIGHT, DISTANCE_WEIGHT = 0.5, 0.25
 OBJECT_WEIGHT, PERSON_WEIGHT = 4.0, 12.0  # a patch with an object or a person counts as many without
 VALIDATION_SCENES = 96
+PREFETCH = 3  # batches per rendering process that wait
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
-    loaders: int = 1
+    loaders: int = 1  # processes that render; see `renderers`
     checkpoint_every_s: float = 240.0
     log_every_steps: int = 25
 
@@ -134,56 +137,75 @@ def train(config: TrainConfig, directory: Path) -> MiniTraining:
     The directory holds `checkpoint/` (safetensors and json, replaced whole) and `learning.jsonl`; a killed run resumes
     from there and sees the same samples.
     """
+    config = replace(config, device=resolve_device(config.device))
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    module = MiniTraining(config.seed).to(config.device)
-    decayed = [p for p in module.parameters() if p.ndim >= 2]
-    plain = [p for p in module.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    module, optimizer, parameters = begin(config)
     average = {name: p.detach().clone() for name, p in module.named_parameters()}
-    step, seconds = _resume(directory, module, optimizer, average)
+    step, seconds = resume(directory, module, optimizer, average)
     validation = _validation_batch()
     start = last_save = time.monotonic()
-    sums, summed = torch.zeros(2), 0
-    for batch in _batches(config, step * config.batch_size):
+    sums, summed = torch.zeros(2, device=config.device), 0
+    for batch in batches(config, step * config.batch_size):
         if step * config.batch_size >= config.samples:
             break
         rate = config.learning_rate * schedule(step, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with autocast("auto", config.device):
-            answer, patches = module.losses(_to(batch, config.device))
-        (answer + PATCH_WEIGHT * patches).backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        losses = learn(module, optimizer, parameters, batch, config.device)
         step += 1
         decay = min(AVERAGE, (step + 1) / (step + 10))
         with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                average[name].lerp_(parameter, 1 - decay)
-        sums, summed = sums + torch.tensor([answer.item(), patches.item()]), summed + 1
+            torch._foreach_lerp_(list(average.values()), parameters, 1 - decay)
+            sums, summed = sums + losses, summed + 1
         now = time.monotonic()
         if step % config.log_every_steps == 0:
             elapsed = seconds + now - start
             entry = {"samples": step * config.batch_size, "seconds": round(elapsed), "rate": round(rate, 6)}
             answer_loss, patch_loss = (sums / summed).tolist()
             _log(directory, {**entry, "answer_loss": round(answer_loss, 4), "patch_loss": round(patch_loss, 4)})
-            sums, summed = torch.zeros(2), 0
+            sums, summed = torch.zeros(2, device=config.device), 0
         if now - last_save > config.checkpoint_every_s:
             last_save = now
-            _save(directory, module, optimizer, average, step, seconds + now - start, config)
+            save(directory, module, optimizer, average, step, seconds + now - start, asdict(config))
             _log(
                 directory, {"samples": step * config.batch_size, **validate(module, average, validation, config.device)}
             )
-    _save(directory, module, optimizer, average, step, seconds + time.monotonic() - start, config)
+    save(directory, module, optimizer, average, step, seconds + time.monotonic() - start, asdict(config))
     _log(
         directory,
         {"samples": step * config.batch_size, **validate(module, average, validation, config.device), "done": True},
     )
-    _use(module, average)
+    use(module, average)
     return module
+
+
+def begin(config: TrainConfig) -> tuple[MiniTraining, torch.optim.Optimizer, list[torch.nn.Parameter]]:
+    """Make the untrained module on its device, its optimizer, and the parameters in order."""
+    torch.manual_seed(config.seed)
+    module = MiniTraining(config.seed).to(config.device)
+    decayed = [p for p in module.parameters() if p.ndim >= 2]
+    plain = [p for p in module.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    fused = config.device.split(":")[0] in ("cpu", "cuda")
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=fused)
+    return module, optimizer, list(module.parameters())
+
+
+def learn(
+    module: MiniTraining,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    batch: Batch,
+    device: str,
+) -> torch.Tensor:
+    """Make one step; returns answer and patch loss (2,) on the device, so that a GPU is not waited for."""
+    with on_device(device), autocast("auto", device):
+        answer, patches = module.losses(_to(batch, device))
+    (answer + PATCH_WEIGHT * patches).backward()
+    torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return torch.stack([answer, patches]).detach()
 
 
 def patch_weights() -> torch.Tensor:
@@ -200,7 +222,7 @@ def load_average(config: TrainConfig, directory: Path) -> MiniTraining:
     if not path.is_file():
         raise OwledError(f"{path} does not exist; train first")
     module = MiniTraining(config.seed)
-    _use(module, load_file(path))
+    use(module, load_file(path))
     return module
 
 
@@ -222,12 +244,12 @@ def schedule(step: int, config: TrainConfig) -> float:
 def validate(module: MiniTraining, average: dict[str, torch.Tensor], batch: Batch, device: str) -> dict[str, float]:
     """Score the averaged weights with the right answer as context: number errors and word accuracy."""
     kept = {name: p.detach().clone() for name, p in module.named_parameters()}
-    _use(module, average)
+    use(module, average)
     module.eval()
     with autocast("auto", device):
         guess = module.logits(_to(batch, device))[:, :-1].argmax(-1).cpu()
     module.train()
-    _use(module, kept)
+    use(module, kept)
     labels = batch.labels[:, 1:]
     vocab = tokens.vocabulary()
     values = torch.full((len(vocab),), float("nan"))
@@ -280,12 +302,22 @@ def plot_learning(directory: Path) -> Path:
     return path
 
 
-def _batches(config: TrainConfig, first_sample: int) -> Iterator[Batch]:
+def renderers(device: str) -> int:
+    """Return how many processes render by default: every core for a GPU, which does the rest; else one beside the trainer."""
+    return len(os.sched_getaffinity(0)) if device.startswith("cuda") else 1
+
+
+def batches(config: TrainConfig, first_sample: int) -> Iterator[Batch]:
+    """Yield the batches from a sample on, rendered ahead by `config.loaders` processes; the same ones for any number of them."""
     stream = TrainingStream(first_sample, config.batch_size)
-    prefetch = 3 if config.loaders else None
-    return iter(
-        torch.utils.data.DataLoader(stream, batch_size=None, num_workers=config.loaders, prefetch_factor=prefetch)
+    loader = torch.utils.data.DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=config.loaders,
+        prefetch_factor=PREFETCH if config.loaders else None,
+        pin_memory=config.device.startswith("cuda"),
     )
+    return iter(loader)
 
 
 def _validation_batch() -> Batch:
@@ -299,55 +331,7 @@ def _to(batch: Batch, device: str) -> Batch:
     return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(batch).items()})
 
 
-def _use(module: MiniTraining, weights: dict[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(weights[name])
-
-
 def _log(directory: Path, entry: dict) -> None:
     logger.info("%s", json.dumps(entry))
     with open(directory / "learning.jsonl", "a") as stream:
         stream.write(json.dumps(entry) + "\n")
-
-
-def _save(
-    directory: Path,
-    module: MiniTraining,
-    optimizer: torch.optim.Optimizer,
-    average: dict,
-    step: int,
-    seconds: float,
-    config: TrainConfig,
-) -> None:
-    state = optimizer.state_dict()["state"]
-    moments = {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
-    with replace_directory(directory / "checkpoint") as aside:
-        save_file(
-            {name: p.detach().contiguous() for name, p in module.named_parameters()}, aside / "weights.safetensors"
-        )
-        save_file(average, aside / "average.safetensors")
-        save_file(moments, aside / "moments.safetensors")
-        write_atomic(aside / "state.json", json.dumps({"step": step, "seconds": seconds, "config": asdict(config)}))
-
-
-def _resume(
-    directory: Path, module: MiniTraining, optimizer: torch.optim.Optimizer, average: dict
-) -> tuple[int, float]:
-    checkpoint = directory / "checkpoint"
-    directory.mkdir(parents=True, exist_ok=True)
-    if not checkpoint.exists():
-        return 0, 0.0
-    try:
-        facts = json.loads((checkpoint / "state.json").read_text())
-        _use(module, load_file(checkpoint / "weights.safetensors"))
-        average.update(load_file(checkpoint / "average.safetensors"))
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in load_file(checkpoint / "moments.safetensors").items():
-            index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise OwledError(f"{checkpoint} cannot be resumed ({error}); delete it to start over") from error
-    logger.info("resuming from %s: step %d", checkpoint, facts["step"])
-    return facts["step"], facts["seconds"]
