@@ -80,7 +80,8 @@ class OnDevice(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _compute(func, args, kwargs or {})
+        with torch.inference_mode(False):  # a view of a usual tensor is one, whatever the mode
+            return _compute(func, args, kwargs or {})
 
 
 @functools.cache

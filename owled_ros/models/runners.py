@@ -96,6 +96,8 @@ class TorchRunner:
         self._length, self._prepared = self._ids.shape[1], None
         if keep == 0:
             self._croppable, self._floor = self._can_crop(), 0
+            if not self._croppable and not self._why_growing:
+                self._grow("not every layer holds one entry for each token")
         return logits
 
     def extend(self, token: int) -> Logits:
@@ -153,16 +155,19 @@ class TorchRunner:
         prepared = self._prepare(state, next_sequence_length=1)
         self._prepared = prepared, self._length
         try:
-            if not self._croppable or "position_ids" not in prepared:
-                raise OwledError("not every layer holds one entry for each token, with a position")
+            if "position_ids" not in prepared:
+                raise OwledError("a token is given no position")
             self._settle_step(*self._prepared, None if self._proven else (token, state))
             return self._run(token)
         except OwledError as err:
-            self._why_growing, self._step = str(err), None
-            logger.info("every token is launched anew, not captured: %s", err)
-            if isinstance(self._cache, FixedCache):
-                self._cache.settle(self._length)
+            self._grow(str(err))
+            self._cache.settle(self._length)
             return self._forward(state, next_sequence_length=1)
+
+    def _grow(self, why: str) -> None:
+        """Decode as with a growing cache from now on."""
+        self._why_growing, self._step = why, None
+        logger.info("every token is launched anew, not captured: %s", why)
 
     def _settle_step(self, prepared: dict[str, Any], start: int, unproven: tuple[int, Any] | None = None) -> None:
         """Make the step ready to go on here, and make it anew where the cache has become larger.
