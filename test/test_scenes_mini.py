@@ -117,7 +117,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 
     import owled_ros.scenes.mini_train as module
 
-    original, saved = module._batches, []
+    original, saved = module.batches, []
 
     def stop_after_two(config, first):
         for count, batch in enumerate(original(config, first)):
@@ -125,7 +125,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
                 raise StopError
             yield batch
 
-    module._batches = stop_after_two
+    module.batches = stop_after_two
     try:
         with pytest.raises(StopError):
             train(
@@ -133,7 +133,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
                 tmp_path / "cut",
             )
     finally:
-        module._batches = original
+        module.batches = original
     saved = json.loads((tmp_path / "cut" / "checkpoint" / "state.json").read_text())
     assert saved["step"] == 2
     resumed = dict(train(whole, tmp_path / "cut").named_parameters())
