@@ -202,12 +202,17 @@ def private_mb(pid: int) -> float:
     return next((float(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon")), 0.0)
 
 
+def allowed_s(row: dict[str, Any]) -> float:
+    """Return how long the driver may be silent [s]: while its odometry contradicts itself, silence is the right answer."""
+    return GAP_S + (float(row["seconds"]) if row["kind"] == "ego" else 0.0)
+
+
 def judge(rows: list[dict[str, Any]]) -> int:
     """Print the whole, and return the exit code."""
     if not rows:
         print("no attack was made")
         return 1
-    gaps = [row for row in rows if row["gap_s"] > GAP_S]
+    gaps = [row for row in rows if row["gap_s"] > allowed_s(row)]
     peaceful = [row for row in rows if row["peaceful_gap_s"] > GAP_S]
     alone = [row for row in gaps if row["peaceful_gap_s"] <= GAP_S]
     faults = [fault for row in rows for fault in row["faults"]]
