@@ -1,4 +1,5 @@
-"""Real nodes under the catalogue's attacks while they drive: the three laws. benchmarks/attack_soak.py does the same for half an hour.
+"""Real nodes under the catalogue's attacks while they drive: the three laws. benchmarks/attack_soak.py does the same for half an hour,
+and measures the gaps against one second: no machine that does other work too holds that in every run.
 
 A driver that is left in peace drives beside the attacked one: where the machine itself is late, both are.
 """
@@ -31,10 +32,7 @@ from owled_ros.scenes.player import expert_driver, play
 from owled_ros.scenes.world import World
 
 PEACEFUL = "/peaceful_node"
-GAP_S, TIMES = (
-    1.0,
-    4.0,
-)  # the law, and how many times the longest gap in peace it may be on a machine that is late itself
+GAP_S, TIMES = 5.0, 4.0  # driving goes on: a gap of this long, or of so many times the longest in peace, is a fault
 SEED = int(os.environ.get("OWLED_ATTACKS_SEED", "1"))
 COUNTS = {
     "image": 30,
