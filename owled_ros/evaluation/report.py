@@ -191,7 +191,9 @@ def _notes(result: ResultFile, results: Sequence[ResultFile]) -> list[str]:
     """Return what a result says is missing beside it, but for what this very page shows."""
     shown = {name_of(other) for other in results if other is not result and is_dense(other)}
     notes = (result.metrics.get("beside") or {}).get("notes", [])
-    return [note for note in notes if not any(note.startswith(f"the dense model {name} does not") for name in shown)]
+    return [
+        note for note in notes if not any(note.startswith(f"the dense model {name} is not shown") for name in shown)
+    ]
 
 
 def acted(result: ResultFile) -> bool:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 LOAD_ERRORS = (
-    OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, SafetensorError, struct.error
+    OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, ArithmeticError, AssertionError,
+    SafetensorError, struct.error
 )  # fmt: skip
 SMALLER = "take a smaller model, or a device with more memory"
 UNREAD = "_owled_unread"  # attribute of a loaded model: tensors of its files that transformers has no place for
@@ -197,9 +198,13 @@ def load_directory(name: str, dtype: Any, local: bool) -> tuple[PreTrainedModel,
 def _load(
     name: Path | str, load: Callable[[], tuple[PreTrainedModel, dict[str, Any]]], weights: Weights | None
 ) -> PreTrainedModel:
+    import torch
+
     try:
         model, info = load()
-    except LOAD_ERRORS as err:
+    except (OwledError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as err:  # what a configuration makes transformers raise is its own affair
         kind = "GGUF" if weights is None and str(name).endswith(".gguf") else "a transformers model"
         raise OwledError(f"{name} cannot be loaded as {kind} ({type(err).__name__}: {err})") from err
     _check_report(name, info, weights)

@@ -66,6 +66,9 @@ class ModelServices:
         self._node, self._worker, self._load, self._settings, self._report = node, worker, load, settings, report
         self._driven, self._choice, self._path, self._source = driven, choice, choice.path, choice.source
         self._listen, self._try = listen, trial
+        self._follows = (
+            choice.deployment is not None
+        )  # what a request named drives until a request names the deployment's
         self._listens_for: tuple[InputNeeds, ...] = (needs_of(worker.ladder.engine),)
         self._tried: tuple[str, float] = ("", 0.0)  # what the deployment named and could not be loaded, when
         self.switching = Switching(self._load_beside, worker.exchange, self._switched)
@@ -92,7 +95,7 @@ class ModelServices:
         if not self.switching.open and len(self._listens_for) > 1:  # what was prepared is gone
             self._hear(needs_of(self._worker.ladder.engine))
         deployment = self._choice.deployment
-        if deployment is None or self._source is Source.REQUEST or self.switching.loading:
+        if deployment is None or not self._follows or self.switching.loading:
             return
         try:
             wanted = str(deployment.driving())
@@ -216,7 +219,7 @@ class ModelServices:
         if engine is None:
             return
         deployment = self._choice.deployment
-        named = deployment is not None and _names(deployment.driving, path)
+        self._follows = named = deployment is not None and _names(deployment.driving, path)
         if not path:
             self._source = Source.BUNDLED
         else:

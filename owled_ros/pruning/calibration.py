@@ -115,7 +115,7 @@ def read_driving_text(path: Path, tokenizer: Any, indices: range | None = None) 
         indices: lines to take; None takes all.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other ends of lines
         records = {
             index + 1: json.loads(lines[index])
             for index in (indices or range(len(lines)))

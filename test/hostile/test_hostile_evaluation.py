@@ -65,7 +65,7 @@ def test_any_answers_are_judged(bag: Path, tmp_path: Path, said: list[tuple[Any,
         add_answer(answers, trajectory_to_answer(message))
         add_answer(answers, description_to_answer(scene))
     result = judge_replay(bag, answers, EASY, tmp_path)
-    for line in (tmp_path / "result.jsonl").read_text().splitlines():
+    for line in (tmp_path / "result.jsonl").read_text().rstrip("\n").split("\n"):
         json.loads(line, parse_constant=_refuse)
     assert result.metrics["coverage"]["evaluated"] <= IMAGES
 
