@@ -104,7 +104,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> _Answering:
     stub = _Answering()
     monkeypatch.setattr(rendered, "answer_images", stub)
     monkeypatch.setattr(rendered, "BATCH", 4)
-    monkeypatch.setattr("owled_ros.models.load.load_model", lambda directory: None)
+    monkeypatch.setattr("owled_ros.models.load.load_model", lambda directory, device: None)
     return stub
 
 

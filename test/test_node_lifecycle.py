@@ -65,7 +65,7 @@ def test_exit_on_failure_ends_the_process_with_an_error(tmp_path: Path) -> None:
 def test_a_parameter_that_makes_no_sense_is_named(tmp_path: Path) -> None:
     with fake_node(DOMAIN, tmp_path / "log", model_path=make_model(tmp_path / "m"), dtype="float7") as process:
         assert process.process.wait(PATIENCE_S) != 0
-        assert "expected one of float32, bfloat16, float16" in process.text()
+        assert "expected one of auto, float32, bfloat16, float16" in process.text()
 
 
 def test_simulated_time_missing_wrong_and_jumping_back(tmp_path: Path) -> None:
