@@ -68,7 +68,7 @@ def test_lockstep_drive_record_and_replay(tmp_path: Path) -> None:
     # 1.5 s at 10 Hz: 15 images, each answered; the first may meet a node that has not heard the clock or the odometry
     assert tally.sent == 15
     assert tally.reasons["VALID"] >= 13
-    assert tally.passed_over == 0
+    assert tally.passed_over <= 1  # that first one
     assert tally.routes[0]["outcome"] == "stopped"
     assert tally.scenes > 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
