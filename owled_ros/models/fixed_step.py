@@ -77,7 +77,7 @@ class FixedLayer(DynamicLayer):
         self.all_keys[:, :, self.length : end] = key_states
         self.all_values[:, :, self.length : end] = value_states
         self.cut(end)
-        return self.keys, self.values
+        return self.all_keys[:, :, :end], self.all_values[:, :, :end]
 
     def get_seq_length(self) -> int:
         """Return how many tokens count."""
@@ -119,23 +119,24 @@ class FixedCache(DynamicCache):
     def __init__(self, config: Any, room: int, device: torch.device) -> None:
         super().__init__(config=config)
         self.slots = Slots(rounded(room), device)
-        self.layers = [FixedLayer(self.slots) for _ in self.layers]
+        self.fixed = [FixedLayer(self.slots) for _ in self.layers]
+        self.layers = [*self.fixed]
 
     def settle(self, length: int) -> None:
         """Let so many tokens count in every layer: after steps, which do not count, and to cut back."""
-        for layer in self.layers:
+        for layer in self.fixed:
             layer.cut(length)
 
     def reserve(self, room: int) -> None:
         """See that there is room for so many tokens; a step over smaller buffers is then no longer of use."""
         if room > self.slots.room:
             self.slots.room = rounded(room)
-            for layer in self.layers:
+            for layer in self.fixed:
                 layer.widen()
 
     def clear(self, keep: int) -> None:
         """Forget what stands behind the first `keep` tokens, as a broken run leaves it."""
-        for layer in self.layers:
+        for layer in self.fixed:
             layer.clear(keep)
 
 

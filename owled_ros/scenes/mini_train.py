@@ -155,7 +155,7 @@ def train(config: TrainConfig, directory: Path) -> MiniTraining:
         step += 1
         decay = min(AVERAGE, (step + 1) / (step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.values()), parameters, 1 - decay)
+            torch._foreach_lerp_(list(average.values()), [*parameters], 1 - decay)
             sums, summed = sums + losses, summed + 1
         now = time.monotonic()
         if step % config.log_every_steps == 0:
