@@ -186,7 +186,7 @@ def test_a_read_only_deployment_drives(tmp_path: Path, car: Deployment, listener
     version = add(car, "a")
     car.store.promote(version.name)
     program = (
-        "import subprocess, sys\nsubprocess.run([sys.argv[1], *sys.argv[2:-1], 'sh', '-c', sys.argv[-1]], check=True)\n"
+        "import os, sys\nos.execvp(sys.argv[1], [*sys.argv[1:-1], 'sh', '-c', sys.argv[-1]])\n"  # one process to end
     )
     node = f"{Path(TEST / 'fake_driving_node.py')} --ros-args -p deployment:={car.root}"
     mount = (
