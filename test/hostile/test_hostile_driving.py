@@ -46,6 +46,7 @@ COUNTS = {
     "model": 3,
 }
 READY_S = 300.0
+MODELS_TOO = "OWLED_ATTACKS_MODELS"
 SETTINGS = {"deadline_s": 10.0, "max_frame_age_s": 10.0, "description_rate_hz": 0.5, "load_timeout_s": 120.0}
 ALL = catalogue()
 
@@ -144,6 +145,10 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_the_three_laws_hold_under_attacks(rig: Rig, kind: str) -> None:
     if rig.compressed and kind not in ("image", "garbage"):
         pytest.skip("what is not about images was asked with raw ones")
+    if kind == "model" and not os.environ.get(MODELS_TOO):  # other tests load and refuse them, without attacks beside
+        pytest.skip(
+            f"a trial runs on idle cores, and beside other tests there are none: set {MODELS_TOO}=1 and run it alone"
+        )
     for watch in rig.drive.watches.values():
         watch.mark()
     for attack in chosen(kind):
