@@ -108,7 +108,15 @@ class Watch:
 class Drive:
     """The camera, the odometry and the ears, in threads of their own."""
 
-    def __init__(self, domain: int, drivers: list[str], images: list[np.ndarray], compressed: bool = False) -> None:
+    def __init__(
+        self,
+        domain: int,
+        drivers: list[str],
+        images: list[np.ndarray],
+        compressed: bool = False,
+        rate_hz: float = RATE_HZ,
+    ) -> None:
+        self._rate_hz = rate_hz
         self.watches = {name: Watch(name) for name in drivers}
         self.sent = 0
         self.slipped_s = 0.0  # how late the camera was at most: the machine's doing
@@ -160,7 +168,7 @@ class Drive:
         return [f"{watch.name}: {fault}" for watch in self.watches.values() for fault in watch.faults]
 
     def _send(self) -> None:
-        period = 1.0 / RATE_HZ
+        period = 1.0 / self._rate_hz
         due = time.monotonic()
         while not self._ended.is_set():
             for step in range(EGO_PER_IMAGE):

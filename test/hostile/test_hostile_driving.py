@@ -35,14 +35,14 @@ PEACEFUL = "/peaceful_node"
 GAP_S, TIMES = 5.0, 4.0  # driving goes on: a gap of this long, or of so many times the longest in peace, is a fault
 SEED = int(os.environ.get("OWLED_ATTACKS_SEED", "1"))
 COUNTS = {
-    "image": 30,
-    "garbage": 12,
-    "ego": 14,
-    "command": 8,
-    "question": 10,
-    "service": 16,
-    "store": 12,
-    "goal": 12,
+    "image": 12,
+    "garbage": 8,
+    "ego": 10,
+    "command": 5,
+    "question": 6,
+    "service": 10,
+    "store": 8,
+    "goal": 8,
     "model": 3,
 }
 READY_S = 300.0
@@ -97,7 +97,7 @@ class Rig:
                 place / "recalibration.log",
             ),
         ]
-        self.drive = Drive(self.domain, [DRIVER, PEACEFUL], world_images(), compressed)
+        self.drive = Drive(self.domain, [DRIVER, PEACEFUL], world_images(), compressed, rate_hz=4.0)
         self.target = Target(self.domain, place, SEED, car.root, compressed)
         self.target.driven = self.drive.watches[DRIVER].expect
         self.drive.start()
