@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -65,6 +66,12 @@ def settings_of(kind: type) -> dict[str, Setting]:
 
 def types_of(kind: type) -> dict[str, Any]:
     """Return the types of the fields."""
+    return _hints(kind)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Resolve the annotations once: every option, parameter and check asks for them."""
     return typing.get_type_hints(kind)
 
 
