@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -119,8 +119,12 @@ class FixedCache(DynamicCache):
     def __init__(self, config: Any, room: int, device: torch.device) -> None:
         super().__init__(config=config)
         self.slots = Slots(rounded(room), device)
-        self.fixed = [FixedLayer(self.slots) for _ in self.layers]
-        self.layers = [*self.fixed]
+        self.layers = [FixedLayer(self.slots) for _ in self.layers]
+
+    @property
+    def fixed(self) -> list[FixedLayer]:
+        """The layers, as what they are."""
+        return cast(list[FixedLayer], self.layers)
 
     def settle(self, length: int) -> None:
         """Let so many tokens count in every layer: after steps, which do not count, and to cut back."""

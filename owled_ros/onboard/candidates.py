@@ -136,7 +136,7 @@ class CandidateKeeper:
         self._follow(now)
         problem = problem_of(state) or ("" if state.pose is not None else "the odometry has no usable pose")
         if problem:
-            return self._nothing(Why.BAD_ODOMETRY, problem)
+            return Without(Why.BAD_ODOMETRY, problem)
         newest = self._history.newest
         if newest is not None and state.stamp <= newest.stamp:
             if (newest.stamp - state.stamp) / NANOSECONDS <= LATE_S:
@@ -151,7 +151,7 @@ class CandidateKeeper:
         age = (now - state.stamp) / NANOSECONDS
         if abs(age) > self.limits.max_odometry_age_s:
             side = "older than" if age > 0 else "ahead of"
-            return self._nothing(
+            return Without(
                 Why.STALE_ODOMETRY, f"the odometry is {long_time(abs(age))} {side} the node's clock; the limit is "
                 f"{self.limits.max_odometry_age_s:g} s"
             )  # fmt: skip
@@ -222,7 +222,7 @@ class CandidateKeeper:
         if age <= self.limits.max_odometry_age_s:
             return None
         words = f"no odometry for {long_time(age)}; the limit is {self.limits.max_odometry_age_s:g} s"
-        return self._nothing(Why.STALE_ODOMETRY, words)
+        return Without(Why.STALE_ODOMETRY, words)
 
     def _follow(self, now: int) -> None:
         if now < self._clock - round(LATE_S * NANOSECONDS):
@@ -254,10 +254,6 @@ class CandidateKeeper:
             self.ended += 1
         self._plan = self._ground = None
         self.without = without
-
-    def _nothing(self, why: Why, words: str) -> Without:
-        """Nothing now; the plan itself stays."""
-        return Without(why, words)
 
     def _anchor_waiting(self, newest: int) -> str:
         plan = self._waiting
