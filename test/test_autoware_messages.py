@@ -19,7 +19,8 @@ from owled_ros.errors import OwledError
 from owled_ros.msg import NavigationCommand, PredictedTrajectory, SceneDescription, TrajectoryPoint
 from owled_ros.msg import SceneObject as SceneObjectMessage
 from owled_ros.nodes import autoware_messages as messages
-from owled_ros.nodes.autoware_inputs import message_to_plan, message_to_scene
+from owled_ros.nodes.autoware_inputs import message_to_plan
+from owled_ros.nodes.hearing import scene_of
 
 
 def standing(roll: float = 0.0, pitch: float = 0.0, yaw: float = 0.0) -> Odometry:
@@ -117,8 +118,8 @@ def test_a_trajectory_that_cannot_be_used_is_refused_with_words(
 def test_a_description_is_read_back_and_an_invalid_one_is_none() -> None:
     car = SceneObjectMessage(object_class=1, kind=1, distance=12.0)
     message = SceneDescription(valid=True, cars=[car], traffic_light=2, light_distance=22.0)
-    scene = message_to_scene(message)
+    scene = scene_of(message)
     assert scene is not None
     assert scene.cars == (SceneObject(ObjectKind.LEAD, 12.0),)
     assert (scene.light, scene.light_distance) == (Light.RED, 22.0)
-    assert message_to_scene(SceneDescription(valid=False)) is None
+    assert scene_of(SceneDescription(valid=False)) is None

@@ -25,8 +25,8 @@ from stored_artifacts import make_artifact
 from owled_ros.deployment.deployment import Deployment, create_deployment
 from owled_ros.errors import OwledError
 from owled_ros.msg import DrivingModel
-from owled_ros.nodes.driven_model import LATCHED
 from owled_ros.nodes.driver_client import running_driver
+from owled_ros.nodes.quality import LATCHED
 
 DOMAIN = free_domain()
 FOLLOW_S = 60.0  # 1 s on a quiet machine

@@ -33,7 +33,7 @@ from owled_ros.action import Recalibrate
 from owled_ros.deployment.store import Store
 from owled_ros.models.manifest import verify
 from owled_ros.msg import DrivingModel, Float64Stamped, GateVerdict
-from owled_ros.nodes.driven_model import LATCHED
+from owled_ros.nodes.quality import LATCHED
 from owled_ros.nodes.recalibration_settings import ENTRIES
 from owled_ros.recalibration.parameters import JobParameters, cores_of, read_goal
 from owled_ros.settings import default_of, settings_of, types_of

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from owled_ros.driving.answer import Light, ObjectKind, Scene
-from owled_ros.driving.answer import SceneObject as Seen
 from owled_ros.driving.navigation import CommandKind
 from owled_ros.driving.trajectory import COLUMNS
 from owled_ros.errors import OwledError
-from owled_ros.msg import DrivingModel, PredictedTrajectory, SceneDescription, SceneObject
+from owled_ros.msg import DrivingModel, PredictedTrajectory
 from owled_ros.nodes.conversions import message_to_command, message_to_trajectory, stamp_of
 from owled_ros.onboard.candidates import HeardTrajectory
 from owled_ros.onboard.motion import MAX_ACCELERATION, MAX_SPEED
@@ -58,20 +54,3 @@ def message_to_plan(message: PredictedTrajectory, base_frame: str) -> HeardTraje
 def model_of(message: PredictedTrajectory | DrivingModel) -> str:
     """Name what answered: model and artifact."""
     return f"{message.model_id} {message.artifact_id}".strip()
-
-
-def message_to_scene(message: SceneDescription) -> Scene | None:
-    """Convert a description; None for one that is not valid."""
-    if not message.valid:
-        return None
-    light = Light(message.traffic_light) if message.traffic_light in list(Light) else Light.UNKNOWN
-    distance = None if math.isnan(message.light_distance) else float(message.light_distance)
-    return Scene(_seen(message.cars), _seen(message.pedestrians), light, distance)
-
-
-def _seen(objects: list[SceneObject]) -> tuple[Seen, ...]:
-    known = list(ObjectKind)
-    return tuple(
-        Seen(ObjectKind(item.kind) if item.kind in known else ObjectKind.UNKNOWN, float(item.distance))
-        for item in objects
-    )

@@ -17,16 +17,14 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from owled_ros.driving.answer import Scene
-from owled_ros.driving.prediction import Reason
 from owled_ros.errors import OwledError
 from owled_ros.msg import DrivingModel, PredictedTrajectory, SceneDescription
 from owled_ros.nodes import autoware_topics as topics
 from owled_ros.nodes import parameters
-from owled_ros.nodes.autoware_inputs import message_to_plan, message_to_scene, model_of
+from owled_ros.nodes.autoware_inputs import message_to_plan, model_of
 from owled_ros.nodes.autoware_messages import ground_of
 from owled_ros.nodes.autoware_outputs import AutowareOutputs
 from owled_ros.nodes.autoware_parameters import ENTRIES, read_settings
@@ -34,9 +32,10 @@ from owled_ros.nodes.conversions import odometry_to_ego, stamp_of
 from owled_ros.nodes.diagnostics import Diagnostics, Level
 from owled_ros.nodes.ego_inputs import EGO_DEPTH
 from owled_ros.nodes.fast_input import FastInput
+from owled_ros.nodes.hearing import reason_of, scene_of
 from owled_ros.nodes.input_watch import InputWatch, judge_input, watch
-from owled_ros.nodes.inputs import SENSOR
 from owled_ros.nodes.process import StopRequest
+from owled_ros.nodes.quality import LATCHED, SENSOR, subscribe
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.onboard.candidates import Candidate, CandidateKeeper, Why, Without
 from owled_ros.onboard.throttle import Throttle
@@ -81,20 +80,12 @@ class AutowareNode(Node):
     def _subscribe(self) -> list[InputWatch]:
         reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        latched = QoSProfile(
-            depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-        )
-
-        def subscribe(kind: Any, topic: topics.Topic, heard: Any, quality: QoSProfile) -> Any:
-            options = QoSOverridingOptions.with_default_policies()
-            return self.create_subscription(kind, topic.name, heard, quality, qos_overriding_options=options)
-
         quick = QoSProfile(depth=EGO_DEPTH, reliability=SENSOR)
         self._odometry = FastInput(self, Odometry, topics.ODOMETRY.name, self._on_odometry, quick)
-        trajectory = subscribe(PredictedTrajectory, topics.TRAJECTORY, self._on_trajectory, reliable)
-        subscribe(PredictedTrajectory, topics.WITHHELD, self._on_withheld, reliable)
-        subscribe(SceneDescription, topics.SCENE, self._on_scene, newest)
-        subscribe(DrivingModel, topics.MODEL, self._on_model, latched)
+        trajectory = subscribe(self, PredictedTrajectory, topics.TRAJECTORY.name, self._on_trajectory, reliable)
+        subscribe(self, PredictedTrajectory, topics.WITHHELD.name, self._on_withheld, reliable)
+        subscribe(self, SceneDescription, topics.SCENE.name, self._on_scene, newest)
+        subscribe(self, DrivingModel, topics.MODEL.name, self._on_model, LATCHED)
         self._odometry_watch = watch("odometry", "nav_msgs/msg/Odometry", self._odometry.subscription)
         self._trajectory_watch = watch("trajectory", "owled_ros/msg/PredictedTrajectory", trajectory)
         return [self._odometry_watch, self._trajectory_watch]
@@ -132,9 +123,7 @@ class AutowareNode(Node):
 
     def _on_withheld(self, message: PredictedTrajectory) -> None:
         self._trajectory_watch.heard()
-        known = message.reason in list(Reason)
-        reason = Reason(message.reason) if known else Reason.UNKNOWN
-        self.keeper.hear_withheld(stamp_of(message), reason, message.reason_text)
+        self.keeper.hear_withheld(stamp_of(message), reason_of(message), message.reason_text)
         self._ended_now()
 
     def _on_model(self, message: DrivingModel) -> None:
@@ -142,7 +131,7 @@ class AutowareNode(Node):
         self._ended_now()
 
     def _on_scene(self, message: SceneDescription) -> None:
-        scene = message_to_scene(message)
+        scene = scene_of(message)
         self._scene = None if scene is None else (stamp_of(message), scene)
 
     def _on_parameters(self, values: list[Parameter]) -> SetParametersResult:

@@ -9,7 +9,6 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
 from owled_ros.driving.answer import Scene
@@ -19,6 +18,7 @@ from owled_ros.nodes import autoware_messages as messages
 from owled_ros.nodes import autoware_topics as topics
 from owled_ros.nodes.autoware_parameters import AutowareSettings
 from owled_ros.nodes.conversions import stamp_to_time
+from owled_ros.nodes.quality import advertise
 from owled_ros.nodes.topics import Topic
 from owled_ros.onboard.candidates import Candidate
 
@@ -53,10 +53,7 @@ class AutowareOutputs:
         for topic in wanted:
             package, _, kind = topic.type.partition("/")
             quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-            options = QoSOverridingOptions.with_default_policies()
-            self._publishers[topic.name] = node.create_publisher(
-                getattr(self._messages[package], kind), topic.name, quality, qos_overriding_options=options
-            )
+            self._publishers[topic.name] = advertise(node, getattr(self._messages[package], kind), topic.name, quality)
 
     def publish(
         self,

@@ -9,15 +9,14 @@ import posixpath
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
 
 from owled_ros.driving.mounting import Lens, Mounting, StaticFrames, lens_of, view_of
 from owled_ros.driving.overlay import PinholeView
 from owled_ros.errors import OwledError
 from owled_ros.nodes.optional_messages import message_class
+from owled_ros.nodes.quality import SENSOR, subscribe
 
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 STATIC_TOPIC = "/tf_static"
@@ -39,12 +38,13 @@ class CameraGeometry:
         self._info = self._tf = None
         self.view = view_of(SHIPPED, given, None, None)
         if "horizontal_fov" not in given and info_topic != NOT_HEARD:
-            quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-            self._info = self._listen(CameraInfo, info_topic or info_beside(image_topic), self._on_info, quality)
+            quality = QoSProfile(depth=1, reliability=SENSOR)
+            topic = info_topic or info_beside(image_topic)
+            self._info = subscribe(node, CameraInfo, topic, self._on_info, quality)
         kind = message_class(TF_TYPE)
         if kind is not None and not {"height", "pitch", "forward"} <= set(given):
             latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-            self._tf = self._listen(kind, STATIC_TOPIC, self._on_transforms, latched)
+            self._tf = subscribe(node, kind, STATIC_TOPIC, self._on_transforms, latched)
         self._say(f"camera geometry for the overlay: {self._words()}")
 
     def given(self, given: dict[str, float]) -> None:
@@ -127,10 +127,6 @@ class CameraGeometry:
             logger.warning(words)
         else:
             logger.info(words)
-
-    def _listen(self, kind: Any, topic: str, heard: Any, quality: QoSProfile) -> Subscription:
-        options = QoSOverridingOptions.with_default_policies()
-        return self._node.create_subscription(kind, topic, heard, quality, qos_overriding_options=options)
 
 
 def info_beside(image_topic: str) -> str:

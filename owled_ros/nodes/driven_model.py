@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from owled_ros.driving.engine import Engine
 from owled_ros.models.driving_model import bundled_model
 from owled_ros.msg import DrivingModel
 from owled_ros.nodes import topics
+from owled_ros.nodes.quality import LATCHED
 from owled_ros.onboard.choice import DrivingChoice, Source
 from owled_ros.shipped import shipped
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REMIND_S = 10.0
 
 

@@ -22,7 +22,7 @@ from owled_ros.deployment.store import SwitchCancelledError
 from owled_ros.errors import OwledError
 from owled_ros.msg import DrivingModel
 from owled_ros.nodes.background import call_and_wait
-from owled_ros.nodes.driven_model import LATCHED
+from owled_ros.nodes.quality import LATCHED
 from owled_ros.srv import SwitchModel
 
 DISCOVERY_S = 5.0

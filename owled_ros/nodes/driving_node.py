@@ -18,7 +18,6 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
@@ -43,10 +42,11 @@ from owled_ros.nodes.ego_inputs import check_ego_source
 from owled_ros.nodes.health import judge_motion, report_inference, report_output
 from owled_ros.nodes.heard_inputs import HeardInputs
 from owled_ros.nodes.input_watch import judge_input
-from owled_ros.nodes.inputs import SENSOR, Inputs
+from owled_ros.nodes.inputs import Inputs
 from owled_ros.nodes.managed import ERROR, FAILURE, SUCCESS, ManagedNode, transition
 from owled_ros.nodes.model_services import ModelServices, Trial
 from owled_ros.nodes.process import StopRequest
+from owled_ros.nodes.quality import SENSOR, advertise
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.onboard.choice import choose_model
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_calibrated, needs_of
@@ -258,8 +258,7 @@ class DrivingNode(ManagedNode):
     def _advertise(self) -> None:
         def publisher(topic: topics.Topic, kind: Any, depth: int = 1, sensor: bool = False) -> None:
             quality = QoSProfile(depth=depth, reliability=SENSOR if sensor else ReliabilityPolicy.RELIABLE)
-            options = QoSOverridingOptions.with_default_policies()
-            self._outputs[topic.name] = self.create_publisher(kind, topic.name, quality, qos_overriding_options=options)
+            self._outputs[topic.name] = advertise(self, kind, topic.name, quality)
 
         publisher(topics.TRAJECTORY, PredictedTrajectory)
         publisher(topics.ACTION, PredictedAction)

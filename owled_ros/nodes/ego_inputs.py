@@ -12,13 +12,14 @@ from typing import Any
 from geometry_msgs.msg import AccelWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 
 from owled_ros.errors import OwledError
 from owled_ros.nodes import topics
 from owled_ros.nodes.fast_input import FastInput
 from owled_ros.nodes.input_watch import InputWatch, not_installed, published_types, watch
 from owled_ros.nodes.optional_messages import message_class
+from owled_ros.nodes.quality import SENSOR
 from owled_ros.onboard.motion import REPORT
 
 EGO_DEPTH = 50
@@ -93,7 +94,7 @@ class EgoInputs:
                 item.close()
 
     def _hear(self, kind: Any, topic: str, heard: Callable[[Any], None]) -> FastInput:
-        quality = QoSProfile(depth=EGO_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+        quality = QoSProfile(depth=EGO_DEPTH, reliability=SENSOR)
         return FastInput(self._node, kind, topic, heard, quality)
 
     def _on_odometry(self, message: Any) -> None:

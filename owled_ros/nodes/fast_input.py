@@ -16,10 +16,10 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 
 from owled_ros.driving.ego import NANOSECONDS
+from owled_ros.nodes.quality import subscribe
 
 PERIOD_S = 0.01
 LOG_PERIOD_S = 5.0
@@ -46,10 +46,7 @@ class FastInput:
         self._kept = 0  # [ns], stamp of the last message that was handed on
         self._came = 0.0  # [s] monotonic
         self.count = 0
-        options = QoSOverridingOptions.with_default_policies()
-        self.subscription = node.create_subscription(
-            kind, topic, self._on_message, quality, callback_group=self._gate, qos_overriding_options=options, raw=True
-        )
+        self.subscription = subscribe(node, kind, topic, self._on_message, quality, callback_group=self._gate, raw=True)
         self._timer = node.create_timer(PERIOD_S, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._timer.cancel()
 

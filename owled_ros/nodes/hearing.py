@@ -38,12 +38,20 @@ def message_to_action(message: PredictedAction) -> Action:
 def message_to_scene(message: SceneDescription) -> SceneAnswer:
     """Convert a description."""
     generation = Generation(message.text, message.complete, float(message.confidence), 0, 0.0)
-    if not message.valid:
+    scene = scene_of(message)
+    if scene is None:
         return SceneAnswer(generation, None, reason_of(message), message.reason_text)
+    return SceneAnswer(generation, scene, Reason.VALID)
+
+
+def scene_of(message: SceneDescription) -> Scene | None:
+    """Return what is described; None for a description that is not valid."""
+    if not message.valid:
+        return None
     distance = None if math.isnan(message.light_distance) else float(message.light_distance)
     light = Light(message.traffic_light) if message.traffic_light in list(Light) else Light.UNKNOWN
     cars, pedestrians = (tuple(map(_object, items)) for items in (message.cars, message.pedestrians))
-    return SceneAnswer(generation, Scene(cars, pedestrians, light, distance), Reason.VALID)
+    return Scene(cars, pedestrians, light, distance)
 
 
 def reason_of(message: Any) -> Reason:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from owled_ros.driving.needs import InputNeeds
@@ -19,8 +17,7 @@ from owled_ros.nodes.cameras import CameraChoices, CameraInput, camera_inputs
 from owled_ros.nodes.ego_inputs import EgoHearers, EgoInputs
 from owled_ros.nodes.input_watch import InputWatch, watch
 from owled_ros.nodes.perception_inputs import PerceptionInputs
-
-SENSOR = ReliabilityPolicy.BEST_EFFORT
+from owled_ros.nodes.quality import LATCHED, SENSOR, subscribe
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,7 @@ class Inputs:
         self._cameras: dict[tuple[str, bool], InputWatch] = {}
         self._ego = EgoInputs(node, hearers.ego, ego_source)
         self._perception = PerceptionInputs(node, hearers.objects, hearers.lights)
-        latched = QoSProfile(
-            depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-        )
-        self._command = self._subscribe(NavigationCommand, topics.COMMAND.name, hearers.command, latched)
+        self._command = subscribe(node, NavigationCommand, topics.COMMAND.name, hearers.command, LATCHED)
 
     @property
     def watches(self) -> list[InputWatch]:
@@ -94,9 +88,5 @@ class Inputs:
         quality = QoSProfile(depth=camera.depth, reliability=SENSOR)
         topic = topics.COMPRESSED if camera.compressed else topics.IMAGE
         type_name = topic.type.replace("/", "/msg/")
-        item = watch(camera.part, type_name, self._subscribe(kind, camera.topic, heard, quality))
+        item = watch(camera.part, type_name, subscribe(self._node, kind, camera.topic, heard, quality))
         return item
-
-    def _subscribe(self, kind: Any, topic: str, heard: Callable[[Any], None], quality: QoSProfile) -> Subscription:
-        options = QoSOverridingOptions.with_default_policies()
-        return self._node.create_subscription(kind, topic, heard, quality, qos_overriding_options=options)

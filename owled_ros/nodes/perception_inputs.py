@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile
 
 from owled_ros.driving.needs import InputNeeds
 from owled_ros.nodes import topics
 from owled_ros.nodes.input_watch import InputWatch, published_types, watch
 from owled_ros.nodes.optional_messages import message_class
+from owled_ros.nodes.quality import SENSOR, subscribe
 
 DEPTH = 5
 PACKAGE = "autoware_perception_msgs/msg"
@@ -46,12 +46,8 @@ class TypedInput:
         kind = message_class(name)
         if kind is None:
             return
-        quality = QoSProfile(depth=DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-        options = QoSOverridingOptions.with_default_policies()
-        subscription = self._node.create_subscription(
-            kind, self._topic, self._on_message, quality, qos_overriding_options=options
-        )
-        self.watch = watch(self.watch.part, name, subscription)
+        quality = QoSProfile(depth=DEPTH, reliability=SENSOR)
+        self.watch = watch(self.watch.part, name, subscribe(self._node, kind, self._topic, self._on_message, quality))
 
     def _on_message(self, message: Any) -> None:
         self.watch.heard()

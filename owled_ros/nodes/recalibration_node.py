@@ -32,10 +32,10 @@ from owled_ros.msg import ArtifactInfo, DrivingModel, Float64Stamped, GateVerdic
 from owled_ros.nodes import parameters
 from owled_ros.nodes.background import in_thread
 from owled_ros.nodes.diagnostics import Level
-from owled_ros.nodes.driven_model import LATCHED
 from owled_ros.nodes.driver_client import DriverClient
 from owled_ros.nodes.managed import REQUESTS, SUCCESS, ManagedNode, transition
 from owled_ros.nodes.process import StopRequest
+from owled_ros.nodes.quality import LATCHED
 from owled_ros.nodes.recalibration_settings import ENTRIES, read_recalibration_settings
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.recalibration.gate_rules import read_rules

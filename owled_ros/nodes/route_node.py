@@ -15,8 +15,7 @@ from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile
 
 from owled_ros.driving.ego import NANOSECONDS
 from owled_ros.driving.guidance import GuidanceLimits, Guide
@@ -34,6 +33,7 @@ from owled_ros.nodes.lanelet_map import lanes_of
 from owled_ros.nodes.optional_messages import message_class
 from owled_ros.nodes.parameters import Entry, declare, read_values
 from owled_ros.nodes.process import StopRequest
+from owled_ros.nodes.quality import LATCHED, SENSOR, advertise, subscribe
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.onboard.throttle import Throttle
 
@@ -85,16 +85,10 @@ class RouteNode(Node):
         self._lanes: dict[int, Lane] = {}
         self._route: Any = None  # one whose map has not come
         self._said: CommandKind | None = None
-        latched = QoSProfile(
-            depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-        )
-        sensor = QoSProfile(depth=EGO_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-        options = QoSOverridingOptions.with_default_policies()
-        self._command = self.create_publisher(
-            CommandMessage, "~/output/command", latched, qos_overriding_options=options
-        )
+        sensor = QoSProfile(depth=EGO_DEPTH, reliability=SENSOR)
+        self._command = advertise(self, CommandMessage, "~/output/command", LATCHED)
         self._fast = FastInput(self, Odometry, "~/input/odometry", self._on_odometry, sensor)
-        self._listen(PathMessage, "~/input/path", self._on_path, QoSProfile(depth=1))
+        subscribe(self, PathMessage, "~/input/path", self._on_path, QoSProfile(depth=1))
         for name, topic, heard in (
             (ROUTE_TYPE, "~/input/route", self._on_route),
             (MAP_TYPE, "~/input/map", self._on_map),
@@ -103,7 +97,7 @@ class RouteNode(Node):
             if kind is None:
                 self.get_logger().info(f"{topic} is not heard: {not_installed(name)}")
             else:
-                self._listen(kind, topic, heard, latched)
+                subscribe(self, kind, topic, heard, LATCHED)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / self.settings.publish_rate_hz, self._speak, clock=steady)
         self.create_timer(1.0, self.diagnostics.publish, clock=steady)
@@ -118,10 +112,6 @@ class RouteNode(Node):
     def close(self) -> None:
         """Let go of the fast subscription."""
         self._fast.close()
-
-    def _listen(self, kind: Any, topic: str, heard: Any, quality: QoSProfile) -> None:
-        options = QoSOverridingOptions.with_default_policies()
-        self.create_subscription(kind, topic, heard, quality, qos_overriding_options=options)
 
     def _on_odometry(self, message: Odometry) -> None:
         self._odometry = message
