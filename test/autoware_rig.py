@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import importlib
 import math
-import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import rclpy
 from autoware_standins import use_autoware
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from driving_rig import PATIENCE_S, NodeProcess, until
+from driving_rig import PATIENCE_S, NodeProcess, Peer, parameter_words, until
 from nav_msgs.msg import Odometry
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
@@ -43,21 +38,15 @@ def autoware_node(domain: int, log: Path, *remaps: str, **parameters: Any) -> No
     arguments = ["-m", "owled_ros.nodes", "autoware_node", "--ros-args"]
     for remap in remaps:
         arguments += ["-r", f"~/{remap}"]
-    for name, value in {"max_odometry_age_s": 3600.0, **parameters}.items():
-        shown = str(value).lower() if isinstance(value, bool) else str(value)
-        arguments += ["-p", f"{name.replace('__', '.')}:={shown}"]
+    arguments += parameter_words({"max_odometry_age_s": 3600.0, **parameters})
     return NodeProcess(arguments, domain, log)
 
 
-class AutowareBench:
+class AutowareBench(Peer):
     """The vehicle drives along x of the map at SPEED; its time is of our own making, and steps only when the test says so."""
 
     def __init__(self, domain: int) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("bench", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        super().__init__(domain, "bench")
         self.heard: dict[str, list[Any]] = {name: [] for name in OUTPUTS}
         self.status: DiagnosticStatus | None = None
         use_autoware()
@@ -80,16 +69,10 @@ class AutowareBench:
         self.y = 0.0  # [m], what the localisation says
         self.sent: list[int] = []  # [ns], stamps of the odometry
 
-    def __enter__(self) -> AutowareBench:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leave the domain."""
         _latest.append(self.now)
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
+        super().close()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -110,11 +93,6 @@ class AutowareBench:
             return bool(condition())
 
         return until(there, timeout, pause=0.0)
-
-    def spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.01)
 
     @property
     def x(self) -> float:

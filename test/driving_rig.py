@@ -11,10 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 import rclpy
@@ -90,11 +90,17 @@ def free_domain() -> int:
 
 def fake_node(domain: int, log: Path, **parameters: Any) -> NodeProcess:
     """Start the driving node with the stand-in model."""
-    arguments = [str(TEST / "fake_driving_node.py"), "--ros-args"]
+    arguments = [str(TEST / "fake_driving_node.py"), "--ros-args", *parameter_words(parameters)]
+    return NodeProcess(arguments, domain, log)
+
+
+def parameter_words(parameters: Mapping[str, Any]) -> list[str]:
+    """Write parameters as a node takes them on its command line; a double underscore stands for a dot."""
+    words = []
     for name, value in parameters.items():
         shown = str(value).lower() if isinstance(value, bool) else str(value)
-        arguments += ["-p", f"{name.replace('__', '.')}:={shown}"]
-    return NodeProcess(arguments, domain, log)
+        words += ["-p", f"{name.replace('__', '.')}:={shown}"]
+    return words
 
 
 def until(condition: Callable[[], Any], timeout: float = PATIENCE_S, pause: float = 0.02) -> bool:
@@ -106,15 +112,41 @@ def until(condition: Callable[[], Any], timeout: float = PATIENCE_S, pause: floa
     return bool(condition())
 
 
-class Bench:
+class Peer:
+    """A node of the test's own process, in a domain of its own."""
+
+    def __init__(self, domain: int, name: str) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node(name, context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the domain."""
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.01)
+
+
+class Bench(Peer):
     """Talks to a driving node from the test's own process."""
 
     def __init__(self, domain: int) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("bench", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        super().__init__(domain, "bench")
         self.actions: list[PredictedAction] = []
         self.scenes: list[SceneDescription] = []
         self.trajectories: list[PredictedTrajectory] = []
@@ -137,26 +169,11 @@ class Bench:
         self.node.create_subscription(Float64Stamped, f"{NODE}/debug/processing_time_ms", self.latencies.append, 50)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
 
-    def __enter__(self) -> Bench:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
     def _on_answer(self, message: String) -> None:
         self.answers.append(json.loads(message.data))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.statuses.update({status.name.partition(": ")[2]: status for status in message.status})
-
-    def spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.01)
 
     def spin_until(self, condition: Callable[[], Any], timeout: float = PATIENCE_S) -> bool:
         end = time.monotonic() + timeout

@@ -16,10 +16,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-import rclpy
-from driving_rig import NODE, TEST, NodeProcess, fake_node, free_domain, until
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from driving_rig import NODE, TEST, NodeProcess, Peer, fake_node, free_domain, until
 from stored_artifacts import make_artifact
 
 from owled_ros.deployment.deployment import Deployment, create_deployment
@@ -33,17 +30,13 @@ FOLLOW_S = 60.0  # 1 s on a quiet machine
 KILLS = int(os.environ.get("OWLED_KILLS", "4"))
 
 
-class Listener:
+class Listener(Peer):
     """Hears what a driving node says that it drives."""
 
     def __init__(self) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=DOMAIN)
-        self.node = rclpy.create_node("listener", context=self.context)
+        super().__init__(DOMAIN, "listener")
         self.said: list[DrivingModel] = []
         self.node.create_subscription(DrivingModel, f"{NODE}/output/model", self.said.append, LATCHED)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
 
     def drives(self, path: Path | str) -> bool:
         def now() -> bool:
@@ -51,11 +44,6 @@ class Listener:
             return bool(self.said) and self.said[-1].loaded and self.said[-1].artifact_path == str(path)
 
         return until(now, FOLLOW_S, 0.0)
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 PROMOTER = """
@@ -72,9 +60,8 @@ with driver_client.running_driver("driving_node", car.base, car.root, 20.0) as d
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    made = Listener()
-    yield made
-    made.close()
+    with Listener() as made:
+        yield made
 
 
 @pytest.fixture

@@ -25,9 +25,8 @@ TOY = ("BUNDLED", "the bundled model")
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    made = Listener()
-    yield made
-    made.close()
+    with Listener() as made:
+        yield made
 
 
 @pytest.fixture

@@ -13,13 +13,10 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("owled_ros.msg")
 
-import rclpy
-from driving_rig import BEST_EFFORT, NodeProcess, free_domain
+from driving_rig import BEST_EFFORT, NodeProcess, Peer, free_domain
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from owled_ros.msg import NavigationCommand
@@ -30,24 +27,15 @@ CORNER = [(0.0, 0.0), (100.0, 0.0), (100.0, 100.0)]
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class Car:
+class Car(Peer):
     """Says where it is, gives routes, hears commands."""
 
     def __init__(self, domain: int) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("car", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        super().__init__(domain, "car")
         self.commands: list[NavigationCommand] = []
         self.odometry = self.node.create_publisher(Odometry, "/route_node/input/odometry", BEST_EFFORT)
         self.path = self.node.create_publisher(PathMessage, "/route_node/input/path", 1)
         self.node.create_subscription(NavigationCommand, "/route_node/output/command", self.commands.append, LATCHED)
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
     def drive(self, x: float, y: float = 0.0, frame: str = "map", late_s: float = 0.0, turn: float = 1.0) -> None:
         message = Odometry()

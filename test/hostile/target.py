@@ -9,14 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import rclpy
+from driving_rig import BEST_EFFORT, Peer
 from geometry_msgs.msg import AccelWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from rclpy.action import ActionClient
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from owled_ros.action import Recalibrate
@@ -24,7 +22,6 @@ from owled_ros.msg import NavigationCommand
 from owled_ros.nodes.conversions import stamp_to_time
 
 DRIVER, RECALIBRATION = "/driving_node", "/recalibration_node"
-BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ANSWER_S = 60.0  # a service that has no answer after this long has failed
 SWITCH_S = 400.0  # a load on a busy machine: the trial, then the loading
@@ -34,7 +31,7 @@ class NoAnswerError(AssertionError):
     """A service did not answer."""
 
 
-class Target:
+class Target(Peer):
     """One attacker's connection to the nodes of a domain; used from one thread."""
 
     def __init__(
@@ -43,11 +40,7 @@ class Target:
         self.work, self.store, self.random = work, store, random.Random(seed)
         self.compressed = compressed  # what the driver listens to
         self.driven: Callable[[str], None] = lambda model_id: None  # hears which model drives; empty: asked
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("attacker", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        super().__init__(domain, "attacker")
         topic = f"{DRIVER}/input/image"
         self.raw = self.node.create_publisher(Image, topic, BEST_EFFORT)
         self.encoded = self.node.create_publisher(CompressedImage, f"{topic}/compressed", BEST_EFFORT)
@@ -62,12 +55,6 @@ class Target:
         )
         self.goals = ActionClient(self.node, Recalibrate, f"{RECALIBRATION}/recalibrate", **queues)
         self._clients: dict[str, Any] = {}
-
-    def close(self) -> None:
-        """Leave the domain."""
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
     def now(self) -> int:
         """Return the time [ns]."""
@@ -96,12 +83,6 @@ class Target:
         message.pose.pose.orientation.w = numbers.get("w", 0.0)
         message.pose.pose.orientation.z = numbers.get("qz", 0.0)
         self._publish(self.odometry, message, stamp)
-
-    def spin(self, seconds: float) -> None:
-        """Hear answers for a while."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.02)
 
     def wait(self, future: Any, what: str, timeout: float = ANSWER_S) -> Any:
         """Wait for an answer; raises NoAnswerError when none comes."""
