@@ -35,7 +35,7 @@ def item(
     x: float = 20.0, y: float = 0.0, yaw: float | None = 0.0, speed: float = 0.0, label: int = CAR, **more: Any
 ) -> Any:
     """Make a TrackedObject by the names of its fields; its twist is along its own heading."""
-    turn = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=0.0)
+    turn = SimpleNamespace(x=more.get("qx", 0.0), y=0.0, z=0.0, w=0.0)
     if yaw is not None:
         turn.z, turn.w = math.sin(yaw / 2), math.cos(yaw / 2)
     kinematics = SimpleNamespace(
@@ -121,6 +121,7 @@ def test_a_heading_without_sign_points_where_the_object_goes() -> None:
     [
         (item(x=math.nan), "object 1 holds numbers that are not finite"),
         (item(yaw=math.nan), "not finite"),
+        (item(qx=1e200), "not finite"),  # its square is not
         (item(speed=900.0), "object 1 is impossible: 900 m/s"),
         (item(length=-1.0), "impossible"),
         (item(length=1e9), "impossible"),

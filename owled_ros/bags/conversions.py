@@ -10,6 +10,7 @@ from typing import Any
 
 from owled_ros.bags import message_types as types
 from owled_ros.driving.answer import Action, Light, Manoeuvre, ObjectKind, Scene, SceneObject
+from owled_ros.driving.ego import MIN_ROTATION, squared_norm, yaw_of
 from owled_ros.driving.frame import NANOSECONDS, EgoState, Pose
 from owled_ros.driving.navigation import CommandKind, NavigationCommand
 
@@ -69,17 +70,10 @@ STEERING_TYPES = (types.STEERING_REPORT, types.OLD_STEERING_REPORT)
 
 def pose_of(pose: Any) -> Pose | None:
     """Convert geometry_msgs/Pose; None where it has no orientation or no finite number."""
-    q = pose.orientation
-    if not 0.5 < q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w < 1.5:
+    if not MIN_ROTATION < squared_norm(pose.orientation) < 1.5:
         return None
-    found = Pose(float(pose.position.x), float(pose.position.y), yaw_of(q))
+    found = Pose(float(pose.position.x), float(pose.position.y), yaw_of(pose.orientation))
     return found if found.is_finite() else None
-
-
-def yaw_of(orientation: Any) -> float:
-    """Return the heading [rad] of a geometry_msgs/Quaternion."""
-    q = orientation
-    return math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
 
 
 def message_to_command(message: Any, stamp: int) -> NavigationCommand:

@@ -10,8 +10,10 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 NANOSECONDS = 1_000_000_000
+MIN_ROTATION = 0.5  # squared norm of a quaternion that is one
 LATE_S = 1.0  # states out of order by no more than this are put in their place; more is a clock that started over
 SLOPE_S = 0.25  # half width of the window from which a missing acceleration is taken
 JUMP_M = 1.0  # [m] that a pose may be off from where the speed would have taken it
@@ -153,6 +155,18 @@ class EgoHistory:
             sum((time - mean_time) * (state.speed - mean_speed) for time, state in zip(times, near, strict=True))
             / spread
         )
+
+
+def yaw_of(orientation: Any) -> float:
+    """Return the heading [rad] of a geometry_msgs/Quaternion; NaN where its numbers are beyond all measure."""
+    q = orientation  # ** would raise where a square is infinite
+    return math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
+
+
+def squared_norm(orientation: Any) -> float:
+    """Return the squared norm of a geometry_msgs/Quaternion: 1 for a rotation, 0 where the source fills in none."""
+    q = orientation
+    return float(q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w)
 
 
 def wrapped(angle: float) -> float:

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from owled_ros.driving.answer import Light
+from owled_ros.driving.ego import MIN_ROTATION, squared_norm, yaw_of
 from owled_ros.driving.surroundings import RoadUser, RoadUserClass, TrafficLight, pointing_where_it_goes
 from owled_ros.errors import OwledError
 
@@ -17,7 +18,6 @@ MAX_OBJECTS = 2_000  # in one message
 MAX_GROUPS = 1_000
 MAX_SPEED = 150.0  # [m/s]
 MAX_SIDE = 200.0  # [m]
-MIN_ROTATION = 0.5  # squared norm of a quaternion that is one
 ORIENTATION_AVAILABLE = 2  # TrackedObjectKinematics: the sign of the heading is known
 COLOURS = {1: Light.RED, 2: Light.YELLOW, 3: Light.GREEN}  # TrafficLightElement
 CIRCLE, SOLID_OFF = 5, 13  # of its shapes and its statuses
@@ -47,7 +47,7 @@ def _road_user(item: Any, number: int) -> RoadUser:
     pose = getattr(kinematics, "initial_pose_with_covariance", None) or kinematics.pose_with_covariance
     twist = getattr(kinematics, "initial_twist_with_covariance", None) or kinematics.twist_with_covariance
     place, turn, speed = pose.pose.position, pose.pose.orientation, twist.twist.linear
-    numbers = (place.x, place.y, turn.x, turn.y, turn.z, turn.w, speed.x, speed.y, size.x, size.y, size.z)
+    numbers = (place.x, place.y, squared_norm(turn), speed.x, speed.y, size.x, size.y, size.z)
     if not all(map(math.isfinite, numbers)):
         raise OwledError(f"object {number} holds numbers that are not finite: at x {place.x}, y {place.y}")
     if math.hypot(speed.x, speed.y) > MAX_SPEED or not 0.0 <= min(size.x, size.y) <= max(size.x, size.y) <= MAX_SIDE:
@@ -64,9 +64,9 @@ def _road_user(item: Any, number: int) -> RoadUser:
 def _motion(turn: Any, speed: Any, known: bool) -> tuple[float | None, tuple[float | None, float | None]]:
     """Return heading [rad] and velocity in the frame of the message [m/s]."""
     still = speed.x == 0.0 and speed.y == 0.0
-    if turn.x**2 + turn.y**2 + turn.z**2 + turn.w**2 < MIN_ROTATION:
+    if squared_norm(turn) < MIN_ROTATION:
         return None, (0.0, 0.0) if still else (None, None)
-    yaw = math.atan2(2.0 * (turn.w * turn.z + turn.x * turn.y), 1.0 - 2.0 * (turn.y**2 + turn.z**2))
+    yaw = yaw_of(turn)
     cos, sin = math.cos(yaw), math.sin(yaw)
     velocity = (cos * speed.x - sin * speed.y, sin * speed.x + cos * speed.y)
     return pointing_where_it_goes(yaw, speed.x, known), velocity

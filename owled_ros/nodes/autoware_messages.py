@@ -69,7 +69,7 @@ def ground_of(message: Odometry) -> Ground:
     place, turn = message.pose.pose.position, message.pose.pose.orientation
     up_x = 2.0 * (turn.x * turn.z + turn.w * turn.y)
     up_y = 2.0 * (turn.y * turn.z - turn.w * turn.x)
-    up_z = 1.0 - 2.0 * (turn.x**2 + turn.y**2)
+    up_z = 1.0 - 2.0 * (turn.x * turn.x + turn.y * turn.y)
     steep = up_z < 0.5  # 60 degrees: this is no road
     return Ground(place.x, place.y, place.z, 0.0 if steep else -up_x / up_z, 0.0 if steep else -up_y / up_z)
 

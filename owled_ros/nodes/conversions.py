@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 
 from owled_ros.driving.answer import ObjectKind, Scene
 from owled_ros.driving.answer import SceneObject as Seen
-from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose
+from owled_ros.driving.ego import MIN_ROTATION, NANOSECONDS, EgoState, Pose, squared_norm, yaw_of
 from owled_ros.driving.navigation import CommandKind, NavigationCommand
 from owled_ros.driving.prediction import Reason, SceneAnswer
 from owled_ros.driving.trajectory import COLUMNS, Trajectory
@@ -26,7 +26,6 @@ from owled_ros.msg import NavigationCommand as NavigationCommandMessage
 from owled_ros.msg import PredictedAction, PredictedTrajectory, SceneDescription, SceneObject, TrajectoryPoint
 from owled_ros.onboard.ladder import Outcome
 
-MIN_ROTATION = 0.5  # squared norm of a quaternion that is one
 MAX_COMMAND_CHARACTERS = 2_000
 JPEG_QUALITY = 85
 MIN_STAMP, MAX_STAMP = -(2**31) * NANOSECONDS, (2**31) * NANOSECONDS - 1  # [ns], of builtin_interfaces/Time
@@ -62,16 +61,8 @@ def report_to_ego(message: Any) -> EgoState:
 
 def pose_of(message: Any) -> Pose | None:
     """Convert geometry_msgs/Pose to the plane; None where the source fills in no numbers, or no rotation."""
-    place, turn = message.position, message.orientation
-    norm = (
-        turn.x * turn.x + turn.y * turn.y + turn.z * turn.z + turn.w * turn.w
-    )  # ** would raise where this is infinite
-    pose = Pose(
-        place.x,
-        place.y,
-        math.atan2(2.0 * (turn.w * turn.z + turn.x * turn.y), 1.0 - 2.0 * (turn.y * turn.y + turn.z * turn.z)),
-    )
-    return pose if norm > MIN_ROTATION and pose.is_finite() else None
+    pose = Pose(message.position.x, message.position.y, yaw_of(message.orientation))
+    return pose if squared_norm(message.orientation) > MIN_ROTATION and pose.is_finite() else None
 
 
 def message_to_command(message: NavigationCommandMessage, now: int) -> NavigationCommand:
