@@ -92,7 +92,7 @@ setup(
     ],
     install_requires=listed("run.txt"),
     extras_require={"dev": listed("dev.txt")},
-    entry_points={"console_scripts": ["owled = owled_ros.cli:main"]},
+    entry_points={"console_scripts": ["owled = owled_ros.__main__:main"]},
     cmdclass={"build_py": BuildWithKernels},
     distclass=BinaryDistribution,
 )

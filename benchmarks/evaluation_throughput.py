@@ -85,7 +85,7 @@ def compare_processes(bags: list[Path], model: str, processes: int) -> None:
     times = {}
     with tempfile.TemporaryDirectory() as name:
         for count in (1, processes):
-            command = [sys.executable, "-m", "owled_ros.cli", "evaluate", *map(str, bags), "-m", model, "--no-report",
+            command = [sys.executable, "-m", "owled_ros", "evaluate", *map(str, bags), "-m", model, "--no-report",
                        "--camera-test", "0", "--processes", str(count), "--out", f"{name}/{count}"]  # fmt: skip
             started = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -80,7 +80,7 @@ def make_bag(path: Path) -> Path:
 def start_job(root: Path, model: Path, turn: int, driving_node: str) -> subprocess.Popen[bytes]:
     """Start a job whose artifact differs from every other turn's."""
     arguments = [
-        sys.executable, "-m", "owled_ros.cli", "recalibrate", str(root / "bag"), "--store", str(root / "store"), "--model", str(model),
+        sys.executable, "-m", "owled_ros", "recalibrate", str(root / "bag"), "--store", str(root / "store"), "--model", str(model),
         "--gate", str(root / "gate.yaml"), "--score", "magnitude", "--allocation", "uniform", "--calibration-frames", "3",
         "--gate-frames", "3", "--seed", str(turn), "--keep", "3", "--sparsity", "0.1", "--no-idle",
     ]  # fmt: skip

@@ -102,6 +102,6 @@ def _become(layout: Layout, ros: str | None, words: list[str]) -> None:
     elif verb == "shell":
         command = [env.get("SHELL", "/bin/sh"), *rest]
     else:
-        command = [python, "-m", "owled_ros.cli", *words]
+        command = [python, "-m", "owled_ros", *words]
     sys.stdout.flush()
     os.execvpe(command[0], command, env)

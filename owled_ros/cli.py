@@ -17,7 +17,6 @@ from owled_ros.errors import OwledError
 from owled_ros.version import VERSION
 
 EXIT_FAILURE = 1
-EXIT_INTERRUPTED = 130
 
 FIRST = ("demo", "doctor", "run", "prune", "evaluate", "recalibrate", "store")  # in the help, what newcomers look for
 
@@ -95,9 +94,3 @@ def main() -> None:
 
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_FAILURE)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-
-
-if __name__ == "__main__":
-    main()

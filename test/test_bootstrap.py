@@ -300,8 +300,8 @@ def test_words_after_owled_reach_the_right_program(tree: Layout, monkeypatch: py
         [python, "-m", "pytest", "-k", "x"],
         [python, "-m", "pytest"],
         [python, "a.py"],
-        [python, "-m", "owled_ros.cli", "demo", "--seconds", "5"],
-        [python, "-m", "owled_ros.cli"],
+        [python, "-m", "owled_ros", "demo", "--seconds", "5"],
+        [python, "-m", "owled_ros"],
     ]
 
 

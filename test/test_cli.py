@@ -101,7 +101,7 @@ def test_a_node_is_started_without_ros2_and_ends_on_interrupt(tmp_path: Path) ->
 
     domain = free_domain()
     words = ["run", "driving_node", "autostart:=false", "namespace:=car", "output_frame_id:=rear"]
-    with NodeProcess(["-m", "owled_ros.cli", *words], domain, tmp_path / "log") as process, Bench(domain) as bench:
+    with NodeProcess(["-m", "owled_ros", *words], domain, tmp_path / "log") as process, Bench(domain) as bench:
         request = GetParameters.Request(names=["output_frame_id", "autostart"])
         values = bench.call(GetParameters, "/car/driving_node/get_parameters", request).values
         assert (values[0].string_value, values[1].bool_value) == ("rear", False)
@@ -115,8 +115,15 @@ def test_a_node_is_started_without_ros2_and_ends_on_interrupt(tmp_path: Path) ->
 def test_run_says_in_one_sentence_what_cannot_work(variables: dict[str, str], words: str) -> None:
     pytest.importorskip("rclpy")
     pytest.importorskip("owled_ros.msg")
-    command = [sys.executable, "-m", "owled_ros.cli", "run", "driving_node"]
+    command = [sys.executable, "-m", "owled_ros", "run", "driving_node"]
     ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
     assert ended.returncode == 1
     assert words in ended.stderr
     assert re.match(r"error: .*\n\Z", ended.stderr)
+
+
+def test_an_interrupt_while_the_command_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    ended = subprocess.run([sys.executable, "-m", "owled_ros", "--help"], capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")

@@ -144,7 +144,7 @@ def test_the_command_ends_with_1_where_the_demonstration_failed(tmp_path: Path) 
         str(DOMAIN),
         "--headless",
     ]
-    done = subprocess.run([sys.executable, "-m", "owled_ros.cli", *words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "owled_ros", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "error: driving_node ended with code 1 before it answered" in done.stderr
     assert "Traceback" not in done.stderr
@@ -310,7 +310,7 @@ def test_the_bundled_model_drives(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "owled_ros.cli",
+        "owled_ros",
         "demo",
         "--fast",
         "--seconds",

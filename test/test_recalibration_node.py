@@ -362,6 +362,7 @@ def running_children(root: Path) -> list[str]:
     ("parameters", "words"),
     [
         ({"model_path": "/nowhere"}, "does not exist"),
+        ({"model_path": "''", "store": "nowhere"}, "neither deployment nor model_path is given"),
         ({"gate_file": "/nowhere.yaml"}, "cannot be read"),
         ({"cores": "4711,4712"}, "may use"),
         ({"cores": "4711"}, "may use"),  # ROS reads it as a number

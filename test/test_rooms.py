@@ -39,6 +39,7 @@ ABOVE = {  # may import everything below the command line
     "demo": EVERYTHING - {"commands", "cli", "nodes"},
     "commands": EVERYTHING - {"cli"},
     "cli": EVERYTHING,
+    "__main__": {"cli"},
 }
 GENERATED = {"msg", "srv", "action"}
 ROS = {"rclpy", "rosidl_runtime_py", "launch", "launch_ros", "rosidl_parser"}

@@ -92,7 +92,7 @@ LAUNCHES = [
         ),
         (*LISTENING, "generator two", "no command: no route has come"),
     ),
-    (("owled_ros", "recalibration.launch.xml"), ("current: none", "its base model is to drive")),
+    (("owled_ros", "recalibration.launch.xml"), ("neither deployment nor model_path is given", "owled deploy")),
     ((str(TOP / "examples" / "launch" / "my_camera.launch.xml"),), (*LISTENING, "/front_camera/image_raw")),
     ((str(TOP / "examples" / "autoware" / "owled.launch.xml"),), LISTENING),
 ]
@@ -231,5 +231,5 @@ def test_run_starts_an_installed_executable(tmp_path: Path) -> None:
         ["ros2", "pkg", "executables", "owled_ros"], capture_output=True, text=True, check=True
     ).stdout
     assert {line.split()[1] for line in found.splitlines()} >= {"driving_node", "recalibration_node", "owled"}
-    help_text = subprocess.run([sys.executable, "-m", "owled_ros.cli", "--help"], capture_output=True, text=True).stdout
+    help_text = subprocess.run([sys.executable, "-m", "owled_ros", "--help"], capture_output=True, text=True).stdout
     assert "demo" in help_text

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from owled_ros.scenes.player import Driver
 
 LAST_SEED = 1_000_000  # larger seeds belong to training
-EXIT_INTERRUPTED = 130
 COLUMNS = {
     "finished": "finished",
     "collision": "crashed",
@@ -55,7 +54,7 @@ def drive(
     withheld is replaced by comfortable braking (-2.5 m/s2) with the last tire angle; a route that never ends times out.
     Every route is told when it ends. With --json it is kept at once: the same command resumes where it was stopped or killed.
     """
-    from owled_ros.errors import OwledError
+    from owled_ros.errors import EXIT_INTERRUPTED, OwledError
     from owled_ros.progress import track
     from owled_ros.scenes.camera import Camera
     from owled_ros.scenes.closed_loop import drive_route

@@ -10,7 +10,6 @@ import typer
 
 from owled_ros.commands import Device
 
-EXIT_INTERRUPTED = 130
 PART_SUFFIX = ".part.jsonl"  # beside --out, while it is not finished
 ROWS = (  # metric, unit, digits
     ("E_car", "cars", 3),

@@ -61,12 +61,17 @@ class Deployment:
             return ""
 
 
+def holds_deployment(root: Path | str) -> bool:
+    """Tell whether a directory holds a deployment, whole or damaged: then none is made there."""
+    return (Path(root).expanduser() / FILE_NAME).exists()
+
+
 def create_deployment(root: Path, base: Path) -> Deployment:
     """Make a deployment, or give an older store its base model; raises OwledError when another base is written there."""
     root, base = root.expanduser().absolute(), base.expanduser().resolve()
     if not (base / "config.json").is_file():
         raise OwledError(f"{base} holds no config.json; give the directory of a Hugging Face model as base of {root}")
-    if (root / FILE_NAME).exists():
+    if holds_deployment(root):
         known = open_deployment(root)
         if known.base.resolve() != base:
             raise OwledError(

@@ -24,7 +24,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from owled_ros.action import Recalibrate
-from owled_ros.deployment.deployment import Deployment, create_deployment, open_deployment
+from owled_ros.deployment.deployment import Deployment, create_deployment, holds_deployment, open_deployment
 from owled_ros.deployment.store import Driver, Store, Version
 from owled_ros.errors import OwledError
 from owled_ros.models.driving_model import resolve_model
@@ -265,7 +265,14 @@ class RecalibrationNode(ManagedNode):
             return open_deployment(settings.deployment, settings.model_path)
         if not settings.store:
             raise OwledError("neither deployment nor store is given; give the directory of the deployment")
-        return create_deployment(Path(settings.store), resolve_model(settings.model_path))
+        if settings.model_path:
+            return create_deployment(Path(settings.store), resolve_model(settings.model_path))
+        if holds_deployment(settings.store):
+            return open_deployment(settings.store)
+        raise OwledError(
+            f"neither deployment nor model_path is given, and {settings.store} is no deployment yet: make one with "
+            "`owled deploy DIRECTORY --model BASE` and give it to this node and to the driving node as deployment"
+        )
 
     def _driver(self, cancelled: Callable[[], bool]) -> Driver | None:
         """Return the driving node that has to agree to a switch; None where none is there and none is required."""
