@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 EXIT_INTERRUPTED = 130  # as a shell says it of a process that SIGINT has ended
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from owled_ros.commands import Device
+from owled_ros.errors import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from owled_ros.scenes.closed_loop import Route, Standing
@@ -54,7 +55,7 @@ def drive(
     withheld is replaced by comfortable braking (-2.5 m/s2) with the last tire angle; a route that never ends times out.
     Every route is told when it ends. With --json it is kept at once: the same command resumes where it was stopped or killed.
     """
-    from owled_ros.errors import EXIT_INTERRUPTED, OwledError
+    from owled_ros.errors import OwledError
     from owled_ros.progress import track
     from owled_ros.scenes.camera import Camera
     from owled_ros.scenes.closed_loop import drive_route

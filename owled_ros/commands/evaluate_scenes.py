@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from owled_ros.commands import Device
+from owled_ros.errors import EXIT_INTERRUPTED
 
 PART_SUFFIX = ".part.jsonl"  # beside --out, while it is not finished
 ROWS = (  # metric, unit, digits
