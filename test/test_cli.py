@@ -125,5 +125,7 @@ def test_run_says_in_one_sentence_what_cannot_work(variables: dict[str, str], wo
 def test_an_interrupt_while_the_command_is_imported_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    ended = subprocess.run([sys.executable, "-m", "owled_ros", "--help"], capture_output=True, text=True, env=environment)
+    ended = subprocess.run(
+        [sys.executable, "-m", "owled_ros", "--help"], capture_output=True, text=True, env=environment
+    )
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
