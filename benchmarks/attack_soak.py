@@ -225,7 +225,10 @@ def judge(rows: list[dict[str, Any]]) -> int:
     print(
         f"longest gap {max(row['gap_s'] for row in rows):.2f} s, in peace {max(row['peaceful_gap_s'] for row in rows):.2f} s"
     )
-    print(f"gaps over {GAP_S:g} s: {len(gaps)}, in peace {len(peaceful)}, of the attacked one alone {len(alone)}")
+    print(
+        f"gaps over {GAP_S:g} s: {len(gaps)}, in peace {len(peaceful)}, of the attacked one alone {len(alone)} "
+        "(not counted: as long as odometry contradicts itself)"
+    )
     for row in alone:
         print(f"  {row['gap_s']:.2f} s (in peace {row['peaceful_gap_s']:.2f} s, load {row['load']}): {row['attack']}")
     print(f"models loaded and driven {switches}; actions {rows[-1]['actions'][0]}, in peace {rows[-1]['actions'][1]}")
