@@ -46,6 +46,7 @@ REMEMBERED = 64  # images whose answer may still come
 ANSWERS = 50  # depth of the subscriptions
 SCENE_MEMORY_S = 2.0
 MAX_ACCELERATION, MAX_STEERING = 50.0, 1.57  # [m/s2], [rad]: the world does nothing that no vehicle could
+STARTING = (PredictedAction.REASON_CLOCK_JUMP, PredictedAction.REASON_NO_EGO)  # of a node that has not heard either yet
 Event = Callable[[dict[str, Any]], None]
 
 
@@ -76,6 +77,7 @@ class CameraOutput:
         self.sent = 0  # images
         self.taken_up = 0  # of them, those that the driving node said something about, each counted once
         self.answered = threading.Event()  # the newest image was
+        self.forgiving = False  # an answer for a reason of STARTING is none
         self.last_answer: PredictedAction | None = None  # valid or not
         self._event, self._sketch = event, sketch
         self._shown: OrderedDict[int, Shown] = OrderedDict()
@@ -202,16 +204,19 @@ class CameraOutput:
             words = f"an action of {message.acceleration:g} m/s2 and {message.steering_tire_angle:g} rad is not one, and is not driven"
             self._node.get_logger().warning(words, throttle_duration_sec=5.0)
             return
+        with self._lock:
+            shown, newest = self._shown.get(stamp), next(reversed(self._shown), 0)
+            if stamp in self._heard or (self.forgiving and message.reason in STARTING):
+                return
+            if shown is not None:
+                self.taken_up += 1
+                self._heard.add(stamp)
         if message.valid:
             self.action = (message_to_action(message), came)
             if self.on_action is not None:
                 self.on_action(stamp, serialize_message(message))
-        with self._lock:
-            shown, newest = self._shown.get(stamp), next(reversed(self._shown), 0)
-            if shown is None:
-                return
-            self.taken_up += stamp not in self._heard
-            self._heard.add(stamp)
+        if shown is None:
+            return
         self.last_answer = message
         self._event(self._facts_of(message, shown, came))
         if stamp == newest:

@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from rclpy.node import Node
 
 from owled_ros.driving.frame import NANOSECONDS, EgoState
 from owled_ros.driving.overlay import Overlay, PinholeView
-from owled_ros.msg import PredictedAction
 from owled_ros.nodes.camera_output import CameraOutput, Shown
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.source_options import SourceOptions
@@ -28,10 +28,8 @@ FIRST_STAMP = 1_000 * NANOSECONDS  # of simulated time
 ROUTE_GAP = 10 * NANOSECONDS  # between two routes: a bag's readers tell drives apart by it
 ACTION_TOPIC, ACTION_TYPE = "/driving_node/output/action", "owled_ros/msg/PredictedAction"
 IMAGE_TOPIC = "/camera/image/compressed"
-STARTING = (  # reasons of a node that has not heard the clock or the odometry yet
-    PredictedAction.REASON_CLOCK_JUMP,
-    PredictedAction.REASON_NO_EGO,
-)
+FIRST_TRIES, FIRST_WAIT_S = 50, 0.3
+FORGIVEN_TRIES = 10  # so often an answer for want of clock or odometry is none
 
 
 class Playback:
@@ -72,12 +70,14 @@ class Playback:
         if answer is None or not answer.valid:
             self.output.forget_action()
 
-    def await_first(self, forgiving: bool) -> None:
-        """Wait a moment for the answer to the first image; `forgiving`: one from a node that has heard nothing yet is none."""
-        if not self.output.answered.wait(0.3) or not forgiving:
-            return
-        if self.output.last_answer is not None and self.output.last_answer.reason in STARTING:
-            self.output.answered.clear()
+    def show_first(self, send: Callable[[], None]) -> None:
+        """Send the first image until a driving node that has heard the clock and the odometry has answered it, and was heard."""
+        for again in range(FIRST_TRIES):
+            self.output.forgiving = again < FORGIVEN_TRIES
+            send()
+            if self.output.answered.wait(FIRST_WAIT_S) or self.stop():
+                break
+        self.output.forgiving = False
 
     def keep(self, shown: Shown) -> None:
         """Record an image with its truth."""

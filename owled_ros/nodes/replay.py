@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,16 +110,21 @@ def replay(playback: Playback, frames: Iterator[Frame]) -> None:
             None,
             {"time": round(played_s, 2), "number": number},
         )
-        for again in range(50 if number == 0 else 1):  # the first image may meet a node whose clock has not started
-            playback.output.tick(frame.stamp)
-            playback.output.move(frame.ego, _pose_of(frame.ego))
-            playback.output.show(shown, frame.views[1:])
-            if number == 0 or playback.options.pace == "lockstep":
-                playback.await_first(again < 10) if number == 0 else playback.await_answer()
-            if playback.output.answered.is_set() or playback.stop():
-                break
+        send = functools.partial(_send, playback, frame, shown)
+        if number == 0:
+            playback.show_first(send)
+        else:
+            send()
+        if playback.options.pace == "lockstep":
+            playback.await_answer()
         playback.keep_ego(frame.ego, _pose_of(frame.ego))
         playback.keep(shown)
+
+
+def _send(playback: Playback, frame: Frame, shown: Shown) -> None:
+    playback.output.tick(frame.stamp)
+    playback.output.move(frame.ego, _pose_of(frame.ego))
+    playback.output.show(shown, frame.views[1:])
 
 
 def _pose_of(ego: EgoState) -> tuple[float, float, float]:

@@ -6,6 +6,7 @@ a valid action brakes at once.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 
@@ -85,7 +86,12 @@ def _drive(playback: Playback, world: World, route: int, clock: WorldClock, limi
         playback.output.move(ego, pose)
         playback.keep_ego(ego, pose)
         if step % steps == 0:
-            _show_world(playback, world, ego, route)
+            shown = _look(playback, world, ego, route)
+            if options.pace == "lockstep" and playback.output.sent == 0:
+                playback.show_first(functools.partial(_send, playback, ego, pose, shown))
+            else:
+                playback.output.show(shown)
+            playback.keep(shown)
             if options.pace == "lockstep":
                 playback.await_answer()
         step += 1
@@ -94,11 +100,15 @@ def _drive(playback: Playback, world: World, route: int, clock: WorldClock, limi
         world.step(action.acceleration, steering, dt)
 
 
-def _show_world(playback: Playback, world: World, ego: EgoState, route: int) -> None:
+def _send(playback: Playback, ego: EgoState, pose: tuple[float, float, float], shown: Shown) -> None:
+    playback.output.tick(shown.stamp)
+    playback.output.move(ego, pose)
+    playback.output.show(shown)
+
+
+def _look(playback: Playback, world: World, ego: EgoState, route: int) -> Shown:
     moment = look(world, playback.camera)
     assert moment.image is not None
     waited = 0.0 if playback.simulated else max(time.time_ns() - ego.stamp, 0) / NANOSECONDS
     facts = {"progress": round(world.progress, 3), "time": round(world.time, 2), "seed": world.seed}
-    shown = Shown(ego.stamp, moment.image, ego, time.monotonic(), waited, route, moment.expert, moment.scene, facts)
-    playback.output.show(shown)
-    playback.keep(shown)
+    return Shown(ego.stamp, moment.image, ego, time.monotonic(), waited, route, moment.expert, moment.scene, facts)
