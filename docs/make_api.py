@@ -22,6 +22,7 @@ ROOMS = {  # in the order of the page; the command line and the demonstration ar
     "onboard": "The runtime of driving, without ROS",
     "pruning": "Scores, allocations, artifacts",
     "sparse": "Packed weights and the sparse decoder",
+    "llm_driver": "LLM-Driver: questions, hosts, training",
     "evaluation": "Metrics, results, reports",
     "deployment": "What drives: deployments and their versions",
     "recalibration": "Gate and job",

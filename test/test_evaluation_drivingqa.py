@@ -22,7 +22,7 @@ from owled_ros.evaluation.drivingqa import (
     prompt_of,
     score,
 )
-from owled_ros.evaluation.drivingqa_data import (
+from owled_ros.llm_driver.released import (
     Pedals,
     Perception,
     parse_action,

@@ -29,8 +29,9 @@ BELOW = {  # room: rooms that it may import from
     "images": {"bags", "driving"},
     "doctor": {"models", "sparse", "images"},
     "deployment": {"models"},
+    "llm_driver": {"models", "driving", "scenes"},
     "onboard": {"models", "driving", "sparse", "deployment"},
-    "evaluation": {"bags", "pruning", "models", "driving", "scenes", "sparse"},
+    "evaluation": {"bags", "pruning", "models", "driving", "scenes", "sparse", "llm_driver"},
     "recalibration": {"deployment", "evaluation", "bags", "pruning", "models", "driving", "scenes", "sparse"},
 }
 EVERYTHING = {*BELOW, "nodes", "demo", "commands", "cli"}

@@ -180,7 +180,8 @@ def report(
 def evaluate_drivingqa(
     data: Annotated[Path, typer.Argument(help="scenarios.jsonl, its directory, or the released .pkl (read as data).")],
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Causal language model or artifact; may be repeated.")
+        list[str] | None,
+        typer.Option("--model", "-m", help="Causal language model, LlmDriver or artifact; may be repeated."),
     ] = None,
     first: Annotated[
         int, typer.Option(min=12, help="First scored scene; earlier ones are examples or left out.")
@@ -199,18 +200,23 @@ def evaluate_drivingqa(
     from rich.table import Table
 
     from owled_ros.evaluation import drivingqa
-    from owled_ros.evaluation.drivingqa_data import read_scenarios
+    from owled_ros.evaluation.vector_answers import before_answers, evaluate_vector_model, reads_vectors
     from owled_ros.files import write_json
+    from owled_ros.llm_driver.released import read_scenarios
 
     everything = read_scenarios(data)
     scenarios = everything[: first + count if count else None]
     scored = scenarios[first:]
     answers = {
-        name: drivingqa.evaluate_text_model(drivingqa.load_text_model(name, device, dtype, threads), scenarios, first)
+        name: evaluate_vector_model(name, scored, device, dtype, threads)
+        if reads_vectors(name)
+        else drivingqa.evaluate_text_model(drivingqa.load_text_model(name, device, dtype, threads), scenarios, first)
         for name in model or ()
     }
     answers["constant"] = drivingqa.constant_answers(scored)
     answers["copy"] = drivingqa.copy_answers(scored, scenarios[first - 1])
+    if any(map(reads_vectors, model or ())):
+        answers["scene before"] = before_answers(scored, scenarios[first - 1])
     scores = {name: drivingqa.score(said, scored) for name, said in answers.items()}
     table = Table("metric", *(Path(name).name for name in scores), title=f"{len(scored)} scenes")
     for metric in next(iter(scores.values())):

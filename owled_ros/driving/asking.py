@@ -21,6 +21,7 @@ from owled_ros.driving.profile import IMAGES_OF, DrivingProfile
 from owled_ros.driving.profile_parts import Call, Camera, Command, Number
 from owled_ros.driving.surroundings_words import light_text, objects_text
 from owled_ros.driving.templates import Part, Value, fill, fill_parts
+from owled_ros.driving.vector_frame import vectors_of
 from owled_ros.errors import OwledError
 
 MADE_UP_SHAPE, MADE_UP_GREY = (192, 256, 3), 127
@@ -59,7 +60,9 @@ def limits(call: Call) -> AnswerLimits:
 
 
 def images(profile: DrivingProfile, frame: Frame) -> tuple[np.ndarray, ...]:
-    """Prepare all images of a frame, in the order of the prompt."""
+    """Prepare all images of a frame, in the order of the prompt; of a model that reads vectors, the packed scene instead."""
+    if profile.vectors is not None:
+        return (vectors_of(frame).packed(),)
     count = profile.images.count
     shown = [prepared_views(profile, camera, frame) for camera in profile.cameras]
     if profile.images.order == "by_time":
@@ -175,6 +178,8 @@ def _values(profile: DrivingProfile, frame: Frame, clean: Clean) -> dict[str, Va
 
 def _image_values(profile: DrivingProfile) -> dict[str, Value]:
     """Give the fields {images} and {images_NAME}: images with the texts around them."""
+    if profile.vectors is not None:
+        return {"vectors": (IMAGE,)}
     count, cameras = profile.images.count, profile.cameras
     if profile.images.order == "by_time":
         steps = [(step, place) for step in range(count) for place in range(len(cameras))]

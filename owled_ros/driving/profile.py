@@ -38,6 +38,7 @@ from owled_ros.driving.profile_parts import (
     Part,
     Seconds,
     Text,
+    Vectors,
     check_distinct,
     check_template,
 )
@@ -85,6 +86,9 @@ class DrivingProfile(Part):
     command: Command | None = Field(default=None, description="the field {command}")
     objects: Objects | None = Field(default=None, description="the field {objects}: what another perception sees")
     lights: Lights | None = Field(default=None, description="the field {lights}: traffic lights of another perception")
+    vectors: Vectors | None = Field(
+        default=None, description="the field {vectors}: objects, lights and route in numbers"
+    )
     system: Text = Field(default="", description="the system turn, plain, no fields; empty: none")
     template_options: dict[
         Annotated[str, Field(pattern="^[a-z_][a-z0-9_]{0,63}$")],
@@ -141,6 +145,12 @@ class DrivingProfile(Part):
         except ValueError as err:
             raise ValueError(f"call {call.name}: {err}") from err
         shown = [name for name in fields_of(call.user) if fields[name] is FieldKind.IMAGES]
+        if self.vectors is not None:
+            if shown != ["vectors"] and (shown or not number):
+                raise ValueError(
+                    f"call {call.name} shows {', '.join(shown) or 'no vectors'}; expected {{vectors}} once"
+                )
+            return
         one_by_one = [IMAGES_OF + camera.name for camera in self.cameras if self.images.order == "by_camera"]
         if shown not in (["images"], one_by_one) and (shown or not number):
             raise ValueError(
@@ -154,6 +164,9 @@ class DrivingProfile(Part):
 
     def _fields(self) -> dict[str, FieldKind]:
         single = self.images.order == "by_camera"
+        if self.vectors is not None:
+            texts = {"ego", *(name for name in DESCRIBED if getattr(self, name) is not None)}
+            return {**MOTION_FIELDS, "vectors": FieldKind.IMAGES, **dict.fromkeys(texts, FieldKind.TEXT)}
         images = {"images", *(IMAGES_OF + camera.name for camera in self.cameras if single)}
         texts = {"ego", *(name for name in DESCRIBED if getattr(self, name) is not None)}
         return {
@@ -172,7 +185,7 @@ class DrivingProfile(Part):
             else tuple(round(step * self.history.interval_s, 6) for step in range(self.history.count, 0, -1)),
             needs_pose=self.history is not None and self.history.needs_pose,
             needs_command=self.command is not None and self.command.required,
-            objects=_need_around(self.objects),
+            objects=_need_around(self.objects) or _need_vectors(self.vectors),
             lights=_need_around(self.lights),
         )
 
@@ -254,6 +267,10 @@ def _need(camera: Camera) -> CameraNeed:
 
 def _need_around(part: Objects | Lights | None) -> SurroundingsNeed | None:
     return None if part is None else SurroundingsNeed(part.max_age_s, part.required)
+
+
+def _need_vectors(part: Vectors | None) -> SurroundingsNeed | None:
+    return None if part is None else SurroundingsNeed(part.max_age_s)
 
 
 def _before_crop(pixels: int | None, camera: Camera) -> int | None:

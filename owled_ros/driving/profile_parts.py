@@ -227,6 +227,12 @@ class Lights(Part):
         return self
 
 
+class Vectors(Part):
+    """What is around in numbers, for a model with a vector encoder (LLM-Driver); it sees no images."""
+
+    max_age_s: Seconds = Field(default=0.5, description="older objects are not used")
+
+
 class Call(Part):
     """One question to the model."""
 

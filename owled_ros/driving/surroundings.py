@@ -83,6 +83,7 @@ class TrafficLight:
 
     group: int  # id of the map
     light: Light  # UNKNOWN where it is not known
+    distance: float | None = None  # [m] ahead along the route; None: whoever saw it does not tell
 
 
 @dataclass(frozen=True)

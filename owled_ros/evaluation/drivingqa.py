@@ -20,7 +20,9 @@ import numpy as np
 
 from owled_ros.devices import resolve_device
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.drivingqa_data import (
+from owled_ros.evaluation.metrics import mean_of
+from owled_ros.files import sha256_file
+from owled_ros.llm_driver.released import (
     SCENARIOS_NAME,
     Pedals,
     Perception,
@@ -28,8 +30,6 @@ from owled_ros.evaluation.drivingqa_data import (
     parse_action,
     parse_perception,
 )
-from owled_ros.evaluation.metrics import mean_of
-from owled_ros.files import sha256_file
 from owled_ros.models.manifest import is_artifact, read_manifest
 from owled_ros.progress import track
 

@@ -152,8 +152,8 @@ class Chat:
 
 
 def images_of(arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:
-    """Wrap the images (H, W, 3) of one observation."""
-    return tuple(as_pil(array) for array in arrays)
+    """Wrap the images (H, W, 3) of one observation; what is no image (a packed vector scene) stays as it is."""
+    return tuple(as_pil(array) if array.dtype == np.uint8 else array for array in arrays)
 
 
 def _cut(text: str, stops: tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ from torch import nn
 
 from owled_ros.errors import OwledError
 
-VISION_WORDS = {"vision", "visual", "image", "img", "vit", "clip", "siglip"}
+VISION_WORDS = {"vision", "visual", "image", "img", "vit", "clip", "siglip", "vector"}
 PROJECTOR_WORDS = {
     "projector", "connector", "merger", "aligner", "projection", "qformer", "resampler", "perceiver", "abstractor",
     "adapter", "bridge",

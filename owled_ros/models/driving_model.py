@@ -89,7 +89,7 @@ def load_engine(
     from owled_ros.models.processor import load_processor
     from owled_ros.models.prompt import Prompter
     from owled_ros.models.runners import TorchRunner
-    from owled_ros.models.trial import refuse_family, try_out
+    from owled_ros.models.trial import image_noise, refuse_family, scene_noise, try_out
 
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
@@ -119,7 +119,8 @@ def load_engine(
     engine = VlmEngine(chat, profile, kind, identify(directory), facts, read_familiarity(directory))
     try:
         asked = engine.first_conversation(made_up_frame(profile))
-        try_out(chat, asked, family, dtype if facts["runtime"] == "torch" else "packed")
+        noise = image_noise if profile.vectors is None else scene_noise
+        try_out(chat, asked, family, dtype if facts["runtime"] == "torch" else "packed", noise)
     except BaseException:
         engine.close()
         raise

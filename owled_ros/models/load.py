@@ -182,6 +182,9 @@ def load_directory(name: str, dtype: Any, local: bool) -> tuple[PreTrainedModel,
     """Load with transformers and return the model with its report; nothing is checked here."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+    from owled_ros.models.llm_driver import register
+
+    register()
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(name, **options)
     quantised = getattr(config, "quantization_config", None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from owled_ros.errors import OwledError
+from owled_ros.models.llm_driver_processor import PROCESSOR_NAME, LlmDriverProcessor
 from owled_ros.models.load import LOAD_ERRORS, existing
 from owled_ros.models.packages import torchvision_works, without_num2words
 from owled_ros.models.pixels import standing_in
@@ -37,6 +38,8 @@ def load_processor(path: Path | str, allow_download: bool = False) -> Any:
     options: dict[str, Any] = {"local_files_only": place is not None, "trust_remote_code": False}
     name = str(place or path)
     try:
+        if place is not None and (place / PROCESSOR_NAME).is_file():
+            return LlmDriverProcessor.from_pretrained(place, **options)
         if place is not None and place.suffix == ".gguf":
             return AutoTokenizer.from_pretrained(str(place.parent), gguf_file=place.name, **options)
         if not _sees(name, options):

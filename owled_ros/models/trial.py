@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from owled_ros.driving.conversation import IMAGE, Conversation
+from owled_ros.driving.vectors import FIRST_VEHICLE, ROWS, WIDTH
 from owled_ros.errors import OwledError
 from owled_ros.models.chat import Chat, images_of
 from owled_ros.models.prompt import Prompt
@@ -19,7 +21,20 @@ WORD = "Well. "
 OWN_GENERATE = ("janus",)  # overrides `generate`, but for text only to ask whether text is wanted
 NEARNESS = {"float32": 1e-3}  # largest difference of logits, in spans of the logits
 COARSE_NEARNESS = 5e-2  # at lower precision
+Noise = Callable[[np.random.Generator], np.ndarray]
 logger = logging.getLogger(__name__)
+
+
+def image_noise(random: np.random.Generator) -> np.ndarray:
+    """Make an image of noise."""
+    return random.integers(0, 255, IMAGE_SHAPE, np.uint8)
+
+
+def scene_noise(random: np.random.Generator) -> np.ndarray:
+    """Make a packed vector scene (81, 33) of noise in which every row is taken."""
+    rows = random.normal(0.0, 1.0, (ROWS, WIDTH)).astype(np.float32)
+    rows[FIRST_VEHICLE:, 0] = 1.0
+    return rows
 
 
 def refuse_family(model: Any) -> None:
@@ -37,23 +52,21 @@ def refuse_family(model: Any) -> None:
         raise OwledError(f"{family} models cannot be driven: {reason}; choose one that continues a prompt with images")
 
 
-def try_out(chat: Chat, first: Conversation, family: str, dtype: str) -> None:
+def try_out(chat: Chat, first: Conversation, family: str, dtype: str, noise: Noise = image_noise) -> None:
     """Ask what is asked first, and the same with a word before it, about noise; sets `chat.reuses`.
 
     Raises:
         OwledError: The family cannot be driven.
     """
     random = np.random.default_rng(0)
-    images, others = (
-        images_of([random.integers(0, 255, IMAGE_SHAPE, np.uint8) for _ in range(first.images)]) for _ in range(2)
-    )
+    images, others = (images_of([noise(random) for _ in range(first.images)]) for _ in range(2))
     try:
         one, other = chat.prompt(first, images), chat.prompt(_varied(first), images)
         seen = logits = np.asarray(chat.read(one, TOKENS))
         for _ in range(TOKENS):
             logits = np.asarray(chat.runner.extend(int(np.argmax(logits))))
         if images and np.array_equal(seen, np.asarray(chat.read(chat.prompt(first, others), 0))):
-            raise OwledError("what it answers does not depend on the images; its template or processor drops them")
+            raise OwledError("what it answers does not depend on what it is shown; its template or processor drops it")
         whole = np.asarray(chat.read(other, 0))
     except OwledError as err:
         raise OwledError(f"{family} models cannot be driven: {err}") from err

@@ -1,24 +1,32 @@
 """The driving scenes released with LLM-Driver (arXiv 2310.01957), read without running anything of theirs. Needs nothing.
 
-Two forms: `scenarios.jsonl` (one object per line with "description_and_action") and the original pickle. Of the pickle only
-texts, numbers and containers are taken: every class or function that it names is replaced by a hollow object, so nothing
-is imported or called.
+Two forms: a directory with `scenarios.jsonl` (one object per line with "description_and_action") and, for the vectors,
+`observations.safetensors`; and the original pickle, of which only data is taken (llm_driver.hollow).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import pickle
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from owled_ros.errors import OwledError
+import numpy as np
 
-MAX_PICKLE_BYTES = 1 << 30
-SCENARIOS_NAME = "scenarios.jsonl"
+from owled_ros.driving.vectors import VectorScene
+from owled_ros.errors import OwledError
+from owled_ros.llm_driver.hollow import Hollow, numbers_of, read_hollow
+
+SCENARIOS_NAME, OBSERVATIONS_NAME = "scenarios.jsonl", "observations.safetensors"
+VECTOR_NAMES = {  # of a scene, and as they were released
+    "ego": "ego_vehicle_descriptor",
+    "route": "route_descriptors",
+    "vehicles": "vehicle_descriptors",
+    "pedestrians": "pedestrian_descriptors",
+}
 ACTIONS_HEADING = "Here are my actions:"
 COUNTS = re.compile(r"observing (\d+) cars? and (\d+) pedestrians?")
 NO_LIGHT = re.compile(r"no traffic lights?", re.IGNORECASE)
@@ -56,6 +64,7 @@ class Scenario:
     perception: Perception
     action: Pedals
     wheel: float  # [-1, 1], of the description: nearly gives the steering away
+    vectors: VectorScene | None = None  # None: not read, or not there
 
 
 def read_scenarios(path: Path) -> list[Scenario]:
@@ -63,8 +72,15 @@ def read_scenarios(path: Path) -> list[Scenario]:
     path = path / SCENARIOS_NAME if path.is_dir() else path
     if not path.is_file():
         raise OwledError(f"{path} does not exist; expected scenarios.jsonl or the released .pkl")
-    texts = _texts_of_pickle(path) if path.suffix == ".pkl" else _texts_of_jsonl(path)
-    scenarios = [scenario for number, text in enumerate(texts) if (scenario := parse_scenario(number, text))]
+    if path.suffix == ".pkl":
+        entries = _entries_of_pickle(path)
+    else:
+        entries = list(zip(_texts_of_jsonl(path), _vectors_beside(path), strict=False))
+    scenarios = [
+        replace(scenario, vectors=vectors)
+        for number, (text, vectors) in enumerate(entries)
+        if (scenario := parse_scenario(number, text))
+    ]
     if not scenarios:
         raise OwledError(
             f"{path} holds no scene with 'observing … cars' and '{ACTIONS_HEADING}'; is it the right file?"
@@ -129,64 +145,58 @@ def _texts_of_jsonl(path: Path) -> Iterator[str]:
                 raise OwledError(f"line {number} of {path} is no scene ({error!r})") from error
 
 
-def _texts_of_pickle(path: Path) -> Iterator[str]:
-    if path.stat().st_size > MAX_PICKLE_BYTES:
-        raise OwledError(f"{path} has more than {MAX_PICKLE_BYTES >> 20} MiB; expected the released file")
+def _vectors_beside(path: Path) -> Iterable[VectorScene | None]:
+    """Read observations.safetensors beside the texts; without one, nothing is known of any scene."""
+    file = path.with_name(OBSERVATIONS_NAME)
+    if not file.is_file():
+        return itertools.repeat(None)
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
-        with open(path, "rb") as stream:
-            value = _HollowUnpickler(stream).load()
-    except Exception as error:  # damaged or hostile pickles raise whatever they like
-        raise OwledError(f"{path} cannot be read as data ({error}); use scenarios.jsonl") from error
+        found = load_file(file)
+        parts = {name: found[released] for name, released in VECTOR_NAMES.items()}
+    except (OSError, SafetensorError, KeyError) as error:
+        raise OwledError(f"{file} cannot be read ({error!r}); expected {', '.join(VECTOR_NAMES.values())}") from error
+    count = len(path.read_text(encoding="utf-8").splitlines())
+    if {len(values) for values in parts.values()} != {count}:
+        raise OwledError(
+            f"{file} holds {[len(values) for values in parts.values()]} scenes, {path.name} {count}; they do not belong together"
+        )
+    return [
+        VectorScene(**{name: values[index].astype(np.float32) for name, values in parts.items()})
+        for index in range(count)
+    ]
+
+
+def _entries_of_pickle(path: Path) -> list[tuple[str, VectorScene | None]]:
+    value = read_hollow(path)
     if not isinstance(value, (list, tuple)):
         raise OwledError(f"{path} holds a {type(value).__name__}; expected a list of scenes")
-    for entry in value:
-        yield next((text for text in _strings(entry) if ACTIONS_HEADING in text and COUNTS.search(text)), "")
+    texts = (
+        next((text for text in _strings(entry) if ACTIONS_HEADING in text and COUNTS.search(text)), "")
+        for entry in value
+    )
+    return list(zip(texts, map(_vectors_of_entry, value), strict=True))
+
+
+def _vectors_of_entry(entry: Any) -> VectorScene | None:
+    observed = entry.get("observation") if isinstance(entry, dict) else None
+    if isinstance(observed, Hollow):
+        observed = observed.state
+    if not isinstance(observed, dict) or any(name not in observed for name in VECTOR_NAMES.values()):
+        return None
+    return VectorScene(**{name: numbers_of(observed[released]) for name, released in VECTOR_NAMES.items()})
 
 
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, _Hollow) and depth < 8:
-        yield from _strings(vars(value).get("state"), depth + 1)
+    elif isinstance(value, Hollow) and depth < 8:
+        yield from _strings(value.state, depth + 1)
     elif isinstance(value, dict) and depth < 8:
         for item in value.values():
             yield from _strings(item, depth + 1)
     elif isinstance(value, (list, tuple)) and depth < 8:
         for item in value:
             yield from _strings(item, depth + 1)
-
-
-class _Hollow:
-    """Takes the place of everything that a pickle would import: keeps its state, does nothing."""
-
-    def __new__(cls, *_: Any, **__: Any) -> _Hollow:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def append(self, _: Any) -> None:
-        """Drop an element."""
-
-    def extend(self, _: Sequence[Any]) -> None:
-        """Drop elements."""
-
-    def __setitem__(self, _: Any, __: Any) -> None:
-        """Drop an entry."""
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-class _HollowUnpickler(pickle.Unpickler):
-    """Knows no classes and no functions at all."""
-
-    def find_class(self, module: str, name: str) -> type[_Hollow]:
-        """Return a new hollow class whatever was asked for."""
-        return type("Hollow", (_Hollow,), {"__module__": f"{module}.{name}"})
-
-    def persistent_load(self, _: Any) -> None:
-        """Return nothing for tensors and the like."""

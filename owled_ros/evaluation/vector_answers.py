@@ -1,0 +1,98 @@
+"""An LlmDriver on scenes with vectors, scored like the text models of evaluation.drivingqa. Needs torch and transformers.
+
+It reads the vectors instead of a description, so it is given no examples. Letters: B scenes, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from owled_ros.devices import resolve_device
+from owled_ros.driving.vector_words import DRIVE
+from owled_ros.driving.vectors import VectorScene
+from owled_ros.errors import OwledError
+from owled_ros.evaluation.drivingqa import MAX_TOKENS, QaAnswer
+from owled_ros.llm_driver.batches import prompt_text
+from owled_ros.llm_driver.released import Pedals, Scenario, parse_action, parse_perception
+from owled_ros.models.llm_driver import MODEL_TYPE
+from owled_ros.models.load import load_model
+from owled_ros.models.processor import load_processor
+from owled_ros.models.weights import read_config
+from owled_ros.progress import track
+
+BATCH = 32
+
+
+def reads_vectors(path: Path | str) -> bool:
+    """Tell whether a model directory holds an LlmDriver."""
+    place = Path(path)
+    return (place / "config.json").is_file() and read_config(place).get("model_type") == MODEL_TYPE
+
+
+def evaluate_vector_model(
+    path: Path | str, scenarios: Sequence[Scenario], device: str = "cpu", dtype: str = "float32", threads: int = 1
+) -> list[QaAnswer]:
+    """Load an LlmDriver and ask it about every scene.
+
+    Raises:
+        OwledError: a scene has no vectors.
+    """
+    torch.set_num_threads(threads)
+    place = resolve_device(device)
+    return answer_scenes(load_model(path, device=place, dtype=dtype).eval(), load_processor(path), scenarios)
+
+
+@torch.inference_mode()
+def answer_scenes(model: Any, processor: Any, scenarios: Sequence[Scenario]) -> list[QaAnswer]:
+    """Ask what is to be seen and done; `loss` is that of the released answer."""
+    scenes = [_scene(scenario) for scenario in scenarios]
+    prompt = prompt_text(processor, DRIVE)
+    answers: list[QaAnswer] = []
+    for first in track(range(0, len(scenes), BATCH), "asking about scenes"):
+        batch = [scene.packed() for scene in scenes[first : first + BATCH]]
+        inputs = processor([prompt] * len(batch), images=batch, return_tensors="pt", add_special_tokens=False)
+        inputs = {name: value.to(model.device) for name, value in inputs.items() if name != "token_type_ids"}
+        start = inputs["input_ids"].shape[1]
+        said = model.generate(
+            **inputs, max_new_tokens=MAX_TOKENS, do_sample=False, pad_token_id=processor.tokenizer.pad_token_id
+        )
+        texts = processor.tokenizer.batch_decode(said[:, start:], skip_special_tokens=True)
+        references = [scenario.reference for scenario in scenarios[first : first + BATCH]]
+        for text, loss in zip(texts, _losses(model, processor, inputs, references), strict=True):
+            answers.append(QaAnswer(parse_perception(text), parse_action(text), loss))
+    return answers
+
+
+def before_answers(scenarios: Sequence[Scenario], before: Scenario) -> list[QaAnswer]:
+    """Copy everything of the scene before, and the wheel's position as steering: what a model must beat that sees no text."""
+    return [
+        QaAnswer(last.perception, Pedals(last.action.longitudinal, scenario.wheel))
+        for last, scenario in zip([before, *scenarios[:-1]], scenarios, strict=True)
+    ]
+
+
+def _losses(model: Any, processor: Any, inputs: dict[str, torch.Tensor], references: Sequence[str]) -> list[float]:
+    """Return the mean loss per token of each reference behind the same prompt."""
+    tokenizer = processor.tokenizer
+    ids = [tokenizer(text, add_special_tokens=False).input_ids for text in references]
+    longest = max(map(len, ids))
+    padded = torch.full((len(ids), longest), tokenizer.pad_token_id, device=model.device)
+    for row, tokens in enumerate(ids):
+        padded[row, : len(tokens)] = torch.tensor(tokens, device=model.device)
+    whole = torch.cat([inputs["input_ids"], padded], dim=1)  # padding on the right changes nothing before it
+    logits = model(input_ids=whole, vectors=inputs["vectors"], logits_to_keep=longest + 1).logits[:, :-1].float()
+    losses = functional.cross_entropy(logits.transpose(1, 2), padded, reduction="none")  # (B, T)
+    return [float(losses[row, : len(tokens)].mean()) for row, tokens in enumerate(ids)]
+
+
+def _scene(scenario: Scenario) -> VectorScene:
+    if scenario.vectors is None:
+        raise OwledError(
+            f"scene {scenario.number} has no vectors: put observations.safetensors beside scenarios.jsonl, or give the .pkl"
+        )
+    return scenario.vectors

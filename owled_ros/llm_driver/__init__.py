@@ -1,0 +1,1 @@
+"""LLM-Driver: examples, hosts, training."""

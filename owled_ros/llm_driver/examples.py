@@ -1,0 +1,151 @@
+"""Questions and answers about vector scenes for training and held-out scoring. Needs numpy.
+
+Scenes come from our own world, from chance, and where they are at hand from the released file. Sources are told apart by their
+seeds: training counts up from TRAINING_SEEDS, held-out scenes from HELD_OUT_SEEDS; the released ones are cut by ranges of their
+time. The same number gives the same example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from owled_ros.driving.vector_facts import Facts, facts_of
+from owled_ros.driving.vector_words import (
+    ACT,
+    DESCRIBE,
+    DRIVE,
+    QUESTIONS,
+    Pedals,
+    action,
+    description,
+    drive_answer,
+)
+from owled_ros.driving.vectors import Ego, Pedestrian, Route, VectorScene, Vehicle
+from owled_ros.errors import OwledError
+from owled_ros.scenes.vector_random import random_scene
+from owled_ros.scenes.vector_scenes import sample_moment
+
+TRAINING_SEEDS, HELD_OUT_SEEDS = 10_000_000, 800_000
+RUN = 32
+GAP = 10  # released scenes left out between training and held-out: neighbours are nearly equal
+MIRRORED = {  # columns whose sign turns when left and right change places
+    "ego": (Ego.STEERING_WHEEL, Ego.LAST_STEERING),
+    "route": (Route.Y, Route.DY),
+    "vehicles": (Vehicle.Y, Vehicle.DY, *range(Vehicle.CORNERS + 1, Vehicle.CORNERS + 8, 2)),
+    "pedestrians": (Pedestrian.Y, Pedestrian.DY),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ActedScene:
+    """A scene and what was done in it; None: nobody drove there."""
+
+    scene: VectorScene
+    pedals: Pedals | None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One question and its answer; `open_end`: what comes after the answer is not to be learnt."""
+
+    scene: VectorScene
+    question: str
+    answer: str
+    open_end: bool = False
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the questions and of the sources of one stage; the rest are QUESTIONS, and scenes of our own world."""
+
+    describe: float
+    drive: float
+    act: float
+    chance: float  # scenes drawn at random
+    released: float  # where there are any
+
+
+ENCODER_STAGE = Mix(describe=0.5, drive=0.3, act=0.0, chance=0.6, released=0.2)
+DRIVING_STAGE = Mix(describe=0.05, drive=0.6, act=0.2, chance=0.2, released=0.45)
+
+
+def make_example(number: int, mix: Mix, released: Sequence[ActedScene] = ()) -> Example:
+    """Make the example of a number, from TRAINING_SEEDS on."""
+    rng = np.random.default_rng([number, 0x11D])
+    source = rng.random()
+    if source < mix.chance:
+        acted = ActedScene(random_scene(rng), None)
+    elif source < mix.chance + mix.released and released:
+        acted = released[int(rng.integers(len(released)))]
+        if rng.random() < 0.5:
+            acted = mirrored(acted)
+    else:
+        acted = world_scene(number)
+    return ask(acted, _question(number, rng, mix))
+
+
+def world_scene(seed: int) -> ActedScene:
+    """Return a moment of our own world with the expert's pedals."""
+    moment = sample_moment(seed)
+    return ActedScene(moment.scene, moment.pedals)
+
+
+def ask(acted: ActedScene, question: str) -> Example:
+    """Answer a question about a scene; where nobody drove, an action is not asked for."""
+    facts = facts_of(acted.scene)
+    if question in QUESTIONS:
+        return Example(acted.scene, question, str(QUESTIONS[question](facts)))
+    if question == DESCRIBE:
+        return Example(acted.scene, question, description(facts))
+    if acted.pedals is None:
+        return Example(acted.scene, DRIVE, _perceived(facts), open_end=True)
+    answer = drive_answer(facts, acted.pedals) if question == DRIVE else action(acted.pedals)
+    return Example(acted.scene, question, answer)
+
+
+def mirrored(acted: ActedScene) -> ActedScene:
+    """Let left and right change places."""
+    parts = {}
+    for name, columns in MIRRORED.items():
+        values = getattr(acted.scene, name).copy()
+        values[..., list(columns)] *= -1.0
+        parts[name] = values
+    rays = parts["ego"][Ego.LAST_BRAKE + 1 :].copy()  # six to the left, six to the right
+    parts["ego"][Ego.LAST_BRAKE + 1 :] = np.roll(rays, len(rays) // 2)
+    widths = [Route.WIDTH_LEFT, Route.WIDTH_RIGHT]
+    parts["route"][:, widths] = parts["route"][:, widths[::-1]]
+    pedals = None if acted.pedals is None else replace(acted.pedals, steering=-acted.pedals.steering)
+    return ActedScene(VectorScene(**parts), pedals)
+
+
+def check_apart(training: range, held_out: range) -> None:
+    """Raise OwledError unless two ranges of released scenes keep GAP scenes between them."""
+    if (
+        len(training)
+        and len(held_out)
+        and training.start < held_out.stop + GAP
+        and held_out.start < training.stop + GAP
+    ):
+        raise OwledError(
+            f"training on released scenes {training.start} to {training.stop - 1} and scoring {held_out.start} to "
+            f"{held_out.stop - 1} leaks: neighbours are nearly equal, leave {GAP} between them"
+        )
+
+
+def _question(number: int, rng: np.random.Generator, mix: Mix) -> str:
+    """Draw a question; descriptions, which are long, come RUN at a time so that batches are padded little."""
+    if np.random.default_rng([number // RUN, 0xDE5]).random() < mix.describe:
+        return DESCRIBE
+    kinds = [DRIVE, ACT, *QUESTIONS]
+    shares = np.array(
+        [mix.drive, mix.act, *[(1.0 - mix.describe - mix.drive - mix.act) / len(QUESTIONS)] * len(QUESTIONS)]
+    )
+    return kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+
+
+def _perceived(facts: Facts) -> str:
+    """Return what an answer to DRIVE begins with: counts and light."""
+    return drive_answer(facts, Pedals(0.0, 0.0, 0.0)).partition("Here are")[0]

@@ -1,0 +1,96 @@
+"""LlmDriver models before training: a tiny host from scratch, or any causal LM of a directory. Needs torch and transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from owled_ros.driving.answers.pedals import PedalsSpec
+from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, profile_text
+from owled_ros.driving.profile_parts import Call, Vectors
+from owled_ros.driving.vector_words import ACT
+from owled_ros.errors import OwledError
+from owled_ros.files import replace_directory, write_atomic
+from owled_ros.llm_driver import tokens
+from owled_ros.models.llm_driver import LlmDriverConfig, LlmDriverForConditionalGeneration, VectorConfig, register
+from owled_ros.models.llm_driver_processor import LlmDriverProcessor, with_vector_token
+
+TINY = "tiny"
+WIDTH, HEADS, MLP, LAYERS, POSITIONS = 128, 4, 384, 3, 512
+ACTION_TOKENS, SCENE_TOKENS = 24, 400
+
+
+def build_tiny(seed: int, encoder: VectorConfig | None = None) -> tuple[Any, LlmDriverProcessor]:
+    """Make the tiny host with an encoder, all from random numbers; number tokens begin as waves of their value."""
+    from transformers import LlamaConfig
+
+    register()
+    torch.manual_seed(seed)
+    vectors = encoder or VectorConfig()
+    text = LlamaConfig(
+        vocab_size=len(tokens.vocabulary()), hidden_size=WIDTH, intermediate_size=MLP, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=POSITIONS, tie_word_embeddings=False,
+        bos_token_id=tokens.BOS, eos_token_id=tokens.EOS, pad_token_id=tokens.PAD,
+    )  # fmt: skip
+    config = LlmDriverConfig(vector_config=vectors, text_config=text, vector_token_id=tokens.VECTORS)
+    model = LlmDriverForConditionalGeneration(config)
+    features = torch.from_numpy(tokens.number_features(WIDTH))
+    with torch.no_grad():
+        for table in (model.get_input_embeddings().weight, model.lm_head.weight):
+            table.add_(features * table.std())
+    _settle(model, tokens.EOS, tokens.PAD)
+    return model, LlmDriverProcessor(tokens.build_tokenizer(), vectors.num_latents)
+
+
+def build_on(host: Path, seed: int, encoder: VectorConfig | None = None) -> tuple[Any, LlmDriverProcessor]:
+    """Put an untrained encoder and adapter before the causal LM of a directory or GGUF file.
+
+    Raises:
+        OwledError: there is no causal LM that can be read, or its tokenizer has neither pad nor end token.
+    """
+    from owled_ros.models.load import is_vision_language, load_model
+    from owled_ros.models.processor import load_processor
+
+    register()
+    lm = load_model(host)
+    if is_vision_language(lm.config):
+        raise OwledError(
+            f"{host} holds a {lm.config.model_type} model; a host is a causal language model without images"
+        )
+    tokenizer = with_vector_token(load_processor(host))
+    torch.manual_seed(seed)
+    lm.resize_token_embeddings(max(len(tokenizer), lm.get_input_embeddings().num_embeddings))
+    vectors = encoder or VectorConfig(hidden_size=256, num_latents=32, num_hidden_layers=4, intermediate_size=768)
+    config = LlmDriverConfig(
+        vector_config=vectors, text_config=lm.config, tie_word_embeddings=bool(lm.config.tie_word_embeddings),
+        vector_token_id=tokenizer.convert_tokens_to_ids(LlmDriverProcessor.image_token),
+    )  # fmt: skip
+    model = LlmDriverForConditionalGeneration(config)
+    model.model.language_model = lm.base_model
+    model.lm_head = lm.get_output_embeddings()
+    _settle(model, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return model, LlmDriverProcessor(tokenizer, vectors.num_latents)
+
+
+def build_profile() -> DrivingProfile:
+    """Return how an LlmDriver is asked by the node: vectors in, pedals out."""
+    return DrivingProfile(
+        vectors=Vectors(), calls=(Call(user="{vectors}" + ACT, max_tokens=ACTION_TOKENS),), answer=PedalsSpec(),
+        question=Call(name="question", user="{vectors}{question}", max_tokens=SCENE_TOKENS),
+    )  # fmt: skip
+
+
+def save(model: Any, processor: LlmDriverProcessor, directory: Path, card: str) -> None:
+    """Write a Hugging Face directory (safetensors, tokenizer, driving.json, README) in one step."""
+    with replace_directory(directory) as aside:
+        model.save_pretrained(aside)
+        processor.save_pretrained(aside)
+        write_atomic(aside / "README.md", card)
+        write_atomic(aside / PROFILE_NAME, profile_text(build_profile()))
+
+
+def _settle(model: Any, end: int, pad: int) -> None:
+    model.generation_config.eos_token_id = end
+    model.generation_config.pad_token_id = pad

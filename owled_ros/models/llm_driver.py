@@ -1,0 +1,331 @@
+"""LLM-Driver (arXiv 2310.01957, section IV) as a Hugging Face model: vectors of a scene, a Perceiver, an adapter, any causal LM.
+
+Needs torch and transformers. `register` makes it known to AutoConfig and AutoModelForImageTextToText, so that no code of a model
+directory is ever run. The Perceiver (Jaegle et al., arXiv 2103.03206, section 3): latents look
+at the scene's rows, then at each other. Letters: B scenes, N rows of a scene, L latents, F features, C width, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.configuration_utils import SubConfigSpec
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
+
+from owled_ros.driving import vectors
+
+MODEL_TYPE = "llm_driver"
+SMOOTH, WAVES = (
+    0.8,
+    6,
+)  # of the features: the slowest wave turns once in 2 pi / SMOOTH units, each next one twice as fast
+
+
+class VectorConfig(PreTrainedConfig):
+    """The vector encoder."""
+
+    model_type = "llm_driver_vectors"
+    base_config_key = "vector_config"
+
+    hidden_size: int = 128
+    num_latents: int = 24
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    intermediate_size: int = 384
+    initializer_range: float = 0.02
+
+
+class LlmDriverConfig(PreTrainedConfig):
+    """Encoder and host."""
+
+    model_type = MODEL_TYPE
+    attribute_map: ClassVar[dict[str, str]] = {
+        "image_token_id": "vector_token_id",
+        "image_token_index": "vector_token_id",
+    }
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "vector_config": SubConfigSpec(config_class=VectorConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
+    }
+
+    vector_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vector_token_id: int = 3  # stands in the prompt once for every latent
+    tie_word_embeddings: bool = False
+
+
+@dataclass
+class LlmDriverOutput(ModelOutput):
+    """What the whole model gives."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class Attention(nn.Module):
+    """Multi-head attention of latents to others or to themselves."""
+
+    def __init__(self, config: VectorConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.q_proj, self.k_proj = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.v_proj, self.o_proj = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+
+    def forward(self, asking: torch.Tensor, asked: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Attend from (B, L, C) to (B, N, C); `mask` (B, 1, 1, N) is true where there is something."""
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.q_proj(asking), self.k_proj(asked), self.v_proj(asked))
+        )  # (B, H, ., C / H)
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.o_proj(found.transpose(1, 2).flatten(2))
+
+
+class PerceiverBlock(nn.Module):
+    """Latents look at the rows, at each other, and think."""
+
+    def __init__(self, config: VectorConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.cross_norm, self.self_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.cross_attn, self.self_attn = Attention(config), Attention(config)
+        self.fc1, self.fc2 = nn.Linear(width, config.intermediate_size), nn.Linear(config.intermediate_size, width)
+
+    def forward(self, latents: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the latents (B, L, C) after one look at the rows (B, N, C)."""
+        latents = latents + self.cross_attn(self.cross_norm(latents), rows, mask)
+        own = self.self_norm(latents)
+        latents = latents + self.self_attn(own, own)
+        return latents + self.fc2(functional.gelu(self.fc1(self.mlp_norm(latents))))
+
+
+class LlmDriverPreTrainedModel(PreTrainedModel):
+    """What both classes share."""
+
+    config_class = LlmDriverConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = False
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ("past_key_values",)
+
+
+class VectorEncoder(PreTrainedModel):
+    """A scene to latents."""
+
+    config_class = VectorConfig
+    main_input_name = "vectors"
+    _supports_sdpa = True
+
+    def __init__(self, config: VectorConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        features = vectors.WIDTH * (1 + 2 * WAVES)
+        self.row_embedding = nn.ModuleDict(
+            {kind: RowEmbedding(features, width) for kind in ("ego", "route", "vehicle", "pedestrian")}
+        )
+        self.place = nn.Parameter(torch.randn(vectors.ROWS, width) * config.initializer_range)
+        self.latents = nn.Parameter(torch.randn(config.num_latents, width))
+        self.blocks = nn.ModuleList(PerceiverBlock(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(width)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return what reads the rows; there is no table."""
+        return self.row_embedding
+
+    def forward(self, vectors: torch.Tensor, **_: Any) -> BaseModelOutput:
+        """Return the latents (B, L, C) of packed scenes (B, 81, 33)."""
+        rows, mask = self.read(vectors.to(self.place.dtype))
+        latents = self.latents.expand(len(vectors), -1, -1)
+        for block in self.blocks:
+            latents = block(latents, rows=rows, mask=mask)
+        return BaseModelOutput(last_hidden_state=self.norm(latents))
+
+    def read(self, scenes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed the rows (B, N, C), and tell which hold something (B, 1, 1, N)."""
+        waves = scenes[..., None] * (SMOOTH * 2.0 ** torch.arange(WAVES, device=scenes.device, dtype=scenes.dtype))
+        features = torch.cat([scenes[..., None], waves.sin(), waves.cos()], dim=-1).flatten(-2)  # (B, N, F)
+        sizes = (1, vectors.ROUTE[0], vectors.VEHICLES[0], vectors.PEDESTRIANS[0])
+        parts = zip(self.row_embedding.values(), features.split(sizes, dim=1), strict=True)
+        rows = torch.cat([embed(part) for embed, part in parts], dim=1) + self.place
+        there = torch.ones(scenes.shape[:2], dtype=torch.bool, device=scenes.device)
+        there[:, vectors.FIRST_VEHICLE :] = scenes[:, vectors.FIRST_VEHICLE :, 0] != 0
+        return rows, there[:, None, None, :]
+
+
+class RowEmbedding(nn.Module):
+    """The numbers of one kind of row, as waves, to the encoder's width."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.lift, self.mix = nn.Linear(features, width), nn.Linear(width, width)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Embed rows (B, N, F)."""
+        return self.mix(functional.gelu(self.lift(features)))
+
+
+class Adapter(nn.Module):
+    """From the encoder's width to the host's."""
+
+    def __init__(self, config: LlmDriverConfig) -> None:
+        super().__init__()
+        host = config.text_config.hidden_size
+        self.fc1, self.fc2 = nn.Linear(config.vector_config.hidden_size, host), nn.Linear(host, host)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return (B, L, C of the host)."""
+        return self.fc2(functional.gelu(self.fc1(latents)))
+
+
+class LlmDriverModel(LlmDriverPreTrainedModel):
+    """Encoder, adapter and the host without its head."""
+
+    def __init__(self, config: LlmDriverConfig) -> None:
+        super().__init__(config)
+        self.vector_encoder = VectorEncoder(config.vector_config)
+        self.adapter = Adapter(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the host's table."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Give the host another table."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_decoder(self) -> nn.Module:
+        """Return the host."""
+        return self.language_model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        vectors: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Read tokens (B, T), in which the latents of a scene take the places of its vector tokens."""
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        if vectors is not None:
+            inputs_embeds = self._put_in(input_ids, inputs_embeds, vectors)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+
+    def _put_in(self, ids: torch.Tensor | None, embedded: torch.Tensor, scenes: torch.Tensor) -> torch.Tensor:
+        features = self.adapter(self.vector_encoder(scenes).last_hidden_state).to(embedded.dtype)
+        if ids is None:
+            raise ValueError("vectors need input_ids: embeddings do not tell where the scene stands")
+        places = ids == self.config.vector_token_id  # (B, T)
+        if int(places.sum()) != features.shape[0] * features.shape[1]:
+            raise ValueError(
+                f"{int(places.sum())} vector tokens for {features.shape[0]} scenes of {features.shape[1]} latents"
+            )
+        return embedded.masked_scatter(places[..., None], features)
+
+
+class LlmDriverForConditionalGeneration(LlmDriverPreTrainedModel, GenerationMixin):
+    """The whole model."""
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: LlmDriverConfig) -> None:
+        super().__init__(config)
+        self.model = LlmDriverModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the host's table."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Give the host another table."""
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the head."""
+        return self.lm_head
+
+    def get_decoder(self) -> nn.Module:
+        """Return the host."""
+        return self.model.language_model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        vectors: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> LlmDriverOutput:
+        """Return logits (B, T, V), and with labels the loss."""
+        kwargs.pop("return_dict", None)
+        output = self.model(
+            input_ids=input_ids,
+            vectors=vectors,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        hidden = output.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size)
+        return LlmDriverOutput(loss, logits, output.past_key_values, output.hidden_states, output.attentions)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, vectors: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Hand the vectors on with the first tokens only; afterwards they are in the cache."""
+        first = kwargs.get("is_first_iteration", False)
+        prepared: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if first or not kwargs.get("use_cache", True):
+            prepared["vectors"] = vectors
+        return prepared
+
+
+def register() -> None:
+    """Make the classes known to transformers' Auto classes."""
+    AutoConfig.register(VectorConfig.model_type, VectorConfig, exist_ok=True)
+    AutoConfig.register(MODEL_TYPE, LlmDriverConfig, exist_ok=True)
+    AutoModel.register(VectorConfig, VectorEncoder, exist_ok=True)
+    AutoModel.register(LlmDriverConfig, LlmDriverModel, exist_ok=True)
+    AutoModelForImageTextToText.register(LlmDriverConfig, LlmDriverForConditionalGeneration, exist_ok=True)

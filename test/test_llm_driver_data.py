@@ -1,0 +1,184 @@
+"""Examples for LLM-Driver: our own world, chance, the released file; nothing of a pickle is run, and nothing leaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from owled_ros.driving.vector_facts import facts_of
+from owled_ros.driving.vector_words import ACT, DESCRIBE, DRIVE, Pedals, drive_answer
+from owled_ros.errors import OwledError
+from owled_ros.llm_driver import tokens
+from owled_ros.llm_driver.batches import IGNORE, collate
+from owled_ros.llm_driver.examples import (
+    DRIVING_STAGE,
+    ENCODER_STAGE,
+    HELD_OUT_SEEDS,
+    TRAINING_SEEDS,
+    ActedScene,
+    ask,
+    check_apart,
+    make_example,
+    mirrored,
+    world_scene,
+)
+from owled_ros.llm_driver.hollow import numbers_of, read_hollow
+from owled_ros.llm_driver.host import build_tiny
+from owled_ros.llm_driver.released import VECTOR_NAMES, parse_action, parse_perception, read_scenarios
+from owled_ros.models.llm_driver import VectorConfig
+from owled_ros.scenes.sample import EVALUATION_SEEDS
+from owled_ros.scenes.vector_random import random_scene
+
+
+def test_the_same_number_gives_the_same_example_and_another_another() -> None:
+    one, again, other = (make_example(TRAINING_SEEDS + n, DRIVING_STAGE) for n in (5, 5, 6))
+    assert (one.question, one.answer) == (again.question, again.answer)
+    assert np.array_equal(one.scene.packed(), again.scene.packed())
+    assert not np.array_equal(one.scene.packed(), other.scene.packed())
+
+
+def test_training_and_held_out_scenes_are_apart() -> None:
+    assert HELD_OUT_SEEDS < EVALUATION_SEEDS <= TRAINING_SEEDS
+    check_apart(range(0, 600), range(610, 790))
+    check_apart(range(0), range(0, 790))
+    for training, held_out in ((range(600), range(605, 700)), (range(100, 200), range(95)), (range(5), range(5))):
+        with pytest.raises(OwledError, match="leaks"):
+            check_apart(training, held_out)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_answers_are_read_by_the_reader_of_the_released_ones(seed: int) -> None:
+    """What is said of our own world is what its vectors hold."""
+    acted = world_scene(HELD_OUT_SEEDS + seed)
+    assert acted.pedals is not None
+    answer, facts = ask(acted, DRIVE).answer, facts_of(acted.scene)
+    seen, done = parse_perception(answer), parse_action(answer)
+    assert seen is not None
+    assert done is not None
+    assert (seen.cars, seen.pedestrians, seen.light) == (len(facts.vehicles), len(facts.pedestrians), facts.light)
+    assert done.longitudinal == pytest.approx(acted.pedals.accelerator - acted.pedals.brake, abs=0.0101)
+    assert done.steering == pytest.approx(acted.pedals.steering, abs=0.0101)
+    assert ask(acted, ACT).answer in answer
+
+
+def test_where_nobody_drove_no_action_is_learnt() -> None:
+    example = ask(ActedScene(random_scene(np.random.default_rng(3)), None), ACT)
+    assert (example.question, example.open_end) == (DRIVE, True)
+    assert "actions" not in example.answer
+    assert parse_perception(example.answer) is not None
+
+
+def test_left_and_right_change_places() -> None:
+    acted = ActedScene(random_scene(np.random.default_rng(11)), Pedals(0.2, 0.0, 0.3))
+    before, after = facts_of(acted.scene), facts_of(mirrored(acted).scene)
+    assert [item.angle for item in after.vehicles] == pytest.approx([-item.angle for item in before.vehicles])
+    assert (after.wheel, after.lane_offset) == (pytest.approx(-before.wheel), pytest.approx(-before.lane_offset))
+    assert mirrored(acted).pedals == Pedals(0.2, 0.0, -0.3)
+    assert np.array_equal(mirrored(mirrored(acted)).scene.packed(), acted.scene.packed())
+
+
+def test_random_scenes_hold_all_there_is() -> None:
+    facts = [facts_of(random_scene(np.random.default_rng(seed))) for seed in range(120)]
+    assert {item.light for item in facts} == {"none", "green", "yellow", "red", "red+yellow"}
+    assert {0, 1, 2, 3} <= {len(item.vehicles) for item in facts}
+    assert {0, 1, 2, 3} <= {len(item.pedestrians) for item in facts}
+    assert {True, False} == {item.roundabout for item in facts}
+
+
+def test_the_tokenizer_loses_nothing_and_keeps_numbers_whole() -> None:
+    tokenizer = tokens.build_tokenizer()
+    texts = [make_example(TRAINING_SEEDS + n, mix).answer for n in range(12) for mix in (ENCODER_STAGE, DRIVING_STAGE)]
+    for text in [*texts, "Zürich 🚗 \t <vectors", drive_answer(facts_of(world_scene(1).scene), Pedals(1.0, 0.0, 0.0))]:
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
+    assert tokenizer.tokenize("12.05m") == ["12", ".", "05", "m"]
+
+
+def test_a_batch_asks_and_scores_the_answer_alone() -> None:
+    _, processor = build_tiny(0, VectorConfig(hidden_size=8, num_latents=3, num_hidden_layers=1, num_attention_heads=1))
+    examples = [ask(world_scene(HELD_OUT_SEEDS), question) for question in (ACT, DESCRIBE)]
+    batch = collate(processor, examples)
+    for row, example in enumerate(examples):
+        wanted = [label for label in batch.labels[row].tolist() if label != IGNORE]
+        assert processor.tokenizer.decode(wanted) == example.answer + "<eos>"
+    assert (batch.inputs["input_ids"] == tokens.VECTORS).sum(1).tolist() == [3, 3]
+    assert batch.inputs["attention_mask"].sum(1).tolist()[0] < batch.inputs["input_ids"].shape[1]
+
+
+def released(place: Path, count: int) -> list[ActedScene]:
+    """Write scenes of our own world in the released form."""
+    scenes = [world_scene(HELD_OUT_SEEDS + number) for number in range(count)]
+    lines = []
+    for scene in scenes:
+        assert scene.pedals is not None
+        lines.append(json.dumps({"description_and_action": drive_answer(facts_of(scene.scene), scene.pedals)}))
+    (place / "scenarios.jsonl").write_text("\n".join(lines) + "\n")
+    parts = {name: np.stack([getattr(scene.scene, part) for scene in scenes]) for part, name in VECTOR_NAMES.items()}
+    save_file(parts, place / "observations.safetensors")
+    return scenes
+
+
+def test_the_released_form_is_read(tmp_path: Path) -> None:
+    scenes = released(tmp_path, 3)
+    read = read_scenarios(tmp_path)
+    for mine, theirs in zip(scenes, read, strict=True):
+        assert theirs.vectors is not None
+        assert np.array_equal(theirs.vectors.packed(), mine.scene.packed())
+        assert theirs.perception.cars == len(facts_of(mine.scene).vehicles)
+    (tmp_path / "observations.safetensors").unlink()
+    assert [scene.vectors for scene in read_scenarios(tmp_path)] == [None] * 3
+
+
+def test_vectors_of_another_file_are_refused(tmp_path: Path) -> None:
+    released(tmp_path, 3)
+    path = tmp_path / "scenarios.jsonl"
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(OwledError, match="do not belong together"):
+        read_scenarios(tmp_path)
+    (tmp_path / "observations.safetensors").write_bytes(b"nothing")
+    with pytest.raises(OwledError, match="cannot be read"):
+        read_scenarios(tmp_path)
+
+
+def test_the_released_pickle_gives_the_same_vectors(tmp_path: Path) -> None:
+    scenes = released(tmp_path, 2)
+    entries = []
+    for scene in scenes:
+        assert scene.pedals is not None
+        observed = {name: torch.from_numpy(getattr(scene.scene, part).copy()) for part, name in VECTOR_NAMES.items()}
+        text = drive_answer(facts_of(scene.scene), scene.pedals)
+        entries.append({"frame_num": 0, "observation": observed, "input_prompt": text})
+    with open(tmp_path / "scenes.pkl", "wb") as stream:
+        pickle.dump(entries, stream)
+    for mine, theirs in zip(scenes, read_scenarios(tmp_path / "scenes.pkl"), strict=True):
+        assert theirs.vectors is not None
+        assert np.array_equal(theirs.vectors.packed(), mine.scene.packed())
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch was_run",)
+
+
+def test_foreign_classes_are_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open("evil.pkl", "wb") as stream:
+        pickle.dump([{"observation": dict.fromkeys(VECTOR_NAMES.values(), Hostile())}], stream)
+    with pytest.raises(OwledError, match="no float32 tensors"):
+        read_scenarios(Path("evil.pkl"))
+    assert not Path("was_run").exists()
+
+
+def test_a_tensor_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tensor.pkl").write_bytes(pickle.dumps(torch.ones(4)))
+    tensor = read_hollow(tmp_path / "tensor.pkl")
+    assert numbers_of(tensor).tolist() == [1.0] * 4
+    tensor.given = (tensor.given[0], 0, (5,))
+    with pytest.raises(OwledError, match="no float32 tensors"):
+        numbers_of(tensor)
