@@ -70,15 +70,15 @@ def main() -> None:
     tokenizer, model = load_processor(path), load_model(path)
     structure = find_structure(model)
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tests = {kind: _test_set(kind, tokenizer, arguments) for kind in ("driving", "general")}
+    tests = {kind: test_set(kind, tokenizer, arguments) for kind in ("driving", "general")}
     with forward_precision("auto", "cpu"):
         if "dense" not in read_rows(arguments.rows):
-            append_row(arguments.rows, {"key": "dense", **_perplexities(model, tests)})
+            append_row(arguments.rows, {"key": "dense", **perplexities(model, tests)})
         for row in _wanted(arguments):
             if row.key in read_rows(arguments.rows):
                 continue
             model.load_state_dict(dense)
-            batches = _calibration(tokenizer, arguments, row.draw).batches
+            batches = calibration_of(tokenizer, arguments, row.draw).batches
             plan, learn_s = _plan(model, structure, batches, row, arguments)
             planned = time.monotonic()
             prune_blocks(model, structure, batches, plan.zeros, _config(row, arguments))
@@ -88,7 +88,7 @@ def main() -> None:
                 teacher.load_state_dict(dense)
                 recover(model, teacher, structure, batches, row.recover, row.draw)
             recovered = time.monotonic()
-            found = {"key": row.key, **vars(row), **_perplexities(model, tests)}
+            found = {"key": row.key, **vars(row), **perplexities(model, tests)}
             found |= {"learn_s": learn_s, "prune_s": round(pruned - planned, 1)}
             found |= {"recover_s": round(recovered - pruned, 1)}
             append_row(arguments.rows, found)
@@ -162,7 +162,7 @@ def _config(row: Row, arguments: argparse.Namespace) -> PruneConfig:
     )  # fmt: skip
 
 
-def _calibration(tokenizer: Any, arguments: argparse.Namespace, draw: int) -> CalibrationSet:
+def calibration_of(tokenizer: Any, arguments: argparse.Namespace, draw: int) -> CalibrationSet:
     """Half driving, half general text."""
     half = arguments.samples // 2
     driving = read_driving_text(arguments.data, tokenizer, CALIBRATION_LINES)
@@ -176,7 +176,7 @@ def _calibration(tokenizer: Any, arguments: argparse.Namespace, draw: int) -> Ca
     )
 
 
-def _test_set(kind: str, tokenizer: Any, arguments: argparse.Namespace) -> list[Batch]:
+def test_set(kind: str, tokenizer: Any, arguments: argparse.Namespace) -> list[Batch]:
     if kind == "driving":
         texts = read_driving_text(arguments.data, tokenizer, TEST_LINES)
     else:
@@ -185,7 +185,7 @@ def _test_set(kind: str, tokenizer: Any, arguments: argparse.Namespace) -> list[
     return text_set(kind, kind, "0" * 64, texts, tokenizer, arguments.test_samples, 512, 99).batches
 
 
-def _perplexities(model: Any, tests: dict[str, list[Batch]]) -> dict[str, float]:
+def perplexities(model: Any, tests: dict[str, list[Batch]]) -> dict[str, float]:
     return {kind: round(measure(model, batches).perplexity, 4) for kind, batches in tests.items()}
 
 

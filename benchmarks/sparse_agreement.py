@@ -63,12 +63,12 @@ def main() -> None:
         for parameter in rounded.parameters():
             if parameter.ndim == 2:
                 parameter.copy_(parameter.bfloat16())
-    for precision in ("bf16", "int8"):
-        path = arguments.work / f"agreement_{precision}.owled"
-        pack_directory(arguments.model, path, precision)
+    for precision, group in (("bf16", 128), ("int8", 128), ("int8", 64), ("int8", 32)):
+        path = arguments.work / f"agreement_{precision}_{group}.owled"
+        pack_directory(arguments.model, path, precision, group=group)
         decoder = SparseDecoder.open(path, threads=arguments.threads)
         said = [forced_packed(decoder, s) for s in spoken]
-        row(f"packed {precision}", spoken, said)
+        row(f"packed {precision}" + f" in groups of {group}" * (precision == "int8"), spoken, said)
         decoder.close()
         if precision == "bf16":
             exact = [Spoken(s.prompt, s.answer, forced_torch(rounded, s)) for s in spoken]

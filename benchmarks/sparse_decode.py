@@ -47,10 +47,10 @@ SHAPE_1B = {
 class RandomModel(Mapping[str, torch.Tensor]):
     """A LLaMA's tensors drawn on demand, so that 1.1 billion weights are never in memory at once."""
 
-    def __init__(self, config: Mapping[str, Any], sparsity: float) -> None:
+    def __init__(self, config: Mapping[str, Any], sparsity: float, pairs: bool = False) -> None:
         hidden, inner, vocabulary = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
         keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
-        self._sparsity = sparsity
+        self._sparsity, self._pairs = sparsity, pairs
         self._shapes: dict[str, tuple[int, ...]] = {
             "model.embed_tokens.weight": (vocabulary, hidden),
             "model.norm.weight": (hidden,),
@@ -72,7 +72,10 @@ class RandomModel(Mapping[str, torch.Tensor]):
             return torch.ones(shape)
         generator = torch.Generator().manual_seed(sum(name.encode()))
         weight = torch.randn(shape, generator=generator) / shape[1] ** 0.5
-        if "proj" in name and self._sparsity:
+        if "proj" in name and self._pairs:
+            fours = weight.view(-1, 4)
+            fours.scatter_(1, fours.abs().topk(2, largest=False).indices, 0.0)
+        elif "proj" in name and self._sparsity:
             weight *= torch.rand(shape, generator=generator) >= self._sparsity
         return weight
 
@@ -122,7 +125,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dense", type=Path, help="Hugging Face directory of the dense model")
     parser.add_argument("--pruned", nargs="*", default=[], metavar="SPARSITY=DIR")
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.6], help="of the 1b model")
-    parser.add_argument("--precisions", nargs="*", default=["int8"], choices=("int8", "bf16"))
+    parser.add_argument("--precisions", nargs="*", default=["int8"], choices=("int8", "int4", "bf16"))
+    parser.add_argument("--group", type=int, default=128, help="columns that share a scale of int8 and int4")
+    parser.add_argument("--pairs", action="store_true", help="the 1b model also with two of every four, in int4")
     parser.add_argument("--kernels", nargs="*", default=["auto"])
     torch_rivals = ["hf-fp32", "hf-bf16"] if cpu_multiplies_bfloat16() else ["hf-fp32"]
     parser.add_argument("--rivals", nargs="*", default=[*torch_rivals, "F32", "BF16", "Q8_0", "Q4_0"])
@@ -143,9 +148,9 @@ def pack_smollm2(arguments: argparse.Namespace) -> dict[str, Path]:
     packed = {}
     for sparsity, directory in sources.items():
         for precision in arguments.precisions:
-            path = arguments.work / f"smollm2_{sparsity}_{precision}.owled"
+            path = arguments.work / f"smollm2_{sparsity}_{precision}_{arguments.group}.owled"
             if not path.exists():
-                pack_directory(Path(directory), path, precision)
+                pack_directory(Path(directory), path, precision, group=arguments.group)
             packed[f"{precision} {sparsity}"] = path
     return packed
 
@@ -155,10 +160,14 @@ def pack_1b(arguments: argparse.Namespace) -> dict[str, Path]:
     packed = {}
     for sparsity in arguments.sparsity:
         for precision in arguments.precisions:
-            path = arguments.work / f"1b_{sparsity}_{precision}.owled"
+            path = arguments.work / f"1b_{sparsity}_{precision}_{arguments.group}.owled"
             if not path.exists():
-                pack_model(RandomModel(SHAPE_1B, sparsity), path, precision, config=SHAPE_1B)
+                pack_model(RandomModel(SHAPE_1B, sparsity), path, precision, config=SHAPE_1B, group=arguments.group)
             packed[f"{precision} {sparsity}"] = path
+    if arguments.pairs:
+        path = packed["int4 2:4"] = arguments.work / f"1b_pairs_int4_{arguments.group}.owled"
+        if not path.exists():
+            pack_model(RandomModel(SHAPE_1B, 0.5, pairs=True), path, "int4", config=SHAPE_1B, group=arguments.group)
     return packed
 
 

@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from owled_ros.errors import OwledError
 from owled_ros.sparse.timing import Clock
 
 PROMPT = 4  # so short that a generation is all decoding
 # Our name: llama.cpp's file type number (llama_ftype in llama.h).
-GGUF_TYPES = {"F32": 0, "BF16": 32, "Q8_0": 7, "Q4_0": 2}
+GGUF_TYPES = {
+    "F32": 0, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2, "Q3_K_M": 12, "Q2_K": 10, "IQ4_NL": 25,
+    "IQ4_XS": 30, "IQ3_M": 27, "IQ3_S": 26, "IQ3_XXS": 23, "IQ2_M": 29, "IQ2_XS": 20,
+}  # fmt: skip
+TIMED = ("F32", "BF16", "Q8_0", "Q4_0")
 
 
 class Transformers:
@@ -101,22 +106,28 @@ class LlamaCpp:
 
 
 def make_gguf(directory: Path, source: Path) -> dict[str, Path]:
-    """Requantise one GGUF to every type with llama.cpp's own quantiser; existing files are kept."""
+    """Requantise one GGUF to the types that are timed; existing files are kept."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {name: directory / f"{name}.gguf" for name in TIMED}
+    for name, file in files.items():
+        if not file.exists():
+            origin = source if name == "F32" else files["F32"]
+            quantise_gguf(origin, file, GGUF_TYPES[name], pure=name in ("F32", "BF16"))
+    return files
+
+
+def quantise_gguf(source: Path, target: Path, kind: int, pure: bool) -> None:
+    """Quantise a GGUF with llama.cpp's own function, with the default mixture of types or one type for all."""
     import llama_cpp
 
-    directory.mkdir(parents=True, exist_ok=True)
-    files = {name: directory / f"{name}.gguf" for name in GGUF_TYPES}
-    for name, kind in GGUF_TYPES.items():
-        if files[name].exists():
-            continue
-        parameters = llama_cpp.llama_model_quantize_default_params()
-        parameters.ftype, parameters.allow_requantize, parameters.nthread = kind, True, 1
-        parameters.pure = name in ("F32", "BF16")
-        origin = source if name == "F32" else files["F32"]
-        status = llama_cpp.llama_model_quantize(str(origin).encode(), str(files[name]).encode(), parameters)
-        if status:
-            raise SystemExit(f"llama.cpp cannot make {files[name]}")
-    return files
+    aside = target.with_suffix(".aside")
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype, parameters.allow_requantize, parameters.nthread, parameters.pure = kind, True, 1, pure
+    status = llama_cpp.llama_model_quantize(str(source).encode(), str(aside).encode(), parameters)
+    if status:
+        aside.unlink(missing_ok=True)
+        raise OwledError(f"llama.cpp cannot make {target.name} (it returned {status})")
+    aside.rename(target)
 
 
 def bundled_gguf() -> Path:

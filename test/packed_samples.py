@@ -1,6 +1,6 @@
 """Small random models of the LLaMA family with zeros, for the tests of the packed decoder.
 
-As a program it packs each in both precisions, for the self test of a cross-compiled build (csrc/selftest.cpp):
+As a program it packs each in every precision, for the self test of a cross-compiled build (csrc/selftest.cpp):
 
     python test/packed_samples.py DIR
 """
@@ -69,15 +69,26 @@ def pruned_model(family: str) -> PreTrainedModel:
     return model
 
 
+def keep_pairs(weight: torch.Tensor) -> torch.Tensor:
+    """Zero the two smallest of every four neighbouring weights."""
+    fours = weight.reshape(-1, 4)
+    smallest = fours.abs().topk(2, largest=False).indices
+    return fours.scatter(1, smallest, 0.0).reshape(weight.shape)
+
+
 def main() -> None:
     """Write <family>_<precision>.owled into the directory given."""
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
     for family in FAMILIES:
         model = pruned_model(family)
-        for precision in ("int8", "bf16"):
-            out_file = directory / f"{family}_{precision}.owled"
-            pack_model(model.state_dict(), out_file, precision, config=model.config.to_dict())
+        for precision, group in (("int8", 128), ("int8", 32), ("int4", 32), ("int4", 64), ("bf16", 128)):
+            out_file = directory / f"{family}_{precision}_{group}.owled"
+            pack_model(model.state_dict(), out_file, precision, config=model.config.to_dict(), group=group)
+        pairs = {
+            name: keep_pairs(tensor) if "proj.weight" in name else tensor for name, tensor in model.state_dict().items()
+        }
+        pack_model(pairs, directory / f"{family}_pairs.owled", "int4", config=model.config.to_dict(), group=32)
 
 
 if __name__ == "__main__":

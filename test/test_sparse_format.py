@@ -18,11 +18,14 @@ from owled_ros.sparse.format import (
     Role,
     checksum,
     from_stream_order,
+    from_unit_order,
     read_packed,
     to_stream_order,
+    to_unit_order,
 )
 from owled_ros.sparse.pack import pack_matrices
-from owled_ros.sparse.quantise import from_bf16, pack_matrix, to_bf16, unpack_matrix
+from owled_ros.sparse.quantise import pack_matrix, unpack_matrix
+from owled_ros.sparse.rounding import from_bf16, to_bf16
 
 
 def random_matrix(rows: int, columns: int, zeros: float, seed: int = 0) -> np.ndarray:
@@ -63,20 +66,114 @@ def test_checksum_sees_a_swap_and_wraps_around() -> None:
     rows=st.integers(1, 40),
     columns=st.integers(1, 300),
     zeros=st.floats(0, 1),
-    precision=st.sampled_from(["int8", "bf16"]),
+    precision=st.sampled_from(["int8", "int4", "bf16"]),
+    group=st.sampled_from([32, 64, 128]),
     seed=st.integers(0, 2**16),
 )
-def test_unpacking_gives_the_weights_back(rows: int, columns: int, zeros: float, precision: str, seed: int) -> None:
+def test_unpacking_gives_the_weights_back(
+    rows: int, columns: int, zeros: float, precision: str, group: int, seed: int
+) -> None:
     matrix = random_matrix(rows, columns, zeros, seed)
-    packed = pack_matrix("m", Role.OTHER, -1, matrix, None, precision)
+    packed = pack_matrix("m", Role.OTHER, -1, matrix, None, precision, group=group)
     dense = unpack_matrix(packed)
     assert dense.shape == matrix.shape
     assert not dense[matrix == 0].any()
     assert packed.nonzeros == np.count_nonzero(dense)
     if precision == "bf16":
         np.testing.assert_array_equal(dense, from_bf16(to_bf16(matrix)))
+    elif precision == "int4":  # half a step, and what a clipped end loses: three tenths of the largest at most
+        assert np.abs(dense - matrix).max() <= 0.31 * np.abs(matrix).max()
     else:  # half a step; the step is the largest entry of the group / 127, rounded up to bf16
         assert np.abs(dense - matrix).max() <= np.abs(matrix).max() / 127 * (1 + 2**-7) * 0.5001
+
+
+def test_unit_order_is_block_unit_half_row_group_plane() -> None:
+    # 16 rows, 64 columns: column 16 u + 4 g + p is in half p // 2 of unit u, at (row, g, p % 2) there.
+    matrix = np.arange(16 * 64).reshape(16, 64)
+    stream = to_unit_order(matrix)
+    assert stream[0, :3].tolist() == [matrix[0, 0], matrix[0, 1], matrix[0, 4]]
+    assert stream[0, 8] == matrix[1, 0]  # 4 groups of 2 columns, then the next row
+    assert stream[0, 64] == matrix[0, 2]  # 8 rows, then the other half
+    assert stream[0, 128] == matrix[0, 16]
+    assert stream[1, 0] == matrix[8, 0]
+    np.testing.assert_array_equal(from_unit_order(stream, 64), matrix)
+
+
+def test_int4_by_hand() -> None:
+    # Scale 1: 7 and -8 are the ends; the extra code goes to the longer side, whichever it is.
+    for sign in (1, -1):
+        row = sign * np.array([[-8, 7, 3, 0, 1.4, -0.4]], np.float32)
+        packed = pack_matrix("m", Role.OTHER, -1, row, None, "int4", dense_below=2, group=32)
+        assert packed.scales is not None
+        assert from_bf16(packed.scales)[0, 0, 0] == sign
+        np.testing.assert_array_equal(unpack_matrix(packed), sign * np.array([[-8, 7, 3, 0, 1, 0]]))
+        assert packed.values[0] == (-8 + 8) | (7 + 8) << 4  # columns 0 and 1
+        assert packed.values[1] == (1 + 8) | (0 + 8) << 4  # columns 4 and 5
+        assert packed.values[32] == (3 + 8) | (0 + 8) << 4  # columns 2 and 3 in the other half
+
+
+def test_two_of_four_keep_half_the_values_and_a_bit_per_column() -> None:
+    matrix = np.zeros((8, 64), np.float32)
+    matrix[0, :8] = [7, 0, 0, -8, 0, 5, 0, 0]  # the second four keep one: the first zero goes along
+    matrix[3, 62:] = [7, 1]
+    packed = pack_matrix("m", Role.OTHER, -1, matrix, None, "int4", group=32)
+    assert packed.format is Format.PAIRED_INT4
+    assert packed.nonzeros == 5
+    assert packed.mask is not None
+    assert (packed.values.nbytes, packed.mask.nbytes) == (8 * 64 // 4, 8 * 64 // 8)
+    assert packed.mask.view(np.uint8)[0] & 15 == 0b1001
+    assert packed.mask.view(np.uint8)[1] & 15 == 0b0011  # column 4 (zero) and 5
+    assert packed.values[0] == (7 + 8) | (-8 + 8) << 4
+    np.testing.assert_array_equal(unpack_matrix(packed), matrix)
+    matrix[0, 2] = 3  # three of four: any places
+    assert pack_matrix("m", Role.OTHER, -1, matrix, None, "int4", group=32).format is Format.SPARSE_INT4
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_weights_on_their_grid_are_packed_without_loss_and_others_are_refused(precision: str) -> None:
+    low, high = (-127, 127) if precision == "int8" else (-8, 7)
+    generator = np.random.default_rng(0)
+    codes = generator.integers(low, high + 1, (20, 70)).astype(np.float32)
+    scales = from_bf16(to_bf16(generator.normal(size=(20, 3)).astype(np.float32)))
+    matrix = codes * np.repeat(scales, 32, axis=1)[:, :70]
+    packed = pack_matrix("m", Role.OTHER, -1, matrix, None, precision, None, 32, scales)
+    np.testing.assert_array_equal(unpack_matrix(packed), matrix)
+    rounded = from_bf16(to_bf16(matrix))  # as an artifact in bf16 holds them: the same numbers come back
+    np.testing.assert_array_equal(
+        unpack_matrix(pack_matrix("m", Role.OTHER, -1, rounded, None, precision, None, 32, scales)), matrix
+    )
+    for change in (0.5 * scales[2, 0], 300 * scales[2, 0]):  # between two codes; beyond the last
+        off = matrix.copy()
+        off[2, 3] += change
+        with pytest.raises(OwledError, match="do not lie on its"):
+            pack_matrix("m", Role.OTHER, -1, off, None, precision, None, 32, scales)
+    with pytest.raises(OwledError, match="shape"):
+        pack_matrix("m", Role.OTHER, -1, matrix, None, precision, None, 32, scales.repeat(2, axis=1))
+    with pytest.raises(OwledError, match="bf16 numbers"):
+        pack_matrix("m", Role.OTHER, -1, matrix, None, precision, None, 32, scales * np.float32(1.001))
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-39])
+def test_constant_and_vanishing_matrices(group: int, value: float) -> None:
+    matrix = np.full((9, 70), value, np.float32)
+    for precision in ("int8", "int4"):
+        dense = unpack_matrix(pack_matrix("m", Role.OTHER, -1, matrix, None, precision, group=group))
+        np.testing.assert_allclose(dense, matrix, rtol=5e-3, atol=1e-38)
+
+
+def test_an_outlier_costs_its_own_group_only() -> None:
+    matrix = random_matrix(8, 128, 0.0)
+    matrix[:, 5] = 1000.0
+    for precision in ("int8", "int4"):
+        dense = unpack_matrix(pack_matrix("m", Role.OTHER, -1, matrix, None, precision, group=32))
+        assert np.abs(dense - matrix)[:, 32:].max() < 0.4
+        assert np.abs(dense[:, 5] - 1000).max() < 5
+
+
+def test_unknown_groups_are_refused() -> None:
+    with pytest.raises(OwledError, match="32, 64, 128"):
+        pack_matrix("m", Role.OTHER, -1, np.ones((8, 64), np.float32), None, "int4", group=48)
 
 
 def test_int8_scale_covers_the_largest_entry() -> None:
@@ -105,8 +202,8 @@ def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_unknown_precision_and_wrong_shapes_are_refused() -> None:
-    with pytest.raises(OwledError, match="int4"):
-        pack_matrix("m", Role.OTHER, -1, np.ones((8, 64), np.float32), precision="int4")
+    with pytest.raises(OwledError, match="int3"):
+        pack_matrix("m", Role.OTHER, -1, np.ones((8, 64), np.float32), precision="int3")
     with pytest.raises(OwledError, match="matrix is needed"):
         pack_matrix("m", Role.OTHER, -1, np.ones(8, np.float32))
     with pytest.raises(OwledError, match="bias"):
@@ -139,7 +236,7 @@ def test_a_file_reads_back(packed_file: Path) -> None:
     [
         (0, b"X", "not a packed model"),
         (8, struct.pack(">I", 0x01020304), "byte order"),
-        (12, struct.pack("<I", 2), "version"),
+        (12, struct.pack("<I", 3), "version"),
         (16, struct.pack("<Q", 64), "truncated"),
         (100, b"\x11", "checksum"),
         (HEADER_BYTES + 3, b"\x11", "checksum"),
@@ -152,6 +249,22 @@ def test_a_damaged_file_is_refused(packed_file: Path, place: int, value: bytes, 
     packed_file.write_bytes(data)
     with pytest.raises(OwledError, match=message):
         read_packed(packed_file)
+
+
+def test_files_of_version_1_are_still_read(packed_file: Path) -> None:
+    # Version 1 knew no groups: the field was 0 and meant 128.
+    content = bytearray(packed_file.read_bytes())
+    table = struct.unpack_from("<Q", content, 56)[0]
+    content[12:16] = struct.pack("<I", 1)
+    for index in range(2):
+        struct.pack_into("<I", content, table + 224 * index + 116, 0)
+    sums = checksum([np.frombuffer(bytes(content[64:]), "<u8")])
+    struct.pack_into("<QQ", content, 24, *sums)
+    old = packed_file.with_name("old.owled")
+    old.write_bytes(content)
+    for before, after in zip(read_packed(old).tensors, read_packed(packed_file).tensors, strict=True):
+        assert before.group == 128
+        np.testing.assert_array_equal(unpack_matrix(before), unpack_matrix(after))
 
 
 def test_a_failed_write_leaves_the_old_file(packed_file: Path) -> None:

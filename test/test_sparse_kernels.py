@@ -27,9 +27,11 @@ CASES = {
     "dense": (24, 320, 0.0),
     "dense_padded": (9, 65, 0.0),
 }
-# Relative to the largest entry: 16-bit activations for int8, 16 bits of mantissa for bf16, bf16 tiles for int8.
-SINGLE_TOLERANCE = {"int8": 1e-4, "bf16": 2e-5}
-BATCH_TOLERANCE = {"int8": 6e-3, "bf16": 2e-5}
+PAIRED = "two_of_four"
+GROUPS = {"int8": [128, 32, 64], "int4": [32, 64, 128], "bf16": [128]}
+# Relative to the largest entry: 16-bit activations for int8, 8 bits for int4, 16 bits of mantissa for bf16, bf16 tiles for int8.
+SINGLE_TOLERANCE = {"int8": 1e-4, "int4": 5e-3, "bf16": 2e-5}
+BATCH_TOLERANCE = {"int8": 6e-3, "int4": 6e-3, "bf16": 2e-5}
 
 
 def make_matrices(seed: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
@@ -39,14 +41,21 @@ def make_matrices(seed: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray | Non
         weight = generator.normal(size=(rows, columns)).astype(np.float32)
         weight[generator.random((rows, columns)) < zeros] = 0
         matrices[name] = (weight, generator.normal(size=rows).astype(np.float32) if rows % 2 else None)
-    return matrices
+    weight = generator.normal(size=(21, 45, 4)).astype(np.float32)
+    weight[generator.random(weight.shape).argsort(axis=2) > 1] = 0
+    return {**matrices, PAIRED: (weight.reshape(21, 180), None)}
 
 
-@pytest.fixture(scope="module", params=["int8", "bf16"])
+@pytest.fixture(
+    scope="module",
+    params=[(name, group) for name, groups in GROUPS.items() for group in groups],
+    ids=lambda p: f"{p[0]}-{p[1]}",
+)
 def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    path = tmp_path_factory.mktemp("kernels") / f"{request.param}.owled"
-    pack_matrices(make_matrices(), path, request.param)
-    return request.param, path
+    precision, group = request.param
+    path = tmp_path_factory.mktemp("kernels") / f"{precision}.owled"
+    pack_matrices(make_matrices(), path, precision, group=group)
+    return precision, path
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -71,8 +80,29 @@ def test_products_match_numpy(packed: tuple[str, Path], kernel: str, threads: in
 def test_every_format_is_covered(packed: tuple[str, Path]) -> None:
     precision, path = packed
     formats = {tensor.format for tensor in read_packed(path).tensors}
-    expected = {"int8": {Format.SPARSE_INT8, Format.DENSE_INT8}, "bf16": {Format.SPARSE_BF16, Format.DENSE_BF16}}
+    expected = {
+        "int8": {Format.SPARSE_INT8, Format.DENSE_INT8},
+        "int4": {Format.SPARSE_INT4, Format.DENSE_INT4, Format.PAIRED_INT4},
+        "bf16": {Format.SPARSE_BF16, Format.DENSE_BF16},
+    }
     assert formats == expected[precision]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_products_are_those_of_the_portable_kernels(packed: tuple[str, Path], kernel: str, copied: bool) -> None:
+    """Integers are added exactly: only the order of a few float sums differs, also where zeros were filled in at opening."""
+    precision, path = packed
+    generator = np.random.default_rng(6)
+    model, plain = NativeModel(path, 1, kernel, copy=copied), NativeModel(path, 1, "scalar")
+    for index, tensor in enumerate(read_packed(path).tensors):
+        x = generator.normal(size=(2, tensor.columns)).astype(np.float32) * 10.0 ** generator.integers(
+            -3, 3, tensor.columns
+        )
+        want = plain.multiply(index, x, tensor.rows)
+        got = model.multiply(index, x, tensor.rows)
+        scale = np.abs(x).max() * np.abs(unpack_matrix(tensor)).max() + 1e-9
+        assert np.abs(got - want).max() <= (1e-4 if precision == "bf16" else 2e-6) * scale, tensor.name
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "fine.h"
 #include "owled_sparse.h"
 
 namespace owled {
@@ -58,12 +59,12 @@ Decoder::Decoder(const PackedFile& file, const Kernels& kernels, Team* team)
 : file_(file), shape_(file.shape()), kernels_(kernels), team_(team) {
   const DecoderShape& s = shape_;
   embedding_ = matrix_of(file, Role::kEmbedding, -1, s.vocabulary, s.hidden);
-  if (embedding_->sparse()) throw Error{OWLED_BAD_FILE, "the packed embedding is sparse; it must be dense"};
+  if (embedding_->sparse() || embedding_->format == Format::kPairedInt4) throw Error{OWLED_BAD_FILE, "the packed embedding is sparse; it must be dense"};
   head_ = file.find(Role::kHead, -1) == nullptr ? embedding_ : matrix_of(file, Role::kHead, -1, s.vocabulary, s.hidden);
   final_norm_ = vector_of(file, Role::kFinalNorm, -1, s.hidden, false);
   rotary_ = vector_of(file, Role::kRotary, -1, s.head_dim / 2, false);
   for (int i = 0; i < s.layers; ++i) layers_.push_back(layer_of(file, s, i));
-  for (const Matrix& m : file.matrices()) exact_ |= m.format != Format::kVector && m.role != Role::kOther && !m.int8();
+  for (const Matrix& m : file.matrices()) exact_ |= m.format != Format::kVector && m.role != Role::kOther && !m.coarse();
 
   const int queries = s.heads * s.head_dim, keys = s.kv_heads * s.head_dim;
   const int dim = (s.head_dim + 15) / 16 * 16;
@@ -84,11 +85,13 @@ Decoder::Decoder(const PackedFile& file, const Kernels& kernels, Team* team)
     scratch.normed = Buffer<float>(widest);
     scratch.fixed = Buffer<uint8_t>(widest * 2);
     scratch.halves = Buffer<uint8_t>(widest * 4);
+    scratch.fine = Buffer<uint8_t>(widest * 4);
     scratch.tile = Buffer<uint8_t>(kernels_.tile_bytes(static_cast<int>(widest)));
     scratch.queries = Buffer<float>(static_cast<size_t>(dim) * kMaxQueries);
     scratch.mixed = Buffer<float>(static_cast<size_t>(dim) * kMaxQueries);
     scratch.one = Buffer<float>(dim);
     scratch.activation.fixed = scratch.fixed.get();
+    scratch.activation.fine = scratch.fine.get();
     scratch.activation.halves = reinterpret_cast<uint16_t*>(scratch.halves.get());
     scratch_.push_back(std::move(scratch));
   }
@@ -112,9 +115,10 @@ void Decoder::embed(int token, float* out) const {
     const int group = c / kGroup;
     const int width = std::min(kGroup, m.padded_columns() - group * kGroup);
     const size_t place = static_cast<size_t>(group) * kGroup * kBlockRows + row * width + c % kGroup;
-    if (m.int8())
-      out[c] = static_cast<int8_t>(values[place]) *
-               bf16_to_float(m.scales[(static_cast<size_t>(block) * m.groups() + group) * kBlockRows + row]);
+    if (m.int4())
+      out[c] = static_cast<float>(dense_int4(m, token, c)) * bf16_to_float(scales_of(m, block, c)[row]);
+    else if (m.int8())
+      out[c] = static_cast<int8_t>(values[place]) * bf16_to_float(scales_of(m, block, c)[row]);
     else
       out[c] = bf16_to_float(reinterpret_cast<const uint16_t*>(values)[place]);
   }
@@ -161,7 +165,7 @@ void Decoder::project(Scratch& s, const float* x, const Projection* list, int co
     const Matrix& m = *list[i].matrix;
     const int from = std::max(begin, 0), to = std::min(end, m.blocks);
     if (from < to) {
-      kernels_.prepare(&s.activation, m.padded_columns(), m.int8());
+      kernels_.prepare(&s.activation, m);
       kernels_.gemv(m, s.activation, list[i].y, from, to);
       if (m.bias != nullptr)
         for (int r = from * kBlockRows; r < to * kBlockRows; ++r) list[i].y[r] += m.bias[r];
@@ -176,7 +180,8 @@ bool Decoder::add_projection(Walk& walk, const float* x, const Matrix& matrix) {
   Scratch& s = scratch_[walk.worker];
   bool fresh = true;
   return walk.phase(matrix.blocks, piece(matrix.blocks), [&](int begin, int end) {
-    if (fresh) s.activation.fixed_ready = s.activation.halves_ready = fresh = false;
+    if (fresh) s.activation.forget();
+    fresh = false;
     const Projection list[] = {{&matrix, projected_.get()}};
     project(s, x, list, 1, begin, end);
     for (int r = begin * kBlockRows; r < std::min(end * kBlockRows, matrix.rows); ++r) hidden_[r] += projected_[r];
@@ -191,7 +196,8 @@ void Decoder::run_step(Walk& walk) {
     if (!fresh) return;
     kernels_.rms_norm(hidden_.get(), weight, shape_.hidden, shape_.norm_epsilon, s.normed.get());
     std::memset(s.normed.get() + shape_.hidden, 0, (padded(shape_.hidden) - shape_.hidden) * sizeof(float));
-    s.activation.fixed_ready = s.activation.halves_ready = fresh = false;
+    s.activation.forget();
+    fresh = false;
   };
   for (int i = 0; i < shape_.layers; ++i) {
     const Layer& layer = layers_[i];

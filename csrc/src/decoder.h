@@ -26,7 +26,7 @@ struct Layer {
 // What one worker needs for itself.
 struct Scratch {
   Buffer<float> normed;                 // [K]
-  Buffer<uint8_t> fixed, halves, tile;
+  Buffer<uint8_t> fixed, halves, fine, tile;
   Buffer<float> scores;                 // [8][positions]
   Buffer<float> queries, mixed, one;    // [D][8], [8][D], [D]
   Activation activation;

@@ -1,4 +1,4 @@
-// Sparse int8 matrices stored with their zeros in memory, for kernels that spread more slowly than memory delivers.
+// Sparse int8 and int4 matrices stored with their zeros in memory, for kernels that spread more slowly than memory delivers.
 #include <sys/mman.h>
 
 #include <bit>
@@ -14,29 +14,49 @@ constexpr size_t kHuge = size_t{2} << 20;
 constexpr size_t kSlack = 64;         // vector loads may run over the end
 
 size_t whole(size_t bytes) { return (bytes + kSlack + 63) / 64 * 64; }
-size_t filled_values(const Matrix& m) { return static_cast<size_t>(m.padded_rows()) * m.padded_columns(); }
+bool pairs(const Matrix& m) { return m.format == Format::kPairedInt4; }
+size_t filled_values(const Matrix& m) {
+  return static_cast<size_t>(m.padded_rows()) * m.padded_columns() / (pairs(m) ? 4 : m.int4() ? 2 : 1);
+}
+size_t mask_bytes(const Matrix& m) { return static_cast<size_t>(m.padded_rows()) * m.chunks * sizeof(uint64_t); }
 size_t filled_offsets(const Matrix& m) { return (static_cast<size_t>(m.blocks) + 1) * sizeof(uint64_t); }
 
 // The values of a matrix with their zeros: masks and values are both in stream order, so one pass does it.
-void spread(const Matrix& m, uint8_t* out) {
-  if (!m.sparse()) {
-    std::memcpy(out, m.values, filled_values(m));
-    return;
-  }
+void spread_int8(const Matrix& m, uint8_t* out) {
   const uint8_t* value = m.values;
   const size_t words = static_cast<size_t>(m.padded_rows()) * m.chunks;
   for (size_t i = 0; i < words; ++i)
     for (uint64_t mask = m.mask[i]; mask != 0; mask &= mask - 1) out[i * kChunk + std::countr_zero(mask)] = *value++;
 }
 
+void spread_int4(const Matrix& m, uint8_t* out) {
+  std::memset(out, 0x88, filled_values(m));
+  const size_t words = static_cast<size_t>(m.chunks) * kBlockRows;
+  for (int b = 0; b < m.blocks; ++b) {
+    const uint8_t* values = m.values + m.block_offset[b];
+    size_t next = 0;
+    for (size_t i = 0; i < words; ++i, out += kChunk / 2)
+      for (uint64_t mask = m.mask[b * words + i]; mask != 0; mask &= mask - 1, ++next) {
+        const int place = std::countr_zero(mask), from = values[next / 2] >> (next % 2 * 4) & 15;
+        out[place / 2] ^= static_cast<uint8_t>((8 ^ from) << (place % 2 * 4));
+      }
+  }
+}
+
+void spread(const Matrix& m, uint8_t* out) {
+  if (!m.sparse()) std::memcpy(out, m.values, filled_values(m));
+  else if (m.int4()) spread_int4(m, out);
+  else spread_int8(m, out);
+}
+
 }  // namespace
 
-bool PackedFile::fill_int8() {
+bool PackedFile::fill() {
   size_t bytes = 0;
   bool any = false;
   for (const Matrix& m : matrices_) {
-    if (m.format == Format::kVector || !m.int8()) continue;
-    bytes += whole(filled_values(m)) + whole(filled_offsets(m));
+    if (!m.coarse()) continue;
+    bytes += whole(filled_values(m)) + whole(filled_offsets(m)) + (pairs(m) ? whole(mask_bytes(m)) : 0);
     any |= m.sparse();
   }
   if (!any) return false;
@@ -47,17 +67,23 @@ bool PackedFile::fill_int8() {
   filled_ = block;
   uint8_t* next = static_cast<uint8_t*>(block);
   for (Matrix& m : matrices_) {
-    if (m.format == Format::kVector || !m.int8()) continue;
+    if (!m.coarse()) continue;
     spread(m, next);
-    if (m.sparse()) m.bytes += filled_values(m) - m.nonzeros - static_cast<size_t>(m.padded_rows()) * m.chunks * 8;
-    m.format = Format::kDenseInt8;
-    m.mask = nullptr;
+    if (m.sparse()) m.bytes += filled_values(m) - m.block_offset[m.blocks] - mask_bytes(m);
+    const uint64_t* mask = nullptr;
+    if (pairs(m)) {                     // they are spread as fast as they are read: copied as they are
+      mask = reinterpret_cast<const uint64_t*>(next + whole(filled_values(m)) + whole(filled_offsets(m)));
+      std::memcpy(const_cast<uint64_t*>(mask), m.mask, mask_bytes(m));
+    } else {
+      m.format = m.int4() ? Format::kDenseInt4 : Format::kDenseInt8;
+    }
     m.values = next;
     next += whole(filled_values(m));
     uint64_t* offsets = reinterpret_cast<uint64_t*>(next);
-    for (int b = 0; b <= m.blocks; ++b) offsets[b] = static_cast<uint64_t>(b) * kBlockRows * m.padded_columns();
+    for (int b = 0; b <= m.blocks; ++b) offsets[b] = filled_values(m) / m.blocks * b;
     m.block_offset = offsets;
-    next += whole(filled_offsets(m));
+    m.mask = mask != nullptr ? mask : offsets;   // of dense ones never read, but kernels may do arithmetic on it
+    next += whole(filled_offsets(m)) + (mask != nullptr ? whole(mask_bytes(m)) : 0);
   }
   return true;
 }

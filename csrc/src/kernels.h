@@ -20,8 +20,12 @@ struct Activation {
   const float* x = nullptr;           // [K]
   uint8_t* fixed = nullptr;           // 16-bit fixed point, 2 * K bytes, layout private to a kernel table
   uint16_t* halves = nullptr;         // bf16 parts or a reordered copy, 4 * K bytes, layout private
+  uint8_t* fine = nullptr;            // for fine matrices, 4 * K bytes: 16-bit fixed point, then 8-bit (fine.h)
   float step = 0;                     // value of one unit of the fixed point
-  bool fixed_ready = false, halves_ready = false;
+  float fine_step = 0;
+  bool fixed_ready = false, halves_ready = false, words_ready = false, codes_ready = false;
+
+  OWLED_INLINE void forget() { fixed_ready = halves_ready = words_ready = codes_ready = false; }
 };
 
 // Attention of `count` queries that share one key/value head.
@@ -40,9 +44,9 @@ struct Attention {
 
 struct Kernels {
   const char* name;
-  // Sparse int8 takes longer than dense int8 as long as a few threads have the memory to themselves.
+  // Sparse int8 or int4 takes longer than dense as long as a few threads have the memory to themselves.
   bool spreads_slowly;
-  void (*prepare)(Activation* activation, int columns, bool int8);
+  void (*prepare)(Activation* activation, const Matrix& matrix);
   // y[8 * begin .. 8 * end) = rows of these blocks times the vector; no bias.
   void (*gemv)(const Matrix& matrix, const Activation& activation, float* y, int begin, int end);
   // Bytes of one packed panel of K rows, and of the scratch that gemm expands into.

@@ -1,6 +1,7 @@
 // AVX2 and FMA: one byte of the mask picks a shuffle that spreads eight packed values.
 #include <immintrin.h>
 
+#include "fine.h"
 #include "kernels.h"
 
 namespace owled {
@@ -83,9 +84,8 @@ inline float sum_eight(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-// fixed: int16 [K], 32767 is the largest entry; a sum of 128 products with int8 stays inside 32 bits.
-void prepare(Activation* a, int columns, bool int8) {
-  if (!int8 || a->fixed_ready) return;
+// int16 [K], 32767 is the largest entry; a sum of 128 products with int8 stays inside 32 bits. Returns the value of 1.
+float prepare_words(const Activation* a, int columns, uint8_t* out) {
   __m256 top = _mm256_setzero_ps();
   const __m256 sign = _mm256_set1_ps(-0.0f);
   for (int i = 0; i < columns; i += 8) top = _mm256_max_ps(top, _mm256_andnot_ps(sign, _mm256_loadu_ps(a->x + i)));
@@ -93,15 +93,56 @@ void prepare(Activation* a, int columns, bool int8) {
   _mm256_store_ps(lanes, top);
   float largest = 0;
   for (float lane : lanes) largest = lane > largest ? lane : largest;
-  a->step = largest / 32767.0f;
   const __m256 scale = _mm256_set1_ps(largest > 0 ? 32767.0f / largest : 0.0f);
   for (int i = 0; i < columns; i += 16) {
     const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a->x + i), scale));
     const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(a->x + i + 8), scale));
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(a->fixed + 2 * i), words);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 2 * i), words);
   }
+  return largest / 32767.0f;
+}
+
+#include "int4_avx2.inl"
+
+void prepare(Activation* a, const Matrix& m) {
+  if (m.fine()) return prepare_fine_avx2(a, m);
+  if (!m.int8() || a->fixed_ready) return;
+  a->step = prepare_words(a, m.padded_columns(), a->fixed);
   a->fixed_ready = true;
+}
+
+// 32 columns of one row.
+template <bool kSparse>
+inline __attribute__((always_inline)) __m256i dot_tile_int8(const uint8_t** values, const uint8_t* mask, const uint8_t* words) {
+  const __m256i low = next_words<kSparse>(values, mask), high = next_words<kSparse>(values, mask + 2);
+  return _mm256_add_epi32(_mm256_madd_epi16(low, load_bytes(words)), _mm256_madd_epi16(high, load_bytes(words + kTile)));
+}
+
+// Groups of 32 or 64 columns.
+template <bool kSparse>
+void gemv_int8_fine(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  const int columns = m.padded_columns();
+  for (int b = begin; b < end; ++b) {
+    const uint8_t* mask = bytes_of_mask(m, b);
+    const uint8_t* values = m.values + m.block_offset[b];
+    const uint16_t* scales = scales_of(m, b, 0);
+    __m256 sums[kBlockRows];
+    for (auto& sum : sums) sum = _mm256_setzero_ps();
+    for (int from = 0; from < columns; from += kGroup) {
+      const int to = from + kGroup < columns ? from + kGroup : columns;
+      prefetch_lines(values, kSparse ? 8 : 16);
+      if (kSparse) prefetch_lines(mask, 2);
+      for (int r = 0; r < kBlockRows; ++r)
+        for (int c = from; c < to; c += kTile) {
+          const __m256i dot = dot_tile_int8<kSparse>(&values, mask, a.fine + 2 * static_cast<size_t>(c));
+          const float scale = bf16_to_float(scales[m.group_of(c) * kBlockRows + r]);
+          sums[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_set1_ps(scale), sums[r]);
+          if (kSparse) mask += kTile / 8;
+        }
+    }
+    for (int r = 0; r < kBlockRows; ++r) y[b * kBlockRows + r] = sum_eight(sums[r]) * a.fine_step;
+  }
 }
 
 // One chunk (64 columns) of one row.
@@ -168,6 +209,7 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  if (m.fine()) return gemv_fine_avx2(m, a, y, begin, end);
   switch (m.format) {
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
@@ -181,12 +223,11 @@ void unpack_int8(const Matrix& m, int block, float* out) {
   const int columns = m.padded_columns();
   const uint8_t* mask = bytes_of_mask(m, block);
   const uint8_t* values = m.values + m.block_offset[block];
-  const uint16_t* scales = m.scales + static_cast<size_t>(block) * m.groups() * kBlockRows;
-  for (int chunk = 0; chunk < m.chunks; chunk += 2, scales += kBlockRows)
+  for (int chunk = 0; chunk < m.chunks; chunk += 2)
     for (int r = 0; r < kBlockRows; ++r)
       for (int c = chunk; c < chunk + 2 && c < m.chunks; ++c) {
-        const __m256 scale = _mm256_set1_ps(bf16_to_float(scales[r]));
         for (int i = 0; i < 4; ++i) {
+          const __m256 scale = _mm256_set1_ps(bf16_to_float(scales_of(m, block, c * kChunk + 16 * i)[r]));
           const __m256i w = next_words<kSparse>(&values, mask + 2 * i);
           const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(w)));
           const __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(w, 1)));
@@ -214,6 +255,7 @@ void unpack_bf16(const Matrix& m, int block, float* out) {
 }
 
 void unpack_block(const Matrix& m, int block, float* out) {
+  if (m.int4()) return unpack_fine_avx2(m, block, out);
   switch (m.format) {
     case Format::kSparseInt8: return unpack_int8<true>(m, block, out);
     case Format::kDenseInt8: return unpack_int8<false>(m, block, out);
@@ -223,6 +265,35 @@ void unpack_block(const Matrix& m, int block, float* out) {
 }
 
 }  // namespace
+
+void prepare_fine_avx2(Activation* a, const Matrix& m) {
+  if (m.int4() && !a->codes_ready) {
+    prepare_codes(a, m.padded_columns());
+    a->codes_ready = true;
+  } else if (m.int8() && !a->words_ready) {
+    a->fine_step = prepare_words(a, m.padded_columns(), a->fine);
+    a->words_ready = true;
+  }
+}
+
+void gemv_fine_avx2(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  switch (m.format) {
+    case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
+    case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
+    case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
+    case Format::kSparseInt8: return gemv_int8_fine<true>(m, a, y, begin, end);
+    default: return gemv_int8_fine<false>(m, a, y, begin, end);
+  }
+}
+
+void unpack_fine_avx2(const Matrix& m, int block, float* out) {
+  switch (m.format) {
+    case Format::kDenseInt4: return unpack_int4<Format::kDenseInt4>(m, block, out);
+    case Format::kSparseInt4: return unpack_int4<Format::kSparseInt4>(m, block, out);
+    case Format::kPairedInt4: return unpack_int4<Format::kPairedInt4>(m, block, out);
+    default: return unpack_block(m, block, out);
+  }
+}
 
 const Kernels kAvx2Kernels = {
   "avx2", true, prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,

@@ -1,6 +1,7 @@
 // AVX-512 with VBMI2 and VNNI but without BF16 (Ice Lake): bf16 weights are widened to float32.
 #include <immintrin.h>
 
+#include "fine.h"
 #include "kernels.h"
 
 namespace owled {
@@ -25,11 +26,14 @@ void prepare_bf16(Activation* a, int columns) {
   }
 }
 
-void prepare(Activation* a, int columns, bool int8) {
-  if (int8 && !a->fixed_ready) {
+void prepare(Activation* a, const Matrix& m) {
+  const int columns = m.padded_columns();
+  if (m.fine()) {
+    prepare_fine_avx2(a, m);
+  } else if (m.int8() && !a->fixed_ready) {
     prepare_int8(a, columns);
     a->fixed_ready = true;
-  } else if (!int8 && !a->halves_ready) {
+  } else if (!m.int8() && !a->halves_ready) {
     prepare_bf16(a, columns);
     a->halves_ready = true;
   }
@@ -75,6 +79,7 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  if (m.fine()) return gemv_fine_avx2(m, a, y, begin, end);
   switch (m.format) {
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);

@@ -1,6 +1,7 @@
 // AVX-512 with VBMI2, VNNI and BF16 (Zen 4 and newer, Sapphire Rapids and newer): the fastest kernels.
 #include <immintrin.h>
 
+#include "fine.h"
 #include "kernels.h"
 
 namespace owled {
@@ -24,11 +25,14 @@ void prepare_bf16(Activation* a, int columns) {
   }
 }
 
-void prepare(Activation* a, int columns, bool int8) {
-  if (int8 && !a->fixed_ready) {
+void prepare(Activation* a, const Matrix& m) {
+  const int columns = m.padded_columns();
+  if (m.fine()) {
+    prepare_fine_avx2(a, m);
+  } else if (m.int8() && !a->fixed_ready) {
     prepare_int8(a, columns);
     a->fixed_ready = true;
-  } else if (!int8 && !a->halves_ready) {
+  } else if (!m.int8() && !a->halves_ready) {
     prepare_bf16(a, columns);
     a->halves_ready = true;
   }
@@ -77,6 +81,7 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  if (m.fine()) return gemv_fine_avx2(m, a, y, begin, end);
   switch (m.format) {
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
@@ -90,7 +95,8 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
 // A panel is [K / 2][16 tokens][2] bf16: two neighbouring rows side by side, as vdpbf16ps sums them. Behind it the
 // same again for what the rounding left over; int8 weights have no use for it, bf16 weights get 16 bits of mantissa.
 size_t panel_bytes(int columns) { return static_cast<size_t>(columns) * kPanel * 2 * 2; }
-size_t tile_bytes(int columns) { return static_cast<size_t>(columns) * kBlockRows * 2 * kTileBlocks; }
+// Tiles of bf16, and one block of float32 on the way to them.
+size_t tile_bytes(int columns) { return static_cast<size_t>(columns) * kBlockRows * (2 * kTileBlocks + 4); }
 
 inline __m512 widen(__m256bh halves) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)halves), 16));
@@ -122,9 +128,16 @@ void pack_panel(
   }
 }
 
-// One block as rows of bf16, [8][K].
-void expand_tile(const Matrix& m, int block, uint16_t* tile) {
+// One block as rows of bf16, [8][K]; `wide` is room for it in float32.
+void expand_tile(const Matrix& m, int block, uint16_t* tile, float* wide) {
   const size_t columns = m.padded_columns();
+  if (m.fine()) {
+    unpack_fine_avx2(m, block, wide);
+    for (size_t i = 0; i < columns * kBlockRows; i += 32)
+      _mm512_storeu_si512(
+        tile + i, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(wide + i + 16), _mm512_loadu_ps(wide + i)));
+    return;
+  }
   const auto put_int8 = [&](int row, int column, const __m512* part) {
     uint16_t* to = tile + row * columns + column;
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(part[1], part[0]));
@@ -184,13 +197,13 @@ void gemm(const Matrix& m, const void* x_bytes, int panels, float* y, int stride
   const size_t block_size = static_cast<size_t>(kBlockRows) * columns;
   for (int b = begin; b < end; b += kTileBlocks) {
     const int blocks = end - b < kTileBlocks ? end - b : kTileBlocks;
-    for (int i = 0; i < blocks; ++i) expand_tile(m, b + i, tile + i * block_size);
+    for (int i = 0; i < blocks; ++i) expand_tile(m, b + i, tile + i * block_size, reinterpret_cast<float*>(tile + kTileBlocks * block_size));
     for (int p = 0; p < panels;) {
       const int left = panels - p;
       const int take = left == 4 || left == 2 ? 2 : left >= 3 ? 3 : 1;
       for (int i = 0; i < blocks; ++i) {
         float* to = y + p * y_step + static_cast<size_t>(b + i) * kBlockRows * kPanel;
-        if (m.int8()) multiply_block<false>(tile + i * block_size, columns, x + p * x_step, take, to, y_step);
+        if (m.coarse()) multiply_block<false>(tile + i * block_size, columns, x + p * x_step, take, to, y_step);
         else multiply_block<true>(tile + i * block_size, columns, x + p * x_step, take, to, y_step);
       }
       p += take;

@@ -1,6 +1,7 @@
 // NEON (every 64-bit Arm): one byte of the mask picks a table look-up that spreads eight packed values.
 #include <arm_neon.h>
 
+#include "fine.h"
 #include "kernels.h"
 
 namespace owled {
@@ -47,9 +48,13 @@ inline float32x4x2_t next_floats(const uint16_t** values, uint32_t mask) {
            vreinterpretq_f32_u32(vshlq_n_u32(vmovl_high_u16(w), 16))}};
 }
 
+#include "int4_neon.inl"
+
 // fixed: int16 [K], 32767 is the largest entry.
-void prepare(Activation* a, int columns, bool int8) {
-  if (!int8 || a->fixed_ready) return;
+void prepare(Activation* a, const Matrix& m) {
+  const int columns = m.padded_columns();
+  if (m.int4()) return prepare_codes(a, columns);
+  if (!m.int8() || a->fixed_ready) return;
   float32x4_t top = vdupq_n_f32(0);
   for (int i = 0; i < columns; i += 4) top = vmaxq_f32(top, vabsq_f32(vld1q_f32(a->x + i)));
   const float largest = vmaxvq_f32(top);
@@ -91,6 +96,32 @@ void gemv_int8(const Matrix& m, const Activation& a, float* y, int begin, int en
   }
 }
 
+// Groups of 32 or 64 columns.
+template <bool kSparse>
+void gemv_int8_fine(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  const int16_t* fixed = reinterpret_cast<const int16_t*>(a.fixed);
+  const int columns = m.padded_columns();
+  for (int b = begin; b < end; ++b) {
+    const uint8_t* mask = reinterpret_cast<const uint8_t*>(m.mask + static_cast<size_t>(b) * m.chunks * kBlockRows);
+    const uint8_t* values = m.values + m.block_offset[b];
+    float32x4_t sums[kBlockRows];
+    for (auto& sum : sums) sum = vdupq_n_f32(0);
+    for (int from = 0; from < columns; from += kGroup)
+      for (int r = 0; r < kBlockRows; ++r)
+        for (int c = from; c < from + kGroup && c < columns; c += kTile) {
+          int32x4_t low = vdupq_n_s32(0), high = vdupq_n_s32(0);
+          for (int i = 0; i < kTile; i += 8) {
+            const int16x8_t w = next_words<kSparse>(&values, kSparse ? *mask++ : 0);
+            const int16x8_t x = vld1q_s16(fixed + c + i);
+            low = vmlal_s16(low, vget_low_s16(w), vget_low_s16(x));
+            high = vmlal_high_s16(high, w, x);
+          }
+          sums[r] = vfmaq_n_f32(sums[r], vcvtq_f32_s32(vaddq_s32(low, high)), bf16_to_float(scales_of(m, b, c)[r]));
+        }
+    for (int r = 0; r < kBlockRows; ++r) y[b * kBlockRows + r] = vaddvq_f32(sums[r]) * a.step;
+  }
+}
+
 template <bool kSparse>
 void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   for (int b = begin; b < end; ++b) {
@@ -114,9 +145,13 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  const bool fine = m.fine();
   switch (m.format) {
-    case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
-    case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
+    case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
+    case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
+    case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
+    case Format::kSparseInt8: return fine ? gemv_int8_fine<true>(m, a, y, begin, end) : gemv_int8<true>(m, a, y, begin, end);
+    case Format::kDenseInt8: return fine ? gemv_int8_fine<false>(m, a, y, begin, end) : gemv_int8<false>(m, a, y, begin, end);
     case Format::kSparseBf16: return gemv_bf16<true>(m, a, y, begin, end);
     default: return gemv_bf16<false>(m, a, y, begin, end);
   }
@@ -136,8 +171,7 @@ void unpack_values(const Matrix& m, int block, float* out) {
         for (int i = 0; i < 8; ++i, to += 8) {
           const uint32_t byte = static_cast<uint32_t>(bits >> (8 * i));
           if (kInt8) {
-            const size_t group = static_cast<size_t>(block) * m.groups() + chunk / 2;
-            const float scale = bf16_to_float(m.scales[group * kBlockRows + r]);
+            const float scale = bf16_to_float(scales_of(m, block, c * kChunk + 8 * i)[r]);
             const int16x8_t w = next_words<kSparse>(&bytes, byte);
             vst1q_f32(to, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(w))), scale));
             vst1q_f32(to + 4, vmulq_n_f32(vcvtq_f32_s32(vmovl_high_s16(w)), scale));
@@ -151,6 +185,7 @@ void unpack_values(const Matrix& m, int block, float* out) {
 }
 
 void unpack_block(const Matrix& m, int block, float* out) {
+  if (m.int4()) return unpack_int4(m, block, out);
   switch (m.format) {
     case Format::kSparseInt8: return unpack_values<true, true>(m, block, out);
     case Format::kDenseInt8: return unpack_values<false, true>(m, block, out);

@@ -1,4 +1,5 @@
 // Portable kernels: plain C++, right on every little-endian machine and the yardstick of the others.
+#include "fine.h"
 #include "kernels.h"
 
 namespace owled {
@@ -10,9 +11,13 @@ namespace {
 #include "ops.inl"
 #include "tiles_f32.inl"
 
+#include "int4_plain.inl"
+
 // fixed: int16 [K]. The largest entry becomes 32767.
-void prepare(Activation* a, int columns, bool int8) {
-  if (!int8 || a->fixed_ready) return;
+void prepare(Activation* a, const Matrix& m) {
+  const int columns = m.padded_columns();
+  if (m.int4()) return prepare_codes(a, columns);
+  if (!m.int8() || a->fixed_ready) return;
   float largest = 0;
   for (int i = 0; i < columns; ++i) largest = __builtin_fmaxf(largest, __builtin_fabsf(a->x[i]));
   a->step = largest / 32767.0f;
@@ -42,7 +47,7 @@ void gemv_int8(const Matrix& m, const Activation& a, float* y, int begin, int en
   const int16_t* fixed = reinterpret_cast<const int16_t*>(a.fixed);
   for (int b = begin; b < end; ++b) {
     const int8_t* values = reinterpret_cast<const int8_t*>(m.values + m.block_offset[b]);
-    const uint16_t* scales = m.scales + static_cast<size_t>(b) * m.groups() * kBlockRows;
+    const uint16_t* scales = scales_of(m, b, 0);
     float sums[kBlockRows] = {};
     int32_t group_sum = 0;
     int group = 0, last_row = 0;
@@ -51,10 +56,10 @@ void gemv_int8(const Matrix& m, const Activation& a, float* y, int begin, int en
       group_sum = 0;
     };
     walk(m, b, [&](int row, int column, size_t place) {
-      if (row != last_row || column / kGroup != group) {
+      if (row != last_row || m.group_of(column) != group) {
         flush();
         last_row = row;
-        group = column / kGroup;
+        group = m.group_of(column);
       }
       group_sum += fixed[column] * values[place];
     });
@@ -73,19 +78,20 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  if (m.int4()) return gemv_int4_plainly(m, a, y, begin, end);
   if (m.int8()) return gemv_int8(m, a, y, begin, end);
   gemv_bf16(m, a, y, begin, end);
 }
 
 void unpack_block(const Matrix& m, int block, float* out) {
+  if (m.int4()) return unpack_int4(m, block, out);
   const int columns = m.padded_columns();
   for (int i = 0; i < kBlockRows * columns; ++i) out[i] = 0;
   const uint8_t* values = m.values + m.block_offset[block];
   if (m.int8()) {
-    const uint16_t* scales = m.scales + static_cast<size_t>(block) * m.groups() * kBlockRows;
     walk(m, block, [&](int row, int column, size_t place) {
       out[row * columns + column] = static_cast<int8_t>(values[place]) *
-                                    bf16_to_float(scales[column / kGroup * kBlockRows + row]);
+                                    bf16_to_float(scales_of(m, block, column)[row]);
     });
   } else {
     walk(m, block, [&](int row, int column, size_t place) {

@@ -73,13 +73,14 @@ void Multiplier::multiply_one(const Matrix& m, const float* x, float* y) {
   if (row_size_ < columns) {
     fixed_ = Buffer<uint8_t>(columns * 2);
     halves_ = Buffer<uint8_t>(columns * 4);
+    fine_ = Buffer<uint8_t>(columns * 4);
   }
   reserve(&row_, &row_size_, columns);
   reserve(&result_, &result_size_, m.padded_rows());
   std::memset(row_.get(), 0, columns * sizeof(float));
   std::memcpy(row_.get(), x, m.columns * sizeof(float));
-  Activation activation{row_.get(), fixed_.get(), reinterpret_cast<uint16_t*>(halves_.get())};
-  kernels_.prepare(&activation, m.padded_columns(), m.int8());
+  Activation activation{row_.get(), fixed_.get(), reinterpret_cast<uint16_t*>(halves_.get()), fine_.get()};
+  kernels_.prepare(&activation, m);
   kernels_.gemv(m, activation, result_.get(), 0, m.blocks);
   for (int r = 0; r < m.rows; ++r) y[r] = result_[r] + (m.bias != nullptr ? m.bias[r] : 0.0f);
 }
@@ -122,7 +123,7 @@ void Multiplier::run_panels(Walk& walk) {
         for (int p = begin; p < end; ++p) {
           float* panel = panels_.get() + columns * kPanel * p;
           fill_panel(x_ + static_cast<size_t>(p) * kPanel * m.columns, std::min(kPanel, count_ - p * kPanel), m.columns, panel);
-          kernels_.pack_panel(panel, m.columns, m.padded_columns(), nullptr, nullptr, !m.int8(),
+          kernels_.pack_panel(panel, m.columns, m.padded_columns(), nullptr, nullptr, !m.coarse(),
                               packed_.get() + kernels_.panel_bytes(m.padded_columns()) * p);
         }
       }))

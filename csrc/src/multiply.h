@@ -23,7 +23,7 @@ class Multiplier {
   const Kernels& kernels_;
   Team* const team_;
   Buffer<float> row_, result_, panels_, products_;
-  Buffer<uint8_t> packed_, fixed_, halves_;
+  Buffer<uint8_t> packed_, fixed_, halves_, fine_;
   std::vector<Buffer<uint8_t>> tiles_;
   size_t row_size_ = 0, result_size_ = 0, panel_size_ = 0, product_size_ = 0, packed_size_ = 0, tile_size_ = 0;
 

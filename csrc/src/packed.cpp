@@ -17,7 +17,7 @@ namespace {
 
 constexpr char kMagic[8] = {'O', 'W', 'L', 'E', 'D', 'P', 'K', '\n'};
 constexpr uint32_t kEndianTag = 0x01020304;
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kOldestVersion = 1, kVersion = 2;   // 2 brought int4 and groups below 128
 constexpr size_t kSlack = 64;         // readable bytes that follow every section: vector loads may run over
 constexpr uint32_t kMaxTensors = 1u << 20;
 constexpr uint32_t kMaxSide = 1u << 24;
@@ -38,7 +38,7 @@ struct Record {                       // 224 bytes
   char name[96];
   uint32_t role;
   int32_t layer;
-  uint32_t format, rows, columns, reserved;
+  uint32_t format, rows, columns, group;   // group: columns of a scale; 0: 128
   uint64_t nonzeros;
   uint64_t mask, values, value_bytes, block_offset, scales, correction, bias;   // offsets in the file, 0: none
   uint8_t padding[40];
@@ -79,18 +79,20 @@ struct Sections {
 
 // Every block's masks must keep exactly the values that lie between its offsets: the kernels rely on it.
 void check_blocks(const Matrix& m, uint64_t value_bytes) {
-  const uint64_t width = m.int8() ? 1 : 2;
+  const uint64_t bits = m.int4() ? 4 : m.int8() ? 8 : 16;
   const uint64_t words = static_cast<uint64_t>(m.chunks) * kBlockRows;
   if (m.block_offset[0] != 0) refuse(m.name + ": its first block does not start at 0");
   uint64_t kept_total = 0;
   for (int b = 0; b < m.blocks; ++b) {
+    const bool pairs = m.format == Format::kPairedInt4;
     uint64_t kept = words * kChunk;
-    if (m.sparse()) {
+    if (m.sparse() || pairs) {
       kept = 0;
       for (uint64_t i = 0; i < words; ++i) kept += __builtin_popcountll(m.mask[b * words + i]);
     }
     kept_total += kept;
-    if (m.block_offset[b + 1] < m.block_offset[b] || m.block_offset[b + 1] - m.block_offset[b] != kept * width)
+    if (pairs && kept != words * kChunk / 2) refuse(m.name + ": block " + std::to_string(b) + " keeps other than two of four");
+    if (m.block_offset[b + 1] < m.block_offset[b] || m.block_offset[b + 1] - m.block_offset[b] != (kept * bits + 7) / 8)
       refuse(m.name + ": masks and values of block " + std::to_string(b) + " disagree");
   }
   if (m.block_offset[m.blocks] != value_bytes) refuse(m.name + ": it has another number of values than its masks");
@@ -104,7 +106,7 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   Sections sections{data, size, m.name};
   if (record.rows == 0 || record.columns == 0 || record.rows > kMaxSide || record.columns > kMaxSide)
     refuse(m.name + ": its size is out of range");
-  if (record.format > static_cast<uint32_t>(Format::kSparseInt8)) refuse(m.name + ": unknown format");
+  if (record.format > static_cast<uint32_t>(Format::kPairedInt4)) refuse(m.name + ": unknown format");
   if (record.layer < -1 || record.layer > (1 << 20)) refuse(m.name + ": its layer is out of range");
   m.role = static_cast<Role>(record.role);
   m.layer = record.layer;
@@ -114,6 +116,9 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   m.blocks = (m.rows + kBlockRows - 1) / kBlockRows;
   m.chunks = (m.columns + kChunk - 1) / kChunk;
   m.nonzeros = record.nonzeros;
+  if (record.group != 0) m.group = static_cast<int>(record.group);
+  if ((m.group != 32 && m.group != 64 && m.group != kGroup) || (record.group != 0 && !m.coarse()))
+    refuse(m.name + ": scales of " + std::to_string(record.group) + " columns are not known");
   if (m.format == Format::kVector) {
     if (m.rows != 1) refuse(m.name + ": a vector has one row");
     m.vector = sections.get<float>(record.values, m.columns, "values");
@@ -122,11 +127,11 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   }
   const uint64_t entries = static_cast<uint64_t>(m.padded_rows()) * m.padded_columns();
   if (m.nonzeros > entries) refuse(m.name + ": more nonzeros than entries");
-  if (m.sparse()) m.mask = sections.get<uint64_t>(record.mask, entries / kChunk, "masks");
+  if (m.sparse() || m.format == Format::kPairedInt4) m.mask = sections.get<uint64_t>(record.mask, entries / kChunk, "masks");
   m.block_offset = sections.get<uint64_t>(record.block_offset, m.blocks + 1, "block offsets");
-  if (!m.sparse()) m.mask = m.block_offset;   // never read, but kernels may do arithmetic on it
+  if (m.mask == nullptr) m.mask = m.block_offset;   // never read, but kernels may do arithmetic on it
   m.values = sections.get<uint8_t>(record.values, record.value_bytes, "values");
-  if (m.int8()) {
+  if (m.coarse()) {
     m.scales = sections.get<uint16_t>(record.scales, static_cast<uint64_t>(m.padded_rows()) * m.groups(), "scales");
     m.correction = sections.get<float>(record.correction, m.padded_rows(), "corrections");
   }
@@ -223,8 +228,8 @@ void PackedFile::parse(bool verify) {
   std::memcpy(&header, data_, sizeof(header));
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) refuse("not a packed model (wrong first bytes)");
   if (header.endian != kEndianTag) refuse("written with another byte order");
-  if (header.version != kVersion)
-    refuse("format version " + std::to_string(header.version) + ", this runtime reads version 1: pack it again");
+  if (header.version < kOldestVersion || header.version > kVersion)
+    refuse("format version " + std::to_string(header.version) + ", this runtime reads versions 1 and 2: pack it again");
   if (header.header_bytes != sizeof(Header) || header.record_bytes != sizeof(Record)) refuse("unknown header size");
   if (header.file_bytes != size_ || size_ % 64 != 0) refuse("truncated or grown: its size is not the one written in it");
   if (reinterpret_cast<uintptr_t>(data_) % 64 != 0) refuse("not aligned to 64 bytes in memory");
@@ -238,6 +243,8 @@ void PackedFile::parse(bool verify) {
   for (uint32_t i = 0; i < header.tensors; ++i) {
     Record record;
     std::memcpy(&record, data_ + header.table_offset + i * sizeof(Record), sizeof(record));
+    if (header.version == 1 && (record.format > static_cast<uint32_t>(Format::kSparseInt8) || record.group != 0))
+      refuse("a tensor has a format that came after version 1");
     matrices_.push_back(read_record(record, data_, size_));
     const Matrix& m = matrices_.back();
     if (m.role == Role::kOther) continue;

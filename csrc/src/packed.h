@@ -22,7 +22,8 @@ struct Error {
 #define OWLED_INLINE inline __attribute__((always_inline))
 
 constexpr int kBlockRows = 8;     // rows that share one stream of values
-constexpr int kGroup = 128;       // columns that share one scale per row
+constexpr int kGroup = 128;       // columns of one group of the stream order; of one scale per row, unless a matrix says less
+constexpr int kUnit = 16;         // columns of one unit of the int4 formats
 constexpr int kChunk = 64;        // columns of one mask word
 
 enum class Format : uint32_t {
@@ -31,6 +32,9 @@ enum class Format : uint32_t {
   kDenseInt8 = 2,
   kSparseBf16 = 3,
   kSparseInt8 = 4,
+  kDenseInt4 = 5,
+  kSparseInt4 = 6,
+  kPairedInt4 = 7,                // two of every four neighbouring columns
 };
 
 enum class Role : uint32_t {
@@ -48,19 +52,28 @@ struct Matrix {
   int rows = 0, columns = 0;
   int blocks = 0;                 // of 8 rows
   int chunks = 0;                 // of 64 columns; two make a group, an odd last one is a group of its own
+  int group = kGroup;             // columns that share one scale per row, int8 and int4 formats: 32, 64 or 128
   uint64_t nonzeros = 0;
   uint64_t bytes = 0;             // of all its sections
-  const uint64_t* mask = nullptr;         // [block][group][row][chunk of the group]
+  const uint64_t* mask = nullptr;         // [block][group][row][chunk of the group]; int4: [block][half unit], places of pairs
   const uint8_t* values = nullptr;        // the kept values in the order of the mask
   const uint64_t* block_offset = nullptr; // [blocks + 1] bytes into values
-  const uint16_t* scales = nullptr;       // bf16 [block][group][row], int8 formats
+  const uint16_t* scales = nullptr;       // bf16 [block][group][row], int8 and int4 formats
   const float* correction = nullptr;      // [8 * blocks], sum of scale * value per row, int8 formats
   const float* bias = nullptr;            // [8 * blocks] or null
   const float* vector = nullptr;          // [columns], kVector
 
-  OWLED_INLINE bool sparse() const { return format == Format::kSparseBf16 || format == Format::kSparseInt8; }
+  OWLED_INLINE bool sparse() const {
+    return format == Format::kSparseBf16 || format == Format::kSparseInt8 || format == Format::kSparseInt4;
+  }
   OWLED_INLINE bool int8() const { return format == Format::kDenseInt8 || format == Format::kSparseInt8; }
-  OWLED_INLINE int groups() const { return (chunks + 1) / 2; }
+  OWLED_INLINE bool int4() const {
+    return format == Format::kDenseInt4 || format == Format::kSparseInt4 || format == Format::kPairedInt4;
+  }
+  OWLED_INLINE bool coarse() const { return int8() || int4(); }   // a scale per group
+  OWLED_INLINE bool fine() const { return int4() || (int8() && group != kGroup); }   // came with version 2
+  OWLED_INLINE int group_of(int column) const { return column >> __builtin_ctz(static_cast<unsigned>(group)); }
+  OWLED_INLINE int groups() const { return group_of(padded_columns() + group - 1); }
   OWLED_INLINE int padded_rows() const { return blocks * kBlockRows; }
   OWLED_INLINE int padded_columns() const { return chunks * kChunk; }
 };
@@ -85,9 +98,9 @@ class PackedFile {
   const DecoderShape& shape() const { return shape_; }
   const std::vector<Matrix>& matrices() const { return matrices_; }
   size_t size() const { return size_; }
-  // Copies the int8 matrices into huge pages with all their zeros: more memory, less work. False when none is sparse.
-  // Throws Error.
-  bool fill_int8();
+  // Copies the int8 and int4 matrices into huge pages with all their zeros: more memory, less work. False when none is
+  // sparse. Throws Error.
+  bool fill();
   // The tensor of that role, null when there is none.
   const Matrix* find(Role role, int layer) const;
 

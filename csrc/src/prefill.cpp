@@ -81,7 +81,8 @@ void Decoder::run_prefill(Walk& walk) {
       const int t = tokens_ - 1;
       for (int c = 0; c < hidden; ++c) last[c] = panel_at(panel_hidden_, hidden, t / kPanel)[c * kPanel + t % kPanel];
       kernels_.rms_norm(last, final_norm_, hidden, shape_.norm_epsilon, last);
-      s.activation.fixed_ready = s.activation.halves_ready = fresh = false;
+      s.activation.forget();
+      fresh = false;
     }
     const Projection list[] = {{head_, logits_.get()}};
     project(s, s.normed.get(), list, 1, begin, end);

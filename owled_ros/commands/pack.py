@@ -24,7 +24,12 @@ def register(app: typer.Typer) -> None:
 
 def pack(
     model: Model,
-    precision: Annotated[str, typer.Option(help="int8 (scale per row and 128 columns) or bf16 (exact).")] = "int8",
+    precision: Annotated[
+        str, typer.Option(help="int8, int4 or bf16 (exact); default: what the weights were pruned to, else int8.")
+    ] = "",
+    group: Annotated[
+        int, typer.Option(help="Columns that share a scale: 32, 64 or 128; default: as pruned, else 128 (int4: 32).")
+    ] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the file here instead of into the directory.")] = None,
     vision: Annotated[
         bool | None,
@@ -48,12 +53,13 @@ def pack(
     if out is None and is_artifact(model):
         from owled_ros.pruning.packing import pack_artifact
 
-        packed: dict[str, Any] = pack_artifact(model, precision, vision).packed or {}
+        packed: dict[str, Any] = pack_artifact(model, precision or None, vision, group or None).packed or {}
         console.print(
             f"packed {model / PACKED_NAME}: {packed.get('bytes', 0) / 1e6:.1f} MB, in the manifest with its hash"
         )
         return
-    console.print(summary(pack_directory(model, out or model / PACKED_NAME, precision, vision)))
+    facts = pack_directory(model, out or model / PACKED_NAME, precision or None, vision, group=group or None)
+    console.print(summary(facts))
     if out is None:
         vouch(model)
 

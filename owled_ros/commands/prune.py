@@ -88,7 +88,7 @@ def prune(
     component: Components = [],  # noqa: B006
     score: Annotated[str, typer.Option(help=" | ".join(SCORES))] = "sparsegpt",
     allocation: Annotated[
-        str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default learned, uniform with N:M.")
+        str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default learned, uniform with N:M or sparsity 0.")
     ] = "",
     statistics: Annotated[str, typer.Option(help=" | ".join(STATISTICS))] = "fused",
     pattern: Annotated[str, typer.Option(help=" | ".join(PATTERNS))] = "unstructured",
@@ -103,6 +103,10 @@ def prune(
     samples: Samples = 64,
     tokens: Tokens = 512,
     general_share: Share = 0.25,
+    bits: Annotated[
+        int, typer.Option(help="4 or 8: round what stays in the same sweep, for --pack without loss; 0: no rounding.")
+    ] = 0,
+    group_size: Annotated[int, typer.Option(help="Inputs that share a scale with --bits: 32, 64 or 128; 0: 32.")] = 0,
     recovery_steps: Annotated[int, typer.Option(min=0, help="Masked distillation after pruning; 0 is off.")] = 0,
     refine: Annotated[
         int | None, typer.Option(min=0, help="Least-squares steps; default 10 with sparsegpt, else 0.")
@@ -140,10 +144,11 @@ def prune(
 
     place = place_of(model)
     if not allocation:
-        allocation = "learned" if pattern == "unstructured" else "uniform"
+        allocation = "learned" if pattern == "unstructured" and sparsity > 0 else "uniform"
     config = PruneConfig(
         place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
-        _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
+        _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device, bits=bits or None,
+        group_size=group_size or None,
     )  # fmt: skip
     config.check()
     check_model(place)  # before a tokenizer is looked for: the first sentence names what is really wrong

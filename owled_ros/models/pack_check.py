@@ -6,7 +6,7 @@ Shape letters: T tokens, C hidden size, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,23 @@ from torch import nn
 from owled_ros.errors import OwledError
 from owled_ros.models.load import LOAD_ERRORS
 from owled_ros.sparse.decoder import SparseDecoder
-from owled_ros.sparse.format import GROUP, PackedTensor, Role, read_packed
+from owled_ros.sparse.format import PackedTensor, Role, read_packed
 from owled_ros.sparse.quantise import unpack_matrix
 
 TOKENS = 12  # T, of the text on which the logits are compared
-STEP = {
-    "int8": 0.5 / 127 * 1.02,
-    "bf16": 2**-8,
-}  # error per weight: of the group's largest (int8), of the weight (bf16)
-LOGITS = {
-    "int8": 0.2,
-    "bf16": 0.05,
-}  # distance over length of the logits; 0.02 and 0.005 are usual, another model's 1.4
+# Error per weight: of the group's largest (int8, int4: a step that clipping may exceed, half of the largest), of the weight (bf16,
+# and of what lies on its grid already).
+STEP = {"int8": 0.5 / 127 * 1.02, "int4": 0.31, "bf16": 2**-8}
+# Distance over length of the logits; 0.02, 0.1 to 0.3 and 0.005 are usual, another model's 1.4.
+LOGITS = {"int8": 0.2, "int4": 0.7, "bf16": 0.05}
 REBUILT = {Role.ROTARY}  # computed from the config, not stored: the logits prove it
 
 
-def check_packed(model: Any, packed: Path, precision: str) -> None:
+def check_packed(model: Any, packed: Path, precision: str, on_grid: Mapping[str, Any] | None = None) -> None:
     """Open a packed file, compare every weight with the model's and the logits of a short text.
+
+    Args:
+        on_grid: names of the matrices whose weights lay on their grid before: those must come out as they went in.
 
     Raises:
         OwledError: They differ by more than the precision explains.
@@ -41,19 +41,19 @@ def check_packed(model: Any, packed: Path, precision: str) -> None:
     state = model.state_dict()
     for tensor in read_packed(packed).tensors:
         if tensor.role not in REBUILT:
-            _check_tensor(tensor, state, precision)
-    _check_logits(model, packed, precision)
+            _check_tensor(tensor, state, tensor.name in (on_grid or {}))
+    _check_logits(model, packed, LOGITS[precision])
 
 
-def _check_tensor(tensor: PackedTensor, state: dict[str, torch.Tensor], precision: str) -> None:
+def _check_tensor(tensor: PackedTensor, state: dict[str, torch.Tensor], on_grid: bool) -> None:
     want = state[f"{tensor.name}.weight"].detach().float().cpu().numpy()
     got = unpack_matrix(tensor)
     if got.shape != want.shape:
         raise OwledError(f"{tensor.name} was packed as {got.shape}, the model has {want.shape}: not packed")
     if tensor.role in (Role.ATTENTION_NORM, Role.MLP_NORM, Role.QUERY_NORM, Role.KEY_NORM, Role.FINAL_NORM):
         allowed: Any = 0.0
-    elif precision == "int8":
-        allowed = STEP["int8"] * _largest_of_group(want) + 1e-30
+    elif (tensor.format.int8 or tensor.format.int4) and not on_grid:
+        allowed = STEP["int8" if tensor.format.int8 else "int4"] * _largest_of_group(want, tensor.group) + 1e-30
     else:
         allowed = STEP["bf16"] * np.abs(want) + 1e-30
     if not (np.abs(got - want) <= allowed).all():
@@ -63,16 +63,16 @@ def _check_tensor(tensor: PackedTensor, state: dict[str, torch.Tensor], precisio
         raise OwledError(f"{tensor.name}: the packed file and the model disagree on its bias: not packed")
 
 
-def _largest_of_group(weight: np.ndarray) -> np.ndarray:
-    """Return, for every weight (R, K), the largest magnitude of its row's group of GROUP columns."""
+def _largest_of_group(weight: np.ndarray, group: int) -> np.ndarray:
+    """Return, for every weight (R, K), the largest magnitude of its row's group of columns."""
     rows, columns = weight.shape
-    wide = np.zeros((rows, -(-columns // GROUP) * GROUP), np.float32)
+    wide = np.zeros((rows, -(-columns // group) * group), np.float32)
     wide[:, :columns] = np.abs(weight)
-    largest = wide.reshape(rows, -1, GROUP).max(axis=2)
-    return np.repeat(largest, GROUP, axis=1)[:, :columns]
+    largest = wide.reshape(rows, -1, group).max(axis=2)
+    return np.repeat(largest, group, axis=1)[:, :columns]
 
 
-def _check_logits(model: Any, packed: Path, precision: str) -> None:
+def _check_logits(model: Any, packed: Path, limit: float) -> None:
     embedding = model.get_input_embeddings()
     ids = np.random.default_rng(0).integers(0, embedding.weight.shape[0], TOKENS)
     try:
@@ -87,9 +87,9 @@ def _check_logits(model: Any, packed: Path, precision: str) -> None:
     finally:
         decoder.close()
     distance = float(np.linalg.norm(got - want)) / max(float(np.linalg.norm(want)), 1e-30)
-    if not distance <= LOGITS[precision]:
+    if not distance <= limit:
         raise OwledError(
-            f"the packed decoder's answer is {distance:.2f} away from the model's (at most {LOGITS[precision]}): it does not "
+            f"the packed decoder's answer is {distance:.2f} away from the model's (at most {limit}): it does not "
             "compute this model, which runs with torch as before"
         )
 

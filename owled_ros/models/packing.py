@@ -21,15 +21,18 @@ import torch
 from owled_ros.errors import OwledError
 from owled_ros.files import fsync_path
 from owled_ros.models.components import component_finder, component_of
+from owled_ros.models.grid import read_grid_of
 from owled_ros.models.load import existing, load_model, source_of
 from owled_ros.models.pack_check import check_packed
 from owled_ros.models.weights import read_config
 from owled_ros.sparse import architecture
+from owled_ros.sparse.format import GROUP
 from owled_ros.sparse.pack import PackFacts, pack_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+GROUP_OF = {"int4": 32}  # columns that share a scale where nothing else is said
 MANY_PATCHES = 512  # from so many on the packed tower is faster than torch in bfloat16
 Matrices = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
@@ -37,18 +40,22 @@ Matrices = dict[str, tuple[np.ndarray, np.ndarray | None]]
 def pack_directory(
     directory: Path,
     out_file: Path,
-    precision: str = "int8",
+    precision: str | None = None,
     vision: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
+    group: int | None = None,
+    ends: str | None = None,
 ) -> PackFacts:
     """Pack a Hugging Face directory or artifact for the sparse runtime.
 
     Args:
         directory: With config.json and safetensors.
         out_file: Where the packed model goes.
-        precision: "int8" or "bf16".
+        precision: "int8", "int4" or "bf16"; None: that of the model's grid (models.grid), int8 where it has none.
         vision: Pack the vision tower too; None: when its images have MANY_PATCHES or more.
         progress: Called with (matrices done, matrices in all).
+        group: Columns that share a scale; None: those of the grid, else 128 with int8 and 32 with int4.
+        ends: Precision of embedding and head; None: the same, but int8 where that is int4.
 
     Raises:
         OwledError: The directory is no model that can be read rightly, its language model cannot be packed, there is no
@@ -62,14 +69,21 @@ def pack_directory(
     reason = architecture.refusal(architecture.text_config(read_config(directory)))
     if reason:
         raise OwledError(f"the packed decoder cannot run {directory}: {reason}; it runs with torch as before")
+    grid = read_grid_of(directory)
+    precision = precision or (grid.precision if grid else "int8")
+    if grid is not None and precision == grid.precision and group in (None, grid.group):
+        scales, group = {name: found.numpy() for name, found in grid.scales.items()}, grid.group
+    else:
+        scales, group = {}, group or GROUP_OF.get(precision, GROUP)
     model = load_model(directory, dtype=source_of(directory).dtype)
     extra = vision_matrices(model) if with_vision else {}
     aside = out_file.with_name(f".{out_file.name}.aside-{os.getpid()}-unchecked")
     try:
         facts = pack_model(
-            model.state_dict(), aside, precision, config=model.config.to_dict(), extra=extra, progress=progress
-        )
-        check_packed(model, aside, precision)
+            model.state_dict(), aside, precision, config=model.config.to_dict(), extra=extra, group=group, scales=scales,
+            ends=ends, progress=progress,
+        )  # fmt: skip
+        check_packed(model, aside, precision, scales)
         os.replace(aside, out_file)
     except OSError as err:
         raise OwledError(f"{out_file}: cannot write the packed model: {err}") from err

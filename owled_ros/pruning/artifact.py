@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from owled_ros.driving.profile import PROFILE_NAME, profile_text, read_profile
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_atomic
+from owled_ros.models.grid import StoredGrid, write_grid
 from owled_ros.models.load import ModelSource, quiet
 from owled_ros.models.manifest import (
     Manifest,
@@ -64,6 +65,7 @@ def write_artifact(
     describe: Callable[[PreTrainedModel], dict[str, Any]],
     device: str = "cpu",
     probe: Batch | None = None,
+    grid: StoredGrid | None = None,
 ) -> Manifest:
     """Write weights, config, tokenizer or processor and manifest aside, load them back, and rename them to `target`.
 
@@ -72,6 +74,7 @@ def write_artifact(
     Args:
         describe: returns all fields of `Manifest` but `files`, of the model as it was loaded back.
         probe: a batch on which the model that is loaded back must answer like the one that was written.
+        grid: the scales of rounded weights, written beside them.
 
     Raises:
         OwledError: when the disk is full or cannot be written, or another model comes back; nothing half-written stays.
@@ -83,6 +86,8 @@ def write_artifact(
             save_model(model, source, aside)
             copy_companions(source, aside)
             disown_calibration(aside)
+            if grid is not None:
+                write_grid(aside, grid)
             model.to(torch.device("meta"))  # type: ignore[arg-type]
             again = load_back(aside, device, dtype, expected)
             if probe is not None and answer is not None:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,9 @@ from owled_ros.errors import OwledError
 from owled_ros.models.components import Block, Matrix
 from owled_ros.pruning import scores
 from owled_ros.pruning.lockstep import Arguments, run_in_step
+from owled_ros.pruning.on_grid import nearest, settle, sweep
 from owled_ros.pruning.passes import Chunk, run_block
+from owled_ros.pruning.rounding import Grid
 from owled_ros.pruning.sparsegpt import refine, sparsegpt
 from owled_ros.pruning.statistics import InputStatistics, ProductStatistics, run_experts
 
@@ -29,16 +31,33 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rule:
-    """How the zeros of a matrix are chosen: a score, an (N, M) group or None, the Hessian's damping, steps of `refine`."""
+    """How the zeros of a matrix are chosen: a score, an (N, M) group or None, the Hessian's damping, steps of `refine`.
+
+    With a grid the weights that stay are rounded to it.
+    """
 
     score: str
     group: tuple[int, int] | None = None
     damping: float = 0.01
     refine_steps: int = 0
+    grid: Grid | None = None
+
+    @property
+    def corrects(self) -> bool:
+        """Whether the weights that stay make up for the zeros."""
+        return self.score == "sparsegpt" or self.refine_steps > 0
 
     @property
     def needs_hessian(self) -> bool:
-        return self.score == "sparsegpt" or self.refine_steps > 0
+        return self.score == "sparsegpt" or self.refine_steps > 0 or self.grid is not None
+
+
+@dataclass
+class Outcome:
+    """What was done to some matrices, by name: what was done instead of the score, and the scales (R, G) of their grids."""
+
+    fallbacks: dict[str, str] = field(default_factory=dict)
+    scales: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def prune_block(
@@ -48,7 +67,7 @@ def prune_block(
     rule: Rule,
     statistics: str,
     gradients: Mapping[str, torch.Tensor] | None = None,
-) -> dict[str, str]:
+) -> Outcome:
     """Prune the matrices of a block in place and replace each chunk's hidden state by the block's output.
 
     Args:
@@ -56,24 +75,26 @@ def prune_block(
         gradients: (R, K) per matrix name, for pruner-zero.
 
     Returns:
-        The matrices that could not be ranked by the score, with what was done instead.
+        The matrices that could not be ranked by the score, with what was done instead, and the scales of what was rounded.
     """
-    fallbacks: dict[str, str] = {}
+    outcome = Outcome()
 
     def cut(matrix: Matrix, seen: InputStatistics) -> None:
-        reason = prune_matrix(matrix, seen, zeros[matrix.name], rule, (gradients or {}).get(matrix.name))
+        reason, scales = prune_matrix(matrix, seen, zeros[matrix.name], rule, (gradients or {}).get(matrix.name))
         if reason is not None:
-            fallbacks[matrix.name] = reason
+            outcome.fallbacks[matrix.name] = reason
+        if scales is not None:
+            outcome.scales[matrix.name] = scales
 
     if statistics == "fused":
         _prune_fused(block, chunks, rule, cut)
-        return fallbacks
+        return outcome
     seen = observe(block, chunks, rule.needs_hessian, advance=statistics == "oneshot")
     for matrix in block.matrices:
         cut(matrix, seen[matrix.name])
     if statistics != "oneshot":
         advance(block, chunks)
-    return fallbacks
+    return outcome
 
 
 def advance(block: Block, chunks: Sequence[Chunk]) -> None:
@@ -138,10 +159,10 @@ class StatisticsHooks:
 
 def prune_matrix(
     matrix: Matrix, seen: InputStatistics, zeros: int, rule: Rule, gradient: torch.Tensor | None = None
-) -> str | None:
+) -> tuple[str | None, torch.Tensor | None]:
     """Choose the zeros of one matrix and write them (for SparseGPT the corrected weights too) into the model.
 
-    Returns what was done instead, where nothing is known that the score could rank by.
+    Returns what was done instead, where nothing is known that the score could rank by, and the scales of a rounded matrix.
     """
     weight = matrix.weight()
     if not bool(weight.isfinite().all()):
@@ -151,6 +172,11 @@ def prune_matrix(
     if reason is not None:
         logger.warning("%s: %s", matrix.name, reason)
         score = "magnitude"
+    if score == "sparsegpt" and rule.grid is not None and not rule.refine_steps:  # one sweep does both
+        assert seen.hessian is not None
+        pruned, mask, scales = sweep(weight, seen.hessian, zeros, rule.grid, rule.group, rule.damping)
+        weight.copy_(settle(weight, pruned, mask, scales, rule.grid, seen.hessian, damping=rule.damping))
+        return reason, scales
     if score == "sparsegpt":
         assert seen.hessian is not None
         pruned, mask = sparsegpt(weight, seen.hessian, zeros, rule.group, rule.damping)
@@ -161,8 +187,22 @@ def prune_matrix(
     if rule.refine_steps and seen.tokens:
         assert seen.hessian is not None
         pruned = refine(weight, pruned, mask, seen.hessian, rule.refine_steps, rule.damping)
+    scales = None
+    if rule.grid is not None:
+        pruned, scales = _round(weight, pruned, mask, seen, rule, rule.grid)
     weight.copy_(pruned)
-    return reason
+    return reason, scales
+
+
+def _round(
+    weight: torch.Tensor, pruned: torch.Tensor, mask: torch.Tensor, seen: InputStatistics, rule: Rule, grid: Grid
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round the weights that stay, which were refined as far as they go without rounding; then settle for the dense ones."""
+    if seen.hessian is None or not bool(seen.squares.any()):
+        return nearest(pruned, mask, grid)
+    swept, _, scales = sweep(pruned, seen.hessian, 0, grid, damping=rule.damping, mask=mask)
+    target = weight if rule.corrects else pruned
+    return settle(target, swept, mask, scales, grid, seen.hessian, damping=rule.damping), scales
 
 
 def _unknown(score: str, seen: InputStatistics, gradient: torch.Tensor | None) -> str | None:

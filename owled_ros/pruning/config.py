@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from owled_ros.errors import OwledError
+
+if TYPE_CHECKING:
+    from owled_ros.pruning.rounding import Grid
 
 COMPONENTS = ("vision", "projector", "language")
 COMPONENTS_BY_DEFAULT = ("vision", "language")  # of these, whichever a model has
@@ -17,6 +20,7 @@ ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned")
 STATISTICS = ("fused", "block", "oneshot")
 REFINE_STEPS = 10
 PATTERNS = ("unstructured", "2:4", "4:8")
+GROUP_SIZES = {4: 32, 8: 32}  # inputs that share a scale, by bits
 
 Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors with a leading batch axis
 
@@ -25,7 +29,7 @@ Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors 
 class PruneConfig:
     """Everything that decides the bits of an artifact, apart from the calibration batches.
 
-    `sparsity` is the share of zeros over all pruned matrices, in (0, 1). `budgets` fixes the sparsity of single
+    `sparsity` is the share of zeros over all pruned matrices, in (0, 1); with `bits` it may be 0. `budgets` fixes the sparsity of single
     components; the others then all get `sparsity`. `lod_threshold` is OWL's M and `owl_lambda` its lambda.
 
     `statistics`: "fused" prunes every matrix on inputs that already passed the pruned matrices before it, "block"
@@ -47,6 +51,8 @@ class PruneConfig:
     learn_steps: int = 40  # steps of the learned allocation
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
     refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt, else 0
+    bits: int | None = None  # 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
+    group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32
     damping: float = 0.01  # of the Hessian (SparseGPT, refine): share of the mean of the Hessian's diagonal added to it
     seed: int = 0
     dtype: str = "auto"  # of the products in forward passes: float32, bfloat16, or auto: bfloat16 where it is fast
@@ -74,6 +80,15 @@ class PruneConfig:
         """Whether the kept weights change too, which repairs part of what the zeros cost."""
         return self.score == "sparsegpt" or self.refinement > 0
 
+    @property
+    def grid(self) -> Grid | None:
+        """What the weights that stay are rounded to."""
+        if self.bits is None:
+            return None
+        from owled_ros.pruning.rounding import Grid
+
+        return Grid(self.bits, self.group_size or GROUP_SIZES.get(self.bits, 0))
+
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
         _one_of("score", self.score, SCORES)
@@ -86,12 +101,13 @@ class PruneConfig:
         if not self.components:
             raise OwledError(f"no component to prune; give at least one of {', '.join(COMPONENTS)}")
         for name, value in (("", self.sparsity), *self.budgets.items()):
-            if not (math.isfinite(value) and 0.0 < value < 1.0):
+            if not (math.isfinite(value) and (0.0 < value < 1.0 or (value == 0.0 and self.bits is not None))):
                 hint = f"; for {value:g} % give {value / 100:g}" if 1.0 < value < 100.0 else ""
                 of = f" of {name}" if name else ""
                 raise OwledError(
                     f"the sparsity{of} is {value:g}: it is a share of zeros and must lie inside (0, 1){hint}"
                 )
+        self._check_grid()
         if not (math.isfinite(self.owl_lambda) and 0.0 <= self.owl_lambda < 0.5):
             raise OwledError(f"lambda is {self.owl_lambda}; it must lie in [0, 0.5)")
         if not (math.isfinite(self.lod_threshold) and self.lod_threshold > 0.0):
@@ -115,6 +131,20 @@ class PruneConfig:
                 )
             if self.allocation != "uniform":
                 raise OwledError(f"pattern {self.pattern} leaves nothing to allocate: use allocation uniform")
+
+    def _check_grid(self) -> None:
+        if self.bits is None:
+            if self.group_size is not None:
+                raise OwledError("a group size is given without bits: it is that of the scales of rounded weights")
+            return
+        grid = self.grid  # refuses what is not known
+        assert grid is not None
+        if self.recovery_steps:
+            raise OwledError(
+                "recovery moves the weights off the grid that bits put them on: give bits or recovery steps, not both"
+            )
+        if self.sparsity == 0.0 and not self.budgets and self.allocation != "uniform":
+            raise OwledError("a sparsity of 0 leaves nothing to allocate: use allocation uniform")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import nn
 
 from owled_ros.models.components import Block, Structure
-from owled_ros.pruning.blocks import Rule, advance, prune_block
+from owled_ros.pruning.blocks import Outcome, Rule, advance, prune_block
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.gradients import dense_gradients
 from owled_ros.pruning.passes import find_segments, in_words, record, telling_batches
@@ -20,11 +20,11 @@ from owled_ros.pruning.passes import find_segments, in_words, record, telling_ba
 class BlockStore(Protocol):
     """Where finished blocks are kept while the run lasts."""
 
-    def load_block(self, index: int, block: Block) -> dict[str, str] | None:
-        """Put saved weights back into the model and return the block's fallbacks; None when it is not there."""
+    def load_block(self, index: int, block: Block) -> Outcome | None:
+        """Put saved weights back into the model and return the block's outcome; None when it is not there."""
 
-    def save_block(self, index: int, block: Block, fallbacks: Mapping[str, str]) -> None:
-        """Keep the pruned weights of a block and its fallbacks."""
+    def save_block(self, index: int, block: Block, outcome: Outcome) -> None:
+        """Keep the pruned weights of a block and its outcome."""
 
 
 def prune_blocks(
@@ -35,7 +35,7 @@ def prune_blocks(
     config: PruneConfig,
     store: BlockStore | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, name: None,
-) -> dict[str, str]:
+) -> Outcome:
     """Prune every matrix of the structure in place.
 
     Args:
@@ -44,7 +44,7 @@ def prune_blocks(
         report: called with the blocks done, all blocks and the name of the last one.
 
     Returns:
-        The matrices that the score could not rank, with what was done instead.
+        The matrices that the score could not rank, with what was done instead, and the scales of what was rounded.
     """
     with in_words("the calibration"):
         return _prune_segments(model, structure, batches, zeros, config, store, report)
@@ -58,10 +58,10 @@ def _prune_segments(
     config: PruneConfig,
     store: BlockStore | None,
     report: Callable[[int, int, str], None],
-) -> dict[str, str]:
-    fallbacks: dict[str, str] = {}
+) -> Outcome:
+    outcome = Outcome()
     gradients = dense_gradients(model, structure, batches) if config.score == "pruner-zero" else None
-    rule = Rule(config.score, config.group, config.damping, config.refinement)
+    rule = Rule(config.score, config.group, config.damping, config.refinement, config.grid)
     segments = find_segments(model, structure.blocks, *telling_batches(batches))
     total, done = len(structure.blocks), 0
     for index, segment in enumerate(segments):
@@ -74,9 +74,10 @@ def _prune_segments(
                 found = prune_block(block, chunks, zeros, rule, config.statistics, gradients)
                 if store is not None:
                     store.save_block(done, block, found)
-            fallbacks |= found
+            outcome.fallbacks |= found.fallbacks
+            outcome.scales |= found.scales
             for chunk in chunks:
                 chunk.arguments.pop(block.name)
             done += 1
             report(done, total, block.name)
-    return fallbacks
+    return outcome

@@ -21,7 +21,7 @@ from owled_ros.errors import OwledError
 from owled_ros.pruning.config import Batch, ProgressCallback, PruneConfig, PruneProgress
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from owled_ros.models.components import Structure
@@ -46,6 +46,7 @@ class _Job:
     timings: dict[str, float] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     fallbacks: dict[str, str] = field(default_factory=dict)  # by matrix name: what was done instead of the score
+    scales: dict[str, Tensor] = field(default_factory=dict)  # by matrix name: of its grid
 
     def report(self, stage: str, done: int, total: int, detail: str = "") -> None:
         """Tell the progress; stop here when the job was cancelled."""
@@ -169,7 +170,7 @@ def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Str
     from owled_ros.pruning.procedure import prune_blocks
 
     start = time.monotonic()
-    job.fallbacks = prune_blocks(
+    outcome = prune_blocks(
         model,
         structure,
         job.batches,
@@ -178,6 +179,7 @@ def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Str
         state,
         lambda done, total, name: job.report("prune", done, total, name),
     )
+    job.fallbacks, job.scales = outcome.fallbacks, outcome.scales
     job.timings["prune_s"] = time.monotonic() - start
 
 
@@ -223,6 +225,7 @@ def _write(
     provenance: list[dict[str, Any]],
     sha256: str,
 ) -> None:
+    from owled_ros.models.grid import StoredGrid
     from owled_ros.pruning.account import block_entries, check_target, fallback_entries, plain
     from owled_ros.pruning.artifact import versions, write_artifact
 
@@ -265,7 +268,8 @@ def _write(
         }
 
     smallest = min(job.batches, key=lambda batch: int(batch["input_ids"].numel()))
-    write_artifact(model, source, config.output, describe, config.device, smallest)
+    grid = None if config.grid is None else StoredGrid(config.grid.bits, config.grid.group, job.scales)
+    write_artifact(model, source, config.output, describe, config.device, smallest, grid)
 
 
 def peak_memory_bytes() -> int:

@@ -44,7 +44,7 @@ def sparsegpt(
             share = zeros * stop // columns - done
             done += share
             saliency = (work[start:stop] / inverse.diagonal()[start:stop, None]).square()
-            mask[start:stop] = _lowest(saliency, share)
+            mask[start:stop] = lowest(saliency, share)
         errors = _prune_columns(work, mask, inverse, start, stop, group)
         work[stop:] -= inverse[start:stop, stop:].t() @ errors
     work.masked_fill_(mask, 0.0)
@@ -67,17 +67,16 @@ def refine(
     Args:
         weight: the dense weight (R, K). pruned: where to start. mask: True stays zero.
     """
-    damped = hessian.float().clone()  # (K, K)
-    damped.diagonal().add_(damping * damped.diagonal().mean().clamp(min=1e-30))
-    scale = damped.diagonal()
+    whole = damped(hessian, damping)  # (K, K)
+    scale = whole.diagonal()
     free = ~mask
     current = pruned.float()
-    residual = ((weight.float() - current) @ damped) * free  # (R, K), minus the gradient
+    residual = ((weight.float() - current) @ whole) * free  # (R, K), minus the gradient
     direction = residual / scale
     strength = (residual * direction).sum(1, keepdim=True)  # (R, 1)
     noise = strength * CONVERGED  # below it a row only follows rounding errors: it rests
     for _ in range(steps):
-        image = (direction @ damped) * free
+        image = (direction @ whole) * free
         curvature = (direction * image).sum(1, keepdim=True)
         moves = (strength > noise) & (curvature > 0)
         step = torch.where(moves, strength / curvature, 0.0)
@@ -87,11 +86,18 @@ def refine(
         following = (residual * steep).sum(1, keepdim=True)
         direction = steep + torch.where(moves, following / strength, 0.0) * direction
         strength = torch.where(moves, following, 0.0)
-    better = _output_error(weight, current, damped) < _output_error(weight, pruned, damped)  # False for NaN
+    better = output_error(weight, current, whole) < output_error(weight, pruned, whole)  # False for NaN
     return torch.where(better, current, pruned.float())
 
 
-def _output_error(weight: torch.Tensor, other: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
+def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
+    """Return a float32 copy of the Hessian with a share of its mean diagonal added to the diagonal."""
+    whole = hessian.float().clone()
+    whole.diagonal().add_(damping * whole.diagonal().mean().clamp(min=1e-30))
+    return whole
+
+
+def output_error(weight: torch.Tensor, other: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
     """Return the squared error of each row's output (R, 1)."""
     difference = weight.float() - other.float()
     return ((difference @ hessian) * difference).sum(1, keepdim=True)
@@ -108,9 +114,9 @@ def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     diagonal[diagonal == 0] = 1.0
     mean = diagonal.mean()
     for attempt in range(DAMPING_TRIES):
-        damped = hessian.clone()
-        damped.diagonal().add_(damping * 10**attempt * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        stronger = hessian.clone()
+        stronger.diagonal().add_(damping * 10**attempt * mean)
+        lower, failed = torch.linalg.cholesky_ex(stronger)
         if not failed:
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
         if not failed and upper.isfinite().all():
@@ -136,7 +142,7 @@ def _prune_columns(
     return errors
 
 
-def _lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
+def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
     """Mark exactly the `count` lowest values; of equal values the first ones."""
     mask = torch.zeros_like(saliency, dtype=torch.bool)
     if count > 0:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from safetensors.torch import save
 
 from owled_ros.files import sweep_asides, write_atomic, write_json
 from owled_ros.models.components import Block
+from owled_ros.pruning.blocks import Outcome
 from owled_ros.pruning.config import Batch, PruneConfig
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 FALLBACKS = "fallbacks"  # key of the metadata of a block's file
+SCALES = "scales of "  # before a matrix's name: the scales of its grid
 logger = logging.getLogger(__name__)
 
 
@@ -48,25 +50,30 @@ class PruneState:
         """Save a JSON object in one step."""
         write_json(self.directory / f"{name}.json", value)
 
-    def save_block(self, index: int, block: Block, fallbacks: Mapping[str, str]) -> None:
-        """Save the pruned weights of a block and its fallbacks in one step."""
+    def save_block(self, index: int, block: Block, outcome: Outcome) -> None:
+        """Save the pruned weights of a block and its outcome in one step."""
         tensors = {matrix.name: matrix.weight().contiguous().cpu() for matrix in block.matrices}
-        write_atomic(self._block_file(index), save(tensors, {FALLBACKS: json.dumps(dict(fallbacks))}))
+        tensors |= {SCALES + name: scales.contiguous().cpu() for name, scales in outcome.scales.items()}
+        write_atomic(self._block_file(index), save(tensors, {FALLBACKS: json.dumps(outcome.fallbacks)}))
 
-    def load_block(self, index: int, block: Block) -> dict[str, str] | None:
-        """Put saved weights back into the model and return the fallbacks; None when the block was not finished."""
+    def load_block(self, index: int, block: Block) -> Outcome | None:
+        """Put saved weights back into the model and return the outcome; None when the block was not finished."""
         file = self._block_file(index)
         if not file.is_file():
             return None
         try:
             with safe_open(file, framework="pt") as stream:
-                fallbacks: dict[str, str] = json.loads(stream.metadata()[FALLBACKS])
+                outcome = Outcome(json.loads(stream.metadata()[FALLBACKS]))
+                kept = set(stream.keys())
+                for matrix in block.matrices:
+                    if SCALES + matrix.name in kept:
+                        outcome.scales[matrix.name] = stream.get_tensor(SCALES + matrix.name)
                 for matrix in block.matrices:
                     matrix.weight().copy_(stream.get_tensor(matrix.name))
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
             logger.warning("%s is damaged: its block is pruned again", file)
             return None
-        return fallbacks
+        return outcome
 
     def remove(self) -> None:
         """Delete the state: the artifact is finished."""

@@ -23,7 +23,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "csrc"
 COMPILERS = ("c++", "g++", "clang++")
 BUILD_TIMEOUT_S = 600
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-pthread", "-DNDEBUG")
-AVX2 = ("-mavx2", "-mfma", "-mpopcnt")
+AVX2 = ("-mavx2", "-mfma", "-mpopcnt", "-mbmi2")
 AVX512 = (*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vbmi", "vbmi2", "vnni")))
 # Kernel files that need more than the base instruction set, per machine; the same lists stand in CMakeLists.txt.
 KERNELS: dict[str, dict[str, tuple[str, ...]]] = {

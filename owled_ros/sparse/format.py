@@ -1,7 +1,7 @@
-"""The packed file format, version 1 (docs/packed_format.md): layouts, writer and a reader in numpy. Needs numpy.
+"""The packed file format, version 2 (docs/packed_format.md; version 1 is still read): layouts, writer and a reader in numpy. Needs numpy.
 
 Shape letters: N rows, K columns, both padded (N to 8, K to 64); B = N / 8 blocks; G groups of 128 columns (an odd last
-chunk of 64 is a group of its own).
+chunk of 64 is a group of its own). int4 comes in units of 16 columns; S scales of a row, one per `group` columns.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from owled_ros.errors import OwledError
 
 MAGIC = b"OWLEDPK\n"
 ENDIAN_TAG = 0x01020304
-VERSION = 1
+VERSION = 2
+OLDEST_VERSION = 1  # without int4 and groups below 128
 ALIGN = 64
 HEADER_BYTES = 256
 RECORD_BYTES = 224
 BLOCK_ROWS = 8
 CHUNK = 64
 GROUP = 128
+GROUPS = (32, 64, 128)  # columns that share a scale
+UNIT = 16
 HEADER = struct.Struct("<8sIIQQQIIIIQQQ9I2f132x")
 RECORD = struct.Struct("<96sIiIIII8Q40x")
 
@@ -40,16 +43,24 @@ class Format(IntEnum):
     DENSE_INT8 = 2
     SPARSE_BF16 = 3
     SPARSE_INT8 = 4
+    DENSE_INT4 = 5
+    SPARSE_INT4 = 6
+    PAIRED_INT4 = 7  # two of every four neighbouring columns
 
     @property
     def sparse(self) -> bool:
         """Whether a bit mask tells which entries are kept."""
-        return self in (Format.SPARSE_BF16, Format.SPARSE_INT8)
+        return self in (Format.SPARSE_BF16, Format.SPARSE_INT8, Format.SPARSE_INT4)
 
     @property
     def int8(self) -> bool:
         """Whether values are int8 with a bf16 scale per group."""
         return self in (Format.DENSE_INT8, Format.SPARSE_INT8)
+
+    @property
+    def int4(self) -> bool:
+        """Whether values are halves of a byte with a bf16 scale per group."""
+        return self in (Format.DENSE_INT4, Format.SPARSE_INT4, Format.PAIRED_INT4)
 
 
 class Role(IntEnum):
@@ -104,9 +115,10 @@ class PackedTensor:
     values: np.ndarray  # uint8, uint16 (bf16) or float32 (vector)
     mask: np.ndarray | None = None  # uint64 (B * chunks * 8)
     block_offset: np.ndarray | None = None  # uint64 (B + 1) [bytes]
-    scales: np.ndarray | None = None  # uint16 bf16 (B, G, 8)
+    scales: np.ndarray | None = None  # uint16 bf16 (B, S, 8)
     correction: np.ndarray | None = None  # float32 (N)
     bias: np.ndarray | None = None  # float32 (N)
+    group: int = GROUP  # columns that share a scale, int8 and int4
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,24 @@ def from_stream_order(stream: np.ndarray, columns: int) -> np.ndarray:
     head = stream[:, : BLOCK_ROWS * whole].reshape(blocks, -1, BLOCK_ROWS, GROUP).transpose(0, 2, 1, 3)
     tail = stream[:, BLOCK_ROWS * whole :].reshape(blocks, BLOCK_ROWS, columns - whole)
     return np.concatenate([head.reshape(blocks, BLOCK_ROWS, whole), tail], axis=2).reshape(-1, columns)
+
+
+def to_unit_order(matrix: np.ndarray) -> np.ndarray:
+    """Reorder a padded (N, K) matrix to (B, 8 * K), as int4 lies: block, unit of 16 columns, half, row, group, plane of the half.
+
+    Column 4 * group + plane of a unit is in the half plane // 2.
+    """
+    rows, columns = matrix.shape
+    units = matrix.reshape(
+        rows // BLOCK_ROWS, BLOCK_ROWS, columns // UNIT, 4, 2, 2
+    )  # block, row, unit, group, half, plane
+    return units.transpose(0, 2, 4, 1, 3, 5).reshape(rows // BLOCK_ROWS, -1)
+
+
+def from_unit_order(stream: np.ndarray, columns: int) -> np.ndarray:
+    """Undo `to_unit_order` for a padded number of columns."""
+    units = stream.reshape(len(stream), columns // UNIT, 2, BLOCK_ROWS, 4, 2)
+    return units.transpose(0, 3, 1, 4, 2, 5).reshape(-1, columns)
 
 
 def checksum(chunks: Iterable[np.ndarray]) -> tuple[int, int]:
@@ -176,7 +206,8 @@ class Writer:
             "correction": self._section(tensor.correction),
             "bias": self._section(tensor.bias),
         }
-        sizes = (tensor.rows, tensor.columns, 0, tensor.nonzeros, places["mask"], places["values"])
+        group = tensor.group if tensor.format.int8 or tensor.format.int4 else 0
+        sizes = (tensor.rows, tensor.columns, group, tensor.nonzeros, places["mask"], places["values"])
         tail = (tensor.values.nbytes, places["block_offset"], places["scales"], places["correction"], places["bias"])
         self._records.append(RECORD.pack(name, tensor.role, tensor.layer, tensor.format, *sizes, *tail))
         return self._stream.tell() - start
@@ -259,7 +290,11 @@ def read_packed(path: Path) -> PackedModel:
         meta,
         meta_bytes,
     ) = head[:13]
-    if endian != ENDIAN_TAG or version != VERSION or (header_bytes, record_bytes) != (HEADER_BYTES, RECORD_BYTES):
+    if (
+        endian != ENDIAN_TAG
+        or not OLDEST_VERSION <= version <= VERSION
+        or (header_bytes, record_bytes) != (HEADER_BYTES, RECORD_BYTES)
+    ):
         raise OwledError(f"{path}: packed with another byte order or format version; pack it again")
     if file_bytes != size or size % ALIGN or table + count * RECORD_BYTES > size or meta + meta_bytes > size:
         raise OwledError(f"{path}: truncated or damaged; pack it again")
@@ -284,7 +319,7 @@ def _read_tensor(data: np.ndarray, record: tuple[Any, ...]) -> PackedTensor:
         kind,
         rows,
         columns,
-        _,
+        group,
         nonzeros,
         mask,
         values,
@@ -304,13 +339,19 @@ def _read_tensor(data: np.ndarray, record: tuple[Any, ...]) -> PackedTensor:
         vector = section(values, columns, "<f4")
         return PackedTensor(text, Role(role), layer, style, rows, columns, nonzeros, vector)
     full_rows, full_columns = padded(rows, BLOCK_ROWS), padded(columns, CHUNK)
-    groups = padded(full_columns, GROUP) // GROUP
+    group = group or GROUP
+    if group not in GROUPS:
+        raise ValueError(f"{text} has scales of {group} columns")
+    groups = padded(full_columns, group) // group
+    coarse = style.int8 or style.int4
+    kind_of_value = "<i1" if style.int8 else "<u1" if style.int4 else "<u2"
     return PackedTensor(
         text, Role(role), layer, style, rows, columns, nonzeros,
-        values=section(values, value_bytes // (1 if style.int8 else 2), "<i1" if style.int8 else "<u2"),
-        mask=section(mask, full_rows * full_columns // CHUNK, "<u8") if style.sparse else None,
+        values=section(values, value_bytes // (1 if coarse else 2), kind_of_value),
+        mask=section(mask, full_rows * full_columns // CHUNK, "<u8") if style.sparse or style is Format.PAIRED_INT4 else None,
         block_offset=section(offsets, full_rows // BLOCK_ROWS + 1, "<u8"),
-        scales=section(scales, full_rows * groups, "<u2").reshape(-1, groups, BLOCK_ROWS) if style.int8 else None,
-        correction=section(correction, full_rows, "<f4") if style.int8 else None,
+        scales=section(scales, full_rows * groups, "<u2").reshape(-1, groups, BLOCK_ROWS) if coarse else None,
+        correction=section(correction, full_rows, "<f4") if coarse else None,
         bias=section(bias, full_rows, "<f4") if bias else None,
+        group=group,
     )  # fmt: skip

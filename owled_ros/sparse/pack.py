@@ -18,7 +18,7 @@ import numpy as np
 from owled_ros.errors import OwledError
 from owled_ros.files import fsync_path
 from owled_ros.sparse import architecture
-from owled_ros.sparse.format import Format, PackedTensor, Role, Shape, Writer
+from owled_ros.sparse.format import GROUP, Format, PackedTensor, Role, Shape, Writer
 from owled_ros.sparse.quantise import pack_matrix, pack_vector
 
 if TYPE_CHECKING:
@@ -51,6 +51,17 @@ class WeightSource:
     config: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _How:
+    """In which form the matrices are packed; `ends` are embedding and head."""
+
+    precision: str
+    group: int
+    scales: Mapping[str, np.ndarray]
+    ends: str
+    dense_below: float | None
+
+
 def pack_model(
     state: Mapping[str, torch.Tensor],
     out_file: Path,
@@ -59,6 +70,9 @@ def pack_model(
     config: Mapping[str, Any],
     extra: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None = None,
     dense_below: float | None = None,
+    group: int = GROUP,
+    scales: Mapping[str, np.ndarray] | None = None,
+    ends: str | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PackFacts:
@@ -67,10 +81,13 @@ def pack_model(
     Args:
         state: Every tensor by its name in the transformers model; one that is given twice (a tied head) is packed once.
         out_file: Where the packed model goes.
-        precision: "int8" (scale per row and 128 columns) or "bf16".
+        precision: "int8", "int4" (scales per row and group of columns) or "bf16".
         config: The model's configuration with all its values (`model.config.to_dict()`).
         extra: Further matrices by name with their biases, for `SparseLinear`.
         dense_below: Share of zeros below which a matrix is stored dense; None: the usual break-even.
+        group: Columns that share a scale.
+        scales: (rows, groups) of matrices that lie on their grid already, by name; packing them loses nothing.
+        ends: Precision of embedding and head; None: the same, but int8 where that is int4.
         meta: JSON kept in the file.
         progress: Called with (matrices done, matrices in all).
 
@@ -81,8 +98,9 @@ def pack_model(
     checkpoint = _state_source(state, config)
     shape = architecture.shape_of(checkpoint.config)
     total = shape.layers * len(architecture.MATRICES) + 2 + len(extra or {})
-    tensors = _decoder_tensors(checkpoint, shape, precision, dense_below)
-    loose = _loose_tensors(extra or {}, precision, dense_below)
+    how = _How(precision, group, scales or {}, ends or {"int4": "int8"}.get(precision, precision), dense_below)
+    tensors = _decoder_tensors(checkpoint, shape, how)
+    loose = _loose_tensors(extra or {}, how)
     return _write(out_file, shape, (*(tensors,), loose), precision, meta or {}, progress, total)
 
 
@@ -91,9 +109,11 @@ def pack_matrices(
     out_file: Path,
     precision: str = "int8",
     dense_below: float | None = None,
+    group: int = GROUP,
+    scales: Mapping[str, np.ndarray] | None = None,
 ) -> PackFacts:
     """Pack single matrices (weight, bias or None) by name, without a decoder."""
-    loose = _loose_tensors(matrices, precision, dense_below)
+    loose = _loose_tensors(matrices, _How(precision, group, scales or {}, precision, dense_below))
     return _write(out_file, None, (loose,), precision, {}, None, len(matrices))
 
 
@@ -139,9 +159,7 @@ def _write(
     return PackFacts(out_file, size, dense_bytes, weights, nonzeros, precision, formats)
 
 
-def _decoder_tensors(
-    source: WeightSource, shape: Shape, precision: str, dense_below: float | None
-) -> Iterator[PackedTensor]:
+def _decoder_tensors(source: WeightSource, shape: Shape, how: _How) -> Iterator[PackedTensor]:
     prefix = architecture.find_prefix(source.names)
     head = _own_head(source, f"{prefix}embed_tokens.weight")
     unknown = architecture.unknown_tensors(source.names, prefix, shape.layers)
@@ -151,16 +169,20 @@ def _decoder_tensors(
             "it runs with torch as before"
         )
 
-    def matrix(name: str, role: Role, layer: int, rows: int, columns: int, below: float | None) -> PackedTensor:
+    def matrix(
+        name: str, role: Role, layer: int, rows: int, columns: int, precision: str, below: float | None
+    ) -> PackedTensor:
         weight = source.fetch(f"{name}.weight")
         if weight.shape != (rows, columns):
             raise OwledError(f"{name}: shape {weight.shape}, the config says ({rows}, {columns})")
         bias = source.fetch(f"{name}.bias") if f"{name}.bias" in source.names else None
-        return pack_matrix(name, role, layer, weight, bias, precision, below)
+        scales = how.scales.get(name) if precision == how.precision else None
+        return pack_matrix(name, role, layer, weight, bias, precision, below, how.group, scales)
 
-    yield matrix(f"{prefix}embed_tokens", Role.EMBEDDING, -1, shape.vocabulary, shape.hidden, 2.0)
+    yield matrix(f"{prefix}embed_tokens", Role.EMBEDDING, -1, shape.vocabulary, shape.hidden, how.ends, 2.0)
     if head is not None:
-        yield matrix(head.removesuffix(".weight"), Role.HEAD, -1, shape.vocabulary, shape.hidden, dense_below)
+        ends = (shape.vocabulary, shape.hidden, how.ends, how.dense_below)
+        yield matrix(head.removesuffix(".weight"), Role.HEAD, -1, *ends)
     yield pack_vector(f"{prefix}norm", Role.FINAL_NORM, -1, source.fetch(f"{prefix}norm.weight"))
     yield pack_vector("rotary", Role.ROTARY, -1, architecture.rotary_frequencies(source.config, shape))
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -181,7 +203,7 @@ def _decoder_tensors(
             if f"{base}{name}.weight" in source.names:
                 yield pack_vector(base + name, role, layer, source.fetch(f"{base}{name}.weight"))
         for role, name in architecture.MATRICES.items():
-            yield matrix(base + name, role, layer, *sizes[role], dense_below)
+            yield matrix(base + name, role, layer, *sizes[role], how.precision, how.dense_below)
 
 
 def _own_head(source: WeightSource, embedding: str) -> str | None:
@@ -197,11 +219,10 @@ def _own_head(source: WeightSource, embedding: str) -> str | None:
     return None if not bias and np.array_equal(source.fetch(head), source.fetch(embedding)) else head
 
 
-def _loose_tensors(
-    matrices: Mapping[str, tuple[np.ndarray, np.ndarray | None]], precision: str, dense_below: float | None
-) -> Iterator[PackedTensor]:
+def _loose_tensors(matrices: Mapping[str, tuple[np.ndarray, np.ndarray | None]], how: _How) -> Iterator[PackedTensor]:
     for name, (weight, bias) in matrices.items():
-        yield pack_matrix(name, Role.OTHER, -1, weight, bias, precision, dense_below)
+        scales = how.scales.get(name)
+        yield pack_matrix(name, Role.OTHER, -1, weight, bias, how.precision, how.dense_below, how.group, scales)
 
 
 def _state_source(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> WeightSource:

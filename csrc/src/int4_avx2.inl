@@ -1,0 +1,163 @@
+// AVX2 (BMI2): int4 weights times 8-bit activations with a step per 32 columns.
+//
+// Included by kernels_avx2.cpp inside its unnamed namespace. A register holds one plane of a unit: 8 rows, a 32-bit lane
+// each, so one scale per lane serves all rows at once and nothing is summed across a register.
+
+struct Planes {
+  __m256i plane[4];                   // bytes 0 .. 15: the code plus 8
+};
+
+inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline __m256i low_halves(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+inline __m256i high_halves(__m256i v) { return low_halves(_mm256_srli_epi16(v, 4)); }
+
+// 16 kept values at their places, where a bit of the mask is set; others become 8, which is zero.
+inline __attribute__((always_inline)) uint64_t deposit(Int4Stream* s, uint64_t mask) {
+  const uint64_t places = _pdep_u64(mask, 0x1111111111111111u) * 15;
+  const uint8_t* from = s->values + s->nibble / 2;
+  const uint64_t odd = s->nibble % 2 * 4, ninth = from[8];
+  uint64_t packed;
+  __builtin_memcpy(&packed, from, 8);
+  const uint64_t kept = packed >> odd | ninth << 1 << (63 - odd);
+  s->nibble += static_cast<uint64_t>(_mm_popcnt_u64(mask));
+  return _pdep_u64(kept ^ 0x8888888888888888u, places) ^ 0x8888888888888888u;
+}
+
+inline __attribute__((always_inline)) __m256i deposit_half(Int4Stream* s) {
+  const uint64_t mask = *s->mask++;
+  const uint64_t a = deposit(s, mask & 0xffff), b = deposit(s, mask >> 16 & 0xffff);
+  const uint64_t c = deposit(s, mask >> 32 & 0xffff), d = deposit(s, mask >> 48);
+  return _mm256_set_epi64x(static_cast<int64_t>(d), static_cast<int64_t>(c), static_cast<int64_t>(b), static_cast<int64_t>(a));
+}
+
+template <Format kFormat>
+inline __attribute__((always_inline)) Planes next_unit(Int4Stream* s) {
+  if (kFormat == Format::kPairedInt4) {
+    const __m256i v = load_bytes(s->values), a = low_halves(v), b = high_halves(v), zero = _mm256_set1_epi8(8);
+    const __m128i packed = load_sixteen(s->mask);
+    // The upper half of the register takes the high halves of the same 16 bytes; a blend looks at the highest bit of a byte.
+    const __m256i mask = _mm256_srlv_epi32(_mm256_broadcastsi128_si256(packed), _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0));
+    const __m256i first = _mm256_slli_epi16(mask, 7), second = _mm256_slli_epi16(mask, 6);
+    const __m256i third = _mm256_slli_epi16(mask, 5), fourth = _mm256_slli_epi16(mask, 4);
+    s->values += kPlaceCount;
+    s->mask += 2;
+    return {{_mm256_blendv_epi8(zero, a, first), _mm256_blendv_epi8(zero, _mm256_blendv_epi8(a, b, first), second),
+             _mm256_blendv_epi8(zero, _mm256_blendv_epi8(b, a, fourth), third), _mm256_blendv_epi8(zero, b, fourth)}};
+  }
+  __m256i v, w;
+  if (kFormat == Format::kSparseInt4) {
+    v = deposit_half(s);
+    w = deposit_half(s);
+  } else {
+    v = load_bytes(s->values);
+    w = load_bytes(s->values + kPlaceCount);
+    s->values += 2 * kPlaceCount;
+  }
+  return {{low_halves(v), high_halves(v), low_halves(w), high_halves(w)}};
+}
+
+// codes: 127 is the largest entry of 32 columns; sums: of 32 codes, times 8, what the offset of the weights adds.
+void prepare_codes(Activation* a, int columns) {
+  int8_t* codes = fine_codes(*a, columns);
+  float* steps = fine_steps(*a, columns);
+  int32_t* sums = fine_sums(*a, columns);
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  const __m128i apart = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  for (int t = 0; t < columns / kTile; ++t) {
+    __m256 x[4], top = _mm256_setzero_ps();
+    for (int i = 0; i < 4; ++i) {
+      x[i] = _mm256_loadu_ps(a->x + t * kTile + 8 * i);
+      top = _mm256_max_ps(top, _mm256_andnot_ps(sign, x[i]));
+    }
+    __m128 most = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
+    most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+    const float largest = _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
+    steps[t] = largest / 127.0f;
+    const __m256 scale = _mm256_set1_ps(largest > 1e-30f ? 127.0f / largest : 0.0f);
+    __m256i q[4], total = _mm256_setzero_si256();
+    for (int i = 0; i < 4; ++i) {
+      q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x[i], scale));
+      total = _mm256_add_epi32(total, q[i]);
+    }
+    for (int i = 0; i < 2; ++i) {
+      const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[2 * i], q[2 * i + 1]), 0xd8);
+      const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + t * kTile + kUnit * i), _mm_shuffle_epi8(bytes, apart));
+    }
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sums[t] = 8 * _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+  }
+}
+
+inline __m256 eight_scales(const uint16_t* scales) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_sixteen(scales)), 16));
+}
+
+inline __m256i four_codes(const int8_t* codes) {
+  int32_t four;
+  __builtin_memcpy(&four, codes, 4);
+  return _mm256_set1_epi32(four);
+}
+
+template <Format kFormat>
+void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  const int columns = m.padded_columns(), tiles = columns / kTile;
+  const int8_t* codes = fine_codes(a, columns);
+  const float* steps = fine_steps(a, columns);
+  const int32_t* sums = fine_sums(a, columns);
+  const __m256i ones = _mm256_set1_epi16(1);
+  const int shift = m.group == 32 ? 0 : m.group == 64 ? 1 : 2;
+  for (int b = begin; b < end; ++b) {
+    Int4Stream s(m, b);
+    const uint16_t* scales = scales_of(m, b, 0);
+    __m256 total = _mm256_setzero_ps();
+    for (int t = 0; t < tiles; ++t) {
+      prefetch_lines(kFormat == Format::kSparseInt4 ? s.values + s.nibble / 2 : s.values, kFormat == Format::kDenseInt4 ? 2 : 1);
+      if (kFormat != Format::kDenseInt4) prefetch_lines(s.mask, 1);
+      // 16 bits hold a sum of 8 products of pairs: 8 * 2 * 15 * 127 = 30480.
+      __m256i words = _mm256_setzero_si256();
+#pragma GCC unroll 2
+      for (int u = 0; u < 2; ++u) {
+        const Planes w = next_unit<kFormat>(&s);
+        const int8_t* x = codes + t * kTile + u * kUnit;
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; ++p)
+          words = _mm256_add_epi16(words, _mm256_maddubs_epi16(w.plane[p], four_codes(x + 4 * p)));
+      }
+      const __m256i dot = _mm256_sub_epi32(_mm256_madd_epi16(words, ones), _mm256_set1_epi32(sums[t]));
+      const __m256 scale = _mm256_mul_ps(eight_scales(scales + (t >> shift) * kBlockRows), _mm256_set1_ps(steps[t]));
+      total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
+    }
+    _mm256_storeu_ps(y + b * kBlockRows, total);
+  }
+}
+
+// Four registers of 16 columns: rows r and r + 4 each.
+inline void rows_of_unit(const Planes& w, __m256i* rows) {
+  const __m256i low = _mm256_unpacklo_epi8(w.plane[0], w.plane[1]), high = _mm256_unpackhi_epi8(w.plane[0], w.plane[1]);
+  const __m256i low2 = _mm256_unpacklo_epi8(w.plane[2], w.plane[3]), high2 = _mm256_unpackhi_epi8(w.plane[2], w.plane[3]);
+  rows[0] = _mm256_unpacklo_epi16(low, low2);
+  rows[1] = _mm256_unpackhi_epi16(low, low2);
+  rows[2] = _mm256_unpacklo_epi16(high, high2);
+  rows[3] = _mm256_unpackhi_epi16(high, high2);
+}
+
+template <Format kFormat>
+void unpack_int4(const Matrix& m, int block, float* out) {
+  const int columns = m.padded_columns();
+  Int4Stream s(m, block);
+  for (int column = 0; column < columns; column += kUnit) {
+    const uint16_t* scales = scales_of(m, block, column);
+    __m256i rows[4];
+    rows_of_unit(next_unit<kFormat>(&s), rows);
+    for (int r = 0; r < kBlockRows; ++r) {
+      const __m256i both = _mm256_sub_epi8(rows[r % 4], _mm256_set1_epi8(8));
+      const __m128i row = r < 4 ? _mm256_castsi256_si128(both) : _mm256_extracti128_si256(both, 1);
+      const __m256 scale = _mm256_set1_ps(bf16_to_float(scales[r]));
+      float* to = out + static_cast<size_t>(r) * columns + column;
+      _mm256_storeu_ps(to, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(row)), scale));
+      _mm256_storeu_ps(to + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(row, 8))), scale));
+    }
+  }
+}

@@ -1,0 +1,97 @@
+"""Round weights to a grid: few bits, a scale per row and group of inputs. Needs torch.
+
+The grid is the one that packed files store (docs/packed_format.md), so a matrix that lies on it is packed without loss.
+Letters: R outputs, K inputs, G groups, g inputs of a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from owled_ros.errors import OwledError
+
+BITS = (4, 8)
+GROUPS = (32, 64, 128)
+CLIPPING = tuple(1.0 - 0.05 * step for step in range(11))  # of the largest weight: what the scale just reaches
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Codes of `bits` bits times a bf16 scale per row and `group` neighbouring inputs; a zero stays exactly zero.
+
+    Codes of 4 bits run from -8 to 7 and scales have a sign, so that either end may take the longer side. Codes of 8 bits run
+    from -127 to 127.
+    """
+
+    bits: int
+    group: int
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS or self.group not in GROUPS:
+            raise OwledError(
+                f"no grid of {self.bits} bits and groups of {self.group}: bits are {_among(BITS)}, groups {_among(GROUPS)} inputs"
+            )
+
+    @property
+    def low(self) -> int:
+        """The lowest code."""
+        return -8 if self.bits == 4 else -127
+
+    @property
+    def high(self) -> int:
+        """The highest code."""
+        return 7 if self.bits == 4 else 127
+
+    def groups(self, columns: int) -> int:
+        """Count the groups of a row; the last one may be short."""
+        return -(-columns // self.group)
+
+
+def choose_scales(weight: torch.Tensor, importance: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return the scales (R, 1) of one group (R, g): of several, the one whose rounding errors weigh least.
+
+    Args:
+        weight: zeros that stay zero hold 0 here, so that they do not count.
+        importance: what the square of an error of each weight costs, (g,) or one for all; the scale need not reach weights of 0.
+    """
+    ends = (grid.low, grid.high) if grid.bits == 4 else (grid.high,)
+    counting = weight.masked_fill(importance == 0, 0.0)
+    counting = torch.where(counting.any(1, keepdim=True), counting, weight)
+    extreme = counting.gather(1, counting.abs().argmax(1, keepdim=True))  # (R, 1), signed
+    best = torch.zeros_like(extreme)
+    least = torch.full_like(extreme, torch.inf)
+    for end in ends:
+        for share in CLIPPING:
+            scale = bfloat16(extreme * (share / end))
+            cost = (importance * (weight - rounded(weight, scale, grid)).square()).sum(1, keepdim=True)
+            better = cost < least
+            best, least = torch.where(better, scale, best), torch.where(better, cost, least)
+    return best
+
+
+def rounded(weight: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return the nearest points of the grid; with a scale of 0 that is 0."""
+    return codes(weight, scale, grid) * scale
+
+
+def codes(weight: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return the nearest codes, as floats; weights beyond the last code are clipped to it."""
+    inverse = torch.where(scale == 0, 0.0, 1.0 / scale)
+    inverse = torch.where(inverse.isfinite(), inverse, 0.0)  # a scale below 1e-38: zero for every purpose
+    return (weight * inverse).round().clamp(grid.low, grid.high)
+
+
+def spread(scales: torch.Tensor, grid: Grid, columns: int) -> torch.Tensor:
+    """Repeat scales (R, G) over their inputs: (R, K)."""
+    return scales.repeat_interleave(grid.group, dim=1)[:, :columns]
+
+
+def bfloat16(values: torch.Tensor) -> torch.Tensor:
+    """Round to what a packed file can store as a scale."""
+    return values.bfloat16().float()
+
+
+def _among(values: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"

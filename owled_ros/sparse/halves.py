@@ -1,0 +1,101 @@
+"""Values of a packed matrix as bytes: all or the kept ones, int4 two to a byte, or two of every four columns. Needs numpy.
+
+Streams are (B, 8 * K) in the order of their format (`format.to_stream_order`, for int4 `format.to_unit_order`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from owled_ros.errors import OwledError
+from owled_ros.sparse.format import BLOCK_ROWS, UNIT, Format, PackedTensor
+
+ZERO = 8  # what is added to a code of int4
+PLACES = BLOCK_ROWS * 4  # rows and groups of four columns in a unit
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Values of some blocks, bytes per block, and masks."""
+
+    values: np.ndarray
+    sizes: np.ndarray  # (B) uint64
+    mask: np.ndarray | None  # uint64
+
+
+def pack_values(stream: np.ndarray, kept: np.ndarray | None, halves: bool) -> Packed:
+    """Pack all values, or those that are kept; `halves`: two to a byte, every block from a byte of its own."""
+    blocks, entries = stream.shape
+    counts = np.full(blocks, entries, np.uint64) if kept is None else kept.sum(axis=1, dtype=np.uint64)
+    mask = None if kept is None else np.packbits(kept, axis=None, bitorder="little").view("<u8")
+    if not halves:
+        values = stream.reshape(-1) if kept is None else stream[kept]
+        return Packed(values, counts * np.uint64(stream.dtype.itemsize), mask)
+    rows = [
+        row if kept is None else row[keep] for row, keep in zip(stream, stream if kept is None else kept, strict=True)
+    ]
+    return Packed(np.concatenate([_two_to_a_byte(row) for row in rows]), (counts + np.uint64(1)) // np.uint64(2), mask)
+
+
+def in_pairs(kept: np.ndarray) -> bool:
+    """Tell whether no four neighbouring columns keep more than two, in unit order."""
+    return bool((_fours(kept).sum(axis=-1) <= 2).all())
+
+
+def pack_pairs(stream: np.ndarray, kept: np.ndarray) -> Packed:
+    """Pack two values of every four columns and half a byte that tells which; what keeps fewer keeps zeros too."""
+    fours, chosen = _fours(stream), _fours(kept).copy()  # (B, units, places, 4)
+    for plane in range(4):
+        chosen[..., plane] |= chosen.sum(axis=-1) < 2
+    pairs = (fours[chosen].reshape(*fours.shape[:3], 2) + ZERO).astype(np.uint8)
+    values = (pairs[..., 0] | pairs[..., 1] << 4).reshape(-1)
+    nibbles = (chosen * np.array([1, 2, 4, 8], np.uint8)).sum(axis=-1, dtype=np.uint8)  # (B, units, places)
+    mask = nibbles[..., : PLACES // 2] | nibbles[..., PLACES // 2 :] << 4
+    blocks = len(stream)
+    sizes = np.full(blocks, len(values) // blocks, np.uint64)
+    return Packed(values, sizes, np.ascontiguousarray(mask).reshape(-1).view("<u8"))
+
+
+def int4_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
+    """Read the codes -8 to 7 of an int4 tensor: (B, 8 * K) int8 in unit order."""
+    stream = np.zeros((blocks, BLOCK_ROWS * columns), np.int8)
+    low = (tensor.values & 15).astype(np.int8) - ZERO
+    high = (tensor.values >> 4).astype(np.int8) - ZERO
+    both = np.stack([low, high], axis=1).reshape(-1)
+    if tensor.format is Format.DENSE_INT4:
+        stream.reshape(-1)[:] = both
+        return stream
+    assert tensor.mask is not None
+    assert tensor.block_offset is not None
+    mask = np.ascontiguousarray(tensor.mask).view(np.uint8)
+    if tensor.format is Format.PAIRED_INT4:
+        halves = mask.reshape(-1, PLACES // 2)  # (B * units, 16)
+        nibbles = np.concatenate([halves & 15, halves >> 4], axis=1)  # (B * units, places)
+        chosen = (nibbles[..., None] >> np.arange(4, dtype=np.uint8) & 1).astype(bool)
+        if not (chosen.sum(axis=-1) == 2).all():
+            raise OwledError(f"{tensor.name}: four columns keep other than two; pack it again")
+        fours = np.zeros(chosen.shape, np.int8)
+        fours[chosen] = both
+        # (B, units, row, group, half, plane of the half) to unit order: the half comes before the row
+        ordered = fours.reshape(blocks, columns // UNIT, BLOCK_ROWS, 4, 2, 2).transpose(0, 1, 4, 2, 3, 5)
+        return np.ascontiguousarray(ordered).reshape(blocks, -1)
+    kept = np.unpackbits(mask, bitorder="little").astype(bool).reshape(blocks, -1)
+    for block in range(blocks):
+        start, count = 2 * int(tensor.block_offset[block]), int(np.count_nonzero(kept[block]))
+        if start + count > len(both):
+            raise OwledError(f"{tensor.name}: masks and values disagree; pack it again")
+        stream[block, kept[block]] = both[start : start + count]
+    return stream
+
+
+def _two_to_a_byte(codes: np.ndarray) -> np.ndarray:
+    shifted = (np.concatenate([codes, np.zeros(len(codes) % 2, codes.dtype)]) + ZERO).astype(np.uint8)
+    return shifted[::2] | shifted[1::2] << 4
+
+
+def _fours(stream: np.ndarray) -> np.ndarray:
+    """View unit order as (B, units, places, 4): a place is a row's four neighbouring columns."""
+    units = stream.reshape(len(stream), -1, 2, PLACES, 2)  # block, unit, half, place, plane of the half
+    return units.transpose(0, 1, 3, 2, 4).reshape(len(stream), -1, PLACES, 4)
