@@ -53,6 +53,7 @@ FAMILIES = {
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**BASE)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**BASE, head_dim=48)),
 }
+FINE = ("llama", "llama_odd_tied", "llama_biases")  # packed with int4 and small groups too
 
 
 def pruned_model(family: str) -> PreTrainedModel:
@@ -77,18 +78,19 @@ def keep_pairs(weight: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> None:
-    """Write <family>_<precision>.owled into the directory given."""
+    """Write <family>_<form>.owled into the directory given: every family in version 1's forms, some in version 2's."""
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
     for family in FAMILIES:
         model = pruned_model(family)
-        for precision, group in (("int8", 128), ("int8", 32), ("int4", 32), ("int4", 64), ("bf16", 128)):
-            out_file = directory / f"{family}_{precision}_{group}.owled"
-            pack_model(model.state_dict(), out_file, precision, config=model.config.to_dict(), group=group)
-        pairs = {
-            name: keep_pairs(tensor) if "proj.weight" in name else tensor for name, tensor in model.state_dict().items()
-        }
-        pack_model(pairs, directory / f"{family}_pairs.owled", "int4", config=model.config.to_dict(), group=32)
+        state, config = model.state_dict(), model.config.to_dict()
+        pairs = {name: keep_pairs(tensor) if "proj.weight" in name else tensor for name, tensor in state.items()}
+        forms = {"int8": (state, "int8", 128), "bf16": (state, "bf16", 128)}
+        if family in FINE:
+            forms |= {"int8_32": (state, "int8", 32), "int4_32": (state, "int4", 32), "int4_64": (state, "int4", 64)}
+            forms |= {"pairs_32": (pairs, "int4", 32), "pairs_128": (pairs, "int4", 128)}
+        for form, (weights, precision, group) in forms.items():
+            pack_model(weights, directory / f"{family}_{form}.owled", precision, config=config, group=group)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,10 @@ def test_a_changed_weight_is_not_packed_as_if_it_lay_on_the_grid(llama: Path, tm
     tensors = tensors_of(out)
     tensors["model.layers.0.mlp.up_proj.weight"][0, 0] += 0.01
     put(out, tensors)
-    (out / "owled.json").unlink()
+    (out / "owled.json").unlink()  # as a plain model that was trained further
+    config = json.loads((out / "config.json").read_text())
+    config.pop("owled_artifact")
+    (out / "config.json").write_text(json.dumps(config))
     from owled_ros.models.packing import pack_directory
 
     with pytest.raises(OwledError, match=r"up_proj.*4-bit grid"):

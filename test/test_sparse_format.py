@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from owled_ros.errors import OwledError
+from owled_ros.sparse import library
 from owled_ros.sparse.format import (
     HEADER_BYTES,
     Format,
@@ -23,6 +24,7 @@ from owled_ros.sparse.format import (
     to_stream_order,
     to_unit_order,
 )
+from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.pack import pack_matrices
 from owled_ros.sparse.quantise import pack_matrix, unpack_matrix
 from owled_ros.sparse.rounding import from_bf16, to_bf16
@@ -251,20 +253,28 @@ def test_a_damaged_file_is_refused(packed_file: Path, place: int, value: bytes, 
         read_packed(packed_file)
 
 
-def test_files_of_version_1_are_still_read(packed_file: Path) -> None:
-    # Version 1 knew no groups: the field was 0 and meant 128.
-    content = bytearray(packed_file.read_bytes())
-    table = struct.unpack_from("<Q", content, 56)[0]
-    content[12:16] = struct.pack("<I", 1)
-    for index in range(2):
-        struct.pack_into("<I", content, table + 224 * index + 116, 0)
-    sums = checksum([np.frombuffer(bytes(content[64:]), "<u8")])
-    struct.pack_into("<QQ", content, 24, *sums)
-    old = packed_file.with_name("old.owled")
-    old.write_bytes(content)
-    for before, after in zip(read_packed(old).tensors, read_packed(packed_file).tensors, strict=True):
-        assert before.group == 128
-        np.testing.assert_array_equal(unpack_matrix(before), unpack_matrix(after))
+def version_of(path: Path, told: int | None = None) -> int:
+    """Read the version of a file; with `told` write that one there, checksum and all."""
+    content = bytearray(path.read_bytes())
+    found: int = struct.unpack_from("<I", content, 12)[0]
+    if told is not None:
+        struct.pack_into("<I", content, 12, told)  # the sums begin behind it
+        path.write_bytes(content)
+    return found
+
+
+def test_what_needs_nothing_new_is_written_as_version_1(packed_file: Path) -> None:
+    assert version_of(packed_file, told=2) == 1
+    assert [tensor.group for tensor in read_packed(packed_file).tensors] == [128, 128]
+    for precision, group in (("int8", 32), ("int4", 128)):
+        pack_matrices({"a": (random_matrix(20, 200, 0.6), None)}, packed_file, precision, group=group)
+        assert read_packed(packed_file).tensors[0].group == group
+        assert version_of(packed_file, told=1) == 2
+        with pytest.raises(OwledError, match="came after version 1"):
+            read_packed(packed_file)
+        for kernel in library.kernels():
+            with pytest.raises(OwledError, match="came after version 1"):
+                NativeModel(packed_file, 1, kernel)
 
 
 def test_a_failed_write_leaves_the_old_file(packed_file: Path) -> None:

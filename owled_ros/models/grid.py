@@ -38,7 +38,8 @@ class StoredGrid:
 def write_grid(directory: Path, grid: StoredGrid) -> None:
     """Write the scales into a model directory; they are bf16 numbers."""
     tensors = {name: scales.detach().cpu().bfloat16().contiguous() for name, scales in grid.scales.items()}
-    save_file(tensors, directory / GRID_NAME, {"bits": str(grid.bits), "group": str(grid.group)})
+    # One entry of metadata: the order of several is chance, and the same run must give the same bytes.
+    save_file(tensors, directory / GRID_NAME, {"grid": f"{grid.bits} {grid.group}"})
 
 
 def read_grid_of(directory: Path) -> StoredGrid | None:
@@ -52,8 +53,7 @@ def read_grid_of(directory: Path) -> StoredGrid | None:
         return None
     try:
         with safe_open(file, framework="pt") as stream:
-            facts = stream.metadata() or {}
-            bits, group = int(facts["bits"]), int(facts["group"])
+            bits, group = map(int, (stream.metadata() or {})["grid"].split())
             scales = {name: stream.get_tensor(name).float() for name in stream.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, OSError, KeyError, ValueError) as err:
         raise OwledError(f"{file} cannot be read ({err}): copy the artifact again, or prune again") from err

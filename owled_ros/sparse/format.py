@@ -1,4 +1,4 @@
-"""The packed file format, version 2 (docs/packed_format.md; version 1 is still read): layouts, writer and a reader in numpy. Needs numpy.
+"""The packed file format, versions 1 and 2 (docs/packed_format.md): layouts, writer and a reader in numpy. Needs numpy.
 
 Shape letters: N rows, K columns, both padded (N to 8, K to 64); B = N / 8 blocks; G groups of 128 columns (an odd last
 chunk of 64 is a group of its own). int4 comes in units of 16 columns; S scales of a row, one per `group` columns.
@@ -61,6 +61,9 @@ class Format(IntEnum):
     def int4(self) -> bool:
         """Whether values are halves of a byte with a bf16 scale per group."""
         return self in (Format.DENSE_INT4, Format.SPARSE_INT4, Format.PAIRED_INT4)
+
+
+OLD_FORMATS = tuple(Format)[: Format.SPARSE_INT8 + 1]  # of version 1
 
 
 class Role(IntEnum):
@@ -185,11 +188,15 @@ def checksum(chunks: Iterable[np.ndarray]) -> tuple[int, int]:
 
 
 class Writer:
-    """Writes tensors one after another to an open file; the header comes last, so a broken write is no valid file."""
+    """Writes tensors one after another to an open file; the header comes last, so a broken write is no valid file.
+
+    A file without int4 and without groups below 128 is written as version 1, which older releases read.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._records: list[bytes] = []
+        self._version = OLDEST_VERSION
         stream.write(bytes(HEADER_BYTES))
 
     def add(self, tensor: PackedTensor) -> int:
@@ -206,7 +213,9 @@ class Writer:
             "correction": self._section(tensor.correction),
             "bias": self._section(tensor.bias),
         }
-        group = tensor.group if tensor.format.int8 or tensor.format.int4 else 0
+        group = 0 if tensor.format in OLD_FORMATS and tensor.group == GROUP else tensor.group
+        if group:
+            self._version = VERSION
         sizes = (tensor.rows, tensor.columns, group, tensor.nonzeros, places["mask"], places["values"])
         tail = (tensor.values.nbytes, places["block_offset"], places["scales"], places["correction"], places["bias"])
         self._records.append(RECORD.pack(name, tensor.role, tensor.layer, tensor.format, *sizes, *tail))
@@ -226,7 +235,7 @@ class Writer:
         sums = _file_checksum(self._stream, size)
         sizes = tuple(getattr(shape, field.name) for field in fields(Shape)) if shape else (0,) * 9 + (0.0, 0.0)
         header = HEADER.pack(
-            MAGIC, ENDIAN_TAG, VERSION, size, 0, 0, HEADER_BYTES, RECORD_BYTES, len(self._records), int(shape is not None),
+            MAGIC, ENDIAN_TAG, self._version, size, 0, 0, HEADER_BYTES, RECORD_BYTES, len(self._records), int(shape is not None),
             table, place, len(text), *sizes,
         )  # fmt: skip
         # The sums cover everything after the first 64 bytes, so the rest of the header counts too.
@@ -304,6 +313,8 @@ def read_packed(path: Path) -> PackedModel:
         raise OwledError(f"{path}: the checksum does not match: the file is damaged, pack it again")
     try:
         records = list(RECORD.iter_unpack(bytes(data[table : table + count * RECORD_BYTES])))
+        if version == OLDEST_VERSION and any(record[3] not in OLD_FORMATS or record[6] for record in records):
+            raise ValueError("a tensor has a format that came after version 1")
         tensors = [_read_tensor(data, record) for record in records]
         facts = json.loads(bytes(data[meta : meta + meta_bytes]) or b"{}")
     except (ValueError, struct.error, UnicodeDecodeError) as err:

@@ -101,7 +101,8 @@ def _best(grouped: np.ndarray) -> np.ndarray:
 
 
 def _codes(grouped: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
-    inverse = np.divide(1.0, scales, out=np.zeros_like(scales), where=scales != 0)
+    with np.errstate(over="ignore"):
+        inverse = np.divide(1.0, scales, out=np.zeros_like(scales), where=scales != 0)
     inverse[~np.isfinite(inverse)] = 0  # weights below 1e-38: zero for every purpose
     codes: np.ndarray = np.rint(grouped * inverse[:, :, None]).clip(*LIMITS[bits])
     return codes
