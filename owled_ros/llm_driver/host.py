@@ -14,12 +14,19 @@ from owled_ros.driving.vector_words import ACT
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_atomic
 from owled_ros.llm_driver import tokens
-from owled_ros.models.llm_driver import LlmDriverConfig, LlmDriverForConditionalGeneration, VectorConfig, register
+from owled_ros.models.llm_driver import (
+    LlmDriverConfig,
+    LlmDriverForConditionalGeneration,
+    VectorConfig,
+    register,
+    start,
+)
 from owled_ros.models.llm_driver_processor import LlmDriverProcessor, with_vector_token
 
 TINY = "tiny"
 WIDTH, HEADS, MLP, LAYERS, POSITIONS = 128, 4, 384, 3, 512
 ACTION_TOKENS, SCENE_TOKENS = 24, 400
+NOTICED = 2.0  # size of the adapter's output at first: with 0.5 the host learns much later that scenes differ
 
 
 def build_tiny(seed: int, encoder: VectorConfig | None = None) -> tuple[Any, LlmDriverProcessor]:
@@ -91,6 +98,11 @@ def save(model: Any, processor: LlmDriverProcessor, directory: Path, card: str) 
         write_atomic(aside / PROFILE_NAME, profile_text(build_profile()))
 
 
+@torch.no_grad()
 def _settle(model: Any, end: int, pad: int) -> None:
+    """Say where answers end, and begin with an adapter that is noticed beside words."""
+    adapter = model.model.adapter
+    start(adapter.fc1)
+    start(adapter.fc2, NOTICED)
     model.generation_config.eos_token_id = end
     model.generation_config.pad_token_id = pad

@@ -7,6 +7,7 @@ at the scene's rows, then at each other. Letters: B scenes, N rows of a scene, L
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ from transformers.utils import ModelOutput
 from owled_ros.driving import vectors
 
 MODEL_TYPE = "llm_driver"
+FAINT = 0.2  # size of what latents and adapter begin with
 SMOOTH, WAVES = (
     0.8,
     6,
@@ -45,7 +47,7 @@ class VectorConfig(PreTrainedConfig):
     num_hidden_layers: int = 3
     num_attention_heads: int = 4
     intermediate_size: int = 384
-    initializer_range: float = 0.02
+    initializer_range: float = 0.1  # of places
 
 
 class LlmDriverConfig(PreTrainedConfig):
@@ -142,10 +144,18 @@ class VectorEncoder(PreTrainedModel):
             {kind: RowEmbedding(features, width) for kind in ("ego", "route", "vehicle", "pedestrian")}
         )
         self.place = nn.Parameter(torch.randn(vectors.ROWS, width) * config.initializer_range)
-        self.latents = nn.Parameter(torch.randn(config.num_latents, width))
+        self.latents = nn.Parameter(torch.randn(config.num_latents, width) * FAINT)
         self.blocks = nn.ModuleList(PerceiverBlock(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(width)
+        self.rows_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Begin with weights that keep the size of what passes: scenes must differ from the first step on."""
+        if isinstance(module, nn.Linear) and not getattr(module.weight, "_is_hf_initialized", False):
+            start(module)
+        else:
+            super()._init_weights(module)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return what reads the rows; there is no table."""
@@ -165,7 +175,7 @@ class VectorEncoder(PreTrainedModel):
         features = torch.cat([scenes[..., None], waves.sin(), waves.cos()], dim=-1).flatten(-2)  # (B, N, F)
         sizes = (1, vectors.ROUTE[0], vectors.VEHICLES[0], vectors.PEDESTRIANS[0])
         parts = zip(self.row_embedding.values(), features.split(sizes, dim=1), strict=True)
-        rows = torch.cat([embed(part) for embed, part in parts], dim=1) + self.place
+        rows = self.rows_norm(torch.cat([embed(part) for embed, part in parts], dim=1) + self.place)
         there = torch.ones(scenes.shape[:2], dtype=torch.bool, device=scenes.device)
         there[:, vectors.FIRST_VEHICLE :] = scenes[:, vectors.FIRST_VEHICLE :, 0] != 0
         return rows, there[:, None, None, :]
@@ -320,6 +330,13 @@ class LlmDriverForConditionalGeneration(LlmDriverPreTrainedModel, GenerationMixi
         if first or not kwargs.get("use_cache", True):
             prepared["vectors"] = vectors
         return prepared
+
+
+def start(layer: nn.Linear, size: float = 1.0) -> None:
+    """Draw weights that make an output of a size from inputs of size 1."""
+    layer.weight.normal_(std=size / math.sqrt(layer.in_features))
+    if layer.bias is not None:
+        layer.bias.zero_()
 
 
 def register() -> None:

@@ -1,0 +1,161 @@
+"""Training of LLM-Driver: it learns, a killed run goes on to the same weights, stages teach what they should."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from owled_ros.commands import train_llm_driver
+from owled_ros.driving.vector_words import ACT
+from owled_ros.errors import OwledError
+from owled_ros.evaluation.drivingqa import constant_answers, score
+from owled_ros.llm_driver import train as training
+from owled_ros.llm_driver.batches import Batch, collate, training_batches
+from owled_ros.llm_driver.examples import DRIVING_STAGE, TRAINING_SEEDS, ask, world_scene
+from owled_ros.llm_driver.held_out import held_out_scenarios
+from owled_ros.llm_driver.host import TINY, build_tiny
+from owled_ros.llm_driver.low_rank import add_low_rank, merge_low_rank
+from owled_ros.llm_driver.train import TrainConfig, answer_loss, choose, learn, schedule, train
+from owled_ros.models.llm_driver import VectorConfig
+from owled_ros.models.load import load_model
+
+SMALL = VectorConfig(hidden_size=16, num_latents=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
+SHORT = TrainConfig(encoder_samples=4, driving_samples=6, batch_size=2, checkpoint_every_s=0.0, log_every_steps=1)
+
+
+@pytest.fixture(autouse=True)
+def _few_scenes_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "VALIDATION_SCENES", 2)
+
+
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(SHORT, *build_tiny(0, SMALL), tmp_path / "whole").state_dict()
+    steps: list[int] = []
+
+    def killed(*given: Any) -> torch.Tensor:
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return learn(*given)
+
+    monkeypatch.setattr(training, "learn", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(SHORT, *build_tiny(0, SMALL), tmp_path / "killed")
+    monkeypatch.setattr(training, "learn", learn)
+    again = train(SHORT, *build_tiny(0, SMALL), tmp_path / "killed").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+    entries = [json.loads(line) for line in (tmp_path / "killed" / "learning.jsonl").read_text().splitlines()]
+    assert [entry["stage"] for entry in entries if "stage" in entry] == [1, 1, 2, 2, 2]
+    assert entries[-1]["done"] is True
+
+
+def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    train(SHORT, *build_tiny(0, SMALL), tmp_path)
+    with pytest.raises(OwledError, match="begun with seed 0, not 1"):
+        train(replace(SHORT, seed=1), *build_tiny(1, SMALL), tmp_path)
+    (tmp_path / "checkpoint" / "state.json").write_text("{")
+    with pytest.raises(OwledError, match="delete the checkpoint"):
+        train(SHORT, *build_tiny(0, SMALL), tmp_path)
+
+
+def test_a_run_that_diverges_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "learn", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(OwledError, match="smaller learning rate"):
+        train(SHORT, *build_tiny(0, SMALL), tmp_path)
+
+
+def test_a_few_examples_are_learnt_by_heart() -> None:
+    model, processor = build_tiny(0, SMALL)
+    batch = next(iter(training_batches(processor, replace(DRIVING_STAGE, describe=0.0), (), 4, 0)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = [float(learn(model, optimizer, batch, "cpu")) for _ in range(30)]
+    assert losses[-1] < 0.25 * losses[0]
+
+
+def test_what_is_learnt_hangs_on_the_vectors() -> None:
+    """Four scenes, one question: only the vectors tell which answer it is; shuffled or dropped they mislead."""
+    encoder = VectorConfig(hidden_size=64, num_latents=8, num_hidden_layers=2, intermediate_size=64)
+    model, processor = build_tiny(0, encoder)
+    acted = [world_scene(seed) for seed in range(TRAINING_SEEDS, TRAINING_SEEDS + 4)]
+    batch = collate(processor, [ask(item, ACT) for item in acted])
+    assert len({ask(item, ACT).answer for item in acted}) == 4
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(40):
+        learn(model, optimizer, batch, "cpu")
+    right = loss_of(model, batch)
+    assert loss_of(model, shown(batch, batch.inputs["vectors"].roll(1, dims=0))) > 10.0 * right
+    assert loss_of(model, shown(batch, torch.zeros_like(batch.inputs["vectors"]))) > 10.0 * right
+
+
+def shown(batch: Batch, vectors: torch.Tensor) -> Batch:
+    return Batch({**batch.inputs, "vectors": vectors}, batch.labels)
+
+
+def loss_of(model: torch.nn.Module, batch: Batch) -> float:
+    with torch.no_grad():
+        return float(answer_loss(model, batch))
+
+
+def test_a_host_that_can_speak_learns_in_the_second_stage_only() -> None:
+    pytest.importorskip("peft")
+    model, _ = build_tiny(0, SMALL)
+    add_low_rank(model, 2, 0)
+    config = replace(SHORT, host="elsewhere", lora_rank=2)
+    learnt = []
+    for stage in (1, 2):
+        choose(model, config, stage)
+        learnt.append({name for name, p in model.named_parameters() if p.requires_grad})
+    assert all("vector_encoder" in name or "adapter" in name for name in learnt[0])
+    assert learnt[1] - learnt[0] == {name for name, _ in model.named_parameters() if "lora_" in name}
+    choose(model, replace(config, host=TINY), 1)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_low_rank_updates_are_merged_into_the_weights() -> None:
+    pytest.importorskip("peft")
+    model, processor = build_tiny(0, SMALL)
+    names = set(model.state_dict())
+    add_low_rank(model, 2, 0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.01)
+    batch = next(iter(training_batches(processor, DRIVING_STAGE, (), 2, 0)))
+    with torch.no_grad():
+        before = model.eval()(**batch.inputs).logits
+        merge_low_rank(model)
+        assert torch.allclose(model(**batch.inputs).logits, before, atol=1e-5)
+    assert set(model.state_dict()) == names
+
+
+def test_the_schedule_by_hand() -> None:
+    config = TrainConfig(encoder_samples=0, driving_samples=32_000, batch_size=32, decay_share=0.5)  # 1000 steps
+    assert [schedule(step, config) for step in (0, 99, 500, 750, 1000)] == pytest.approx([0.01, 1.0, 1.0, 0.5, 0.02])
+
+
+def test_held_out_moments_score_themselves_rightly() -> None:
+    scenes = held_out_scenarios(6)
+    assert len({scene.reference for scene in scenes}) > 1
+    table = score(constant_answers(scenes), scenes)
+    assert table["perception_parsed"] == table["action_parsed"] == 1.0
+    assert table["E_car"] > 0.0
+
+
+def test_the_command_writes_a_model_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_llm_driver, "HELD_OUT_SCENES", 2)
+    app = typer.Typer()
+    train_llm_driver.register(app)
+    words = [str(tmp_path), "--encoder-samples", "32", "--driving-samples", "32", "--device", "cpu"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert load_model(tmp_path / "model").config.model_type == "llm_driver"
+    assert (tmp_path / "learning.png").is_file()
+    assert set(json.loads((tmp_path / "scores.json").read_text())) == {"own world, model", "own world, constant"}
+    assert "32 examples for the encoder" in (tmp_path / "model" / "README.md").read_text()
