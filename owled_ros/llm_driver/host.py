@@ -45,8 +45,9 @@ def build_tiny(seed: int, encoder: VectorConfig | None = None) -> tuple[Any, Llm
     model = LlmDriverForConditionalGeneration(config)
     features = torch.from_numpy(tokens.number_features(WIDTH))
     with torch.no_grad():
-        for table in (model.get_input_embeddings().weight, model.lm_head.weight):
-            table.add_(features * table.std())
+        for table in (model.get_input_embeddings(), model.lm_head):
+            weight = table.get_parameter("weight")
+            weight.add_(features * weight.std())
     _settle(model, tokens.EOS, tokens.PAD)
     return model, LlmDriverProcessor(tokens.build_tokenizer(), vectors.num_latents)
 
@@ -68,7 +69,7 @@ def build_on(host: Path, seed: int, encoder: VectorConfig | None = None) -> tupl
         )
     tokenizer = with_vector_token(load_processor(host))
     torch.manual_seed(seed)
-    lm.resize_token_embeddings(max(len(tokenizer), lm.get_input_embeddings().num_embeddings))
+    lm.resize_token_embeddings(max(len(tokenizer), len(lm.get_input_embeddings().get_parameter("weight"))))
     vectors = encoder or VectorConfig(hidden_size=256, num_latents=32, num_hidden_layers=4, intermediate_size=768)
     config = LlmDriverConfig(
         vector_config=vectors, text_config=lm.config, tie_word_embeddings=bool(lm.config.tie_word_embeddings),

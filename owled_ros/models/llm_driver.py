@@ -63,8 +63,8 @@ class LlmDriverConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
-    vector_config: dict[str, Any] | PreTrainedConfig | None = None
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vector_config: Any = None  # given as configuration or dictionary; a VectorConfig once made
+    text_config: Any = None  # that of the host
     vector_token_id: int = 3  # stands in the prompt once for every latent
     tie_word_embeddings: bool = False
 
@@ -126,7 +126,7 @@ class LlmDriverPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = False
     _supports_sdpa = True
     _supports_attention_backend = True
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012  (as declared by the base class)
 
 
 class VectorEncoder(PreTrainedModel):
@@ -266,7 +266,7 @@ class LlmDriverModel(LlmDriverPreTrainedModel):
 class LlmDriverForConditionalGeneration(LlmDriverPreTrainedModel, GenerationMixin):
     """The whole model."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012  (as above)
 
     def __init__(self, config: LlmDriverConfig) -> None:
         super().__init__(config)
@@ -321,12 +321,12 @@ class LlmDriverForConditionalGeneration(LlmDriverPreTrainedModel, GenerationMixi
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size)
         return LlmDriverOutput(loss, logits, output.past_key_values, output.hidden_states, output.attentions)
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: torch.Tensor, vectors: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Hand the vectors on with the first tokens only; afterwards they are in the cache."""
         first = kwargs.get("is_first_iteration", False)
-        prepared: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        prepared: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)  # type: ignore
         if first or not kwargs.get("use_cache", True):
             prepared["vectors"] = vectors
         return prepared

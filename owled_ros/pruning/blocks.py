@@ -169,6 +169,7 @@ def prune_matrix(
         raise OwledError(f"the weights of {matrix.name} hold NaN or infinities: the model is damaged")
     seen.check(matrix.name)
     score, reason = rule.score, _unknown(rule.score, seen, gradient)
+    scales: torch.Tensor | None = None
     if reason is not None:
         logger.warning("%s: %s", matrix.name, reason)
         score = "magnitude"
@@ -187,7 +188,6 @@ def prune_matrix(
     if rule.refine_steps and seen.tokens:
         assert seen.hessian is not None
         pruned = refine(weight, pruned, mask, seen.hessian, rule.refine_steps, rule.damping)
-    scales = None
     if rule.grid is not None:
         pruned, scales = _round(weight, pruned, mask, seen, rule, rule.grid)
     weight.copy_(pruned)

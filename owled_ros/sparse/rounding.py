@@ -51,7 +51,7 @@ def read_grid(
     """
     grouped = _grouped(matrix, group)
     full = np.zeros(grouped.shape[:2], np.float32)  # rows and columns may be padded by now
-    if scales.ndim != 2 or any(have > room for have, room in zip(scales.shape, full.shape, strict=True)):
+    if scales.ndim != 2 or np.greater(scales.shape, full.shape).any():
         raise OwledError(f"{name}: its scales have shape {scales.shape}, expected at most {full.shape}")
     full[: scales.shape[0], : scales.shape[1]] = scales
     if not np.isfinite(full).all() or not np.array_equal(from_bf16(to_bf16(full)), full):
