@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from owled_ros.driving.answer import Manoeuvre
 from owled_ros.driving.answers.acceleration_curvature import AccelerationCurvatureSpec
 from owled_ros.driving.answers.cutting import Cutting, cut
 from owled_ros.driving.answers.kind import Plan, RawAnswer
@@ -100,6 +101,34 @@ def test_impromptu_asks_for_points_between_marks():
     answer, reasoning = cut(text, cutting)
     assert places(parsed(spec, answer))[-1] == [23.92, 0.21]
     assert reasoning.startswith("The light is green.")
+
+
+@pytest.mark.parametrize(
+    ("text", "manoeuvre"),
+    [
+        ("follow [[4.1, 0.0], [8.3, -0.1], [12.6, 0.25]]", Manoeuvre.FOLLOW),
+        ("yield [4.1, +0.0] [8.3, -0.1] [12.6, +0.25]", Manoeuvre.YIELD),
+        ("**Stop: [4.1, 0.0], [8.3, -0.1], [12.6, 0.25]**", Manoeuvre.STOP),
+    ],
+)
+def test_a_word_before_the_points_is_the_manoeuvre(text, manoeuvre):
+    kind = POINTS.model_copy(update={"manoeuvre": True}).make(None)
+    plan = kind.parse(RawAnswer(text), EGO, VEHICLE)
+    assert (plan.manoeuvre, places(plan.trajectory)) == (manoeuvre, [[4.1, 0.0], [8.3, -0.1], [12.6, 0.25]])
+    assert kind.parse(RawAnswer(kind.format(plan, EGO, VEHICLE)), EGO, VEHICLE).manoeuvre is manoeuvre
+    assert kind.parse(RawAnswer("Unknown"), EGO, VEHICLE) is None
+    assert "<cruise|follow|stop|yield> [(forward" in kind.describe()
+
+
+@pytest.mark.parametrize(
+    "text", ["[[4.1, 0], [8.3, 0], [12.6, 0]]", "drive [[4.1, 0], [8.3, 0], [12.6, 0]]", "unknown [1, 0]", "follow"]
+)
+def test_without_the_word_there_is_no_answer(text):
+    kind = POINTS.model_copy(update={"manoeuvre": True}).make(None)
+    with pytest.raises(AnswerError, match="expected"):
+        kind.parse(RawAnswer(text), EGO, VEHICLE)
+    with pytest.raises(AnswerError, match="no manoeuvre"):
+        kind.format(Plan(from_acceleration_curvature(np.zeros((3, 2)), 0.5, 8.0)), EGO, VEHICLE)
 
 
 def test_recogdrive_labels_its_poses():

@@ -14,8 +14,7 @@ from owled_ros.scenes.expert import constant_speed_action, expert_action
 from owled_ros.scenes.look import draw_look
 from owled_ros.scenes.render import render
 from owled_ros.scenes.road import STEP, Road
-from owled_ros.scenes.stage import Car, Pedestrian, Seen, SeenObject, Stage, TrafficLight
-from owled_ros.scenes.traffic import ego_front
+from owled_ros.scenes.stage import Car, Pedestrian, Seen, SeenObject, Stage, TrafficLight, ego_front
 
 CAMERA = Camera().resized(192, 192)
 

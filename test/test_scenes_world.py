@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from owled_ros.driving.answer import Action, Light, ObjectKind
-from owled_ros.driving.frame import EgoState
+from owled_ros.driving.frame import Frame
 from owled_ros.scenes import traffic
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.closed_loop import drive_route, standing_of
@@ -122,17 +121,19 @@ def test_a_withheld_action_brakes() -> None:
     assert world.stage.ego.speed == pytest.approx(5.0 + 0.1 * FALLBACK_ACCELERATION)
 
 
-def test_a_policy_sees_the_image_and_the_ego_only() -> None:
+def test_a_policy_sees_the_image_the_ego_and_the_command_only() -> None:
     shown = []
 
-    def policy(image: np.ndarray, ego: EgoState) -> Action:
-        shown.append((image.shape, ego.speed))
+    def policy(frame: Frame) -> Action:
+        shown.append((frame.image.shape, frame.ego.speed, frame.command))
         return Action(-6.0, 0.0)
 
-    world = World(2)
-    speed = world.stage.ego.speed
-    next(play(world, driver_of(policy), CAMERA))
-    assert shown == [((96, 96, 3), speed)]
+    for turns in (False, True):
+        world = World(2, turns)
+        speed, command = world.stage.ego.speed, world.command
+        next(play(world, driver_of(policy), CAMERA))
+        assert shown.pop() == ((96, 96, 3), speed, command)
+        assert (command is not None) == turns
 
 
 def test_an_action_is_compared_with_the_experts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -43,6 +43,7 @@ def drive(
     floor: float = typer.Option(
         -1.0, help="Withhold actions of lower confidence; negative: what the model recommends."
     ),
+    turns: bool = typer.Option(False, help="Turn left and right at junctions, told by navigation commands."),
     alone: bool = typer.Option(False, help="Do not drive the routes with the expert and at constant speed too."),
     device: Device = "auto",
     json_file: str = typer.Option(
@@ -50,6 +51,9 @@ def drive(
     ),
 ) -> None:
     """Drive in closed loop and count what happens: routes finished, collisions, red lights run, road left.
+
+    Routes go straight on at junctions; with --turns they turn too, and a model whose profile asks for a command is told "left",
+    "right" or "straight" from 40 m before the stop line until the junction is passed.
 
     The world waits for the driver, so this measures what a driver knows and not how fast it answers. An action that is
     withheld is replaced by comfortable braking (-2.5 m/s2) with the last tire angle; a route that never ends times out.
@@ -67,11 +71,9 @@ def drive(
         )
     camera = Camera().resized(width, height)
     drivers, identity = _drivers(policy, floor, alone, device)
-    log = DriveLog(
-        Path(json_file) if json_file else None,
-        {"policy": policy, "model": identity, "seed": seed, "routes": routes, "rate_hz": rate_hz, "width": width,
-         "height": height, "floor": floor, "alone": alone},
-    )  # fmt: skip
+    settings = {"policy": policy, "model": identity, "seed": seed, "routes": routes, "rate_hz": rate_hz, "width": width,
+                "height": height, "floor": floor, "alone": alone}  # fmt: skip
+    log = DriveLog(Path(json_file) if json_file else None, {**settings, **({"turns": True} if turns else {})})
     if log.routes:
         typer.echo(f"{json_file}: resuming after {log.count} routes")
     stopped = False
@@ -79,7 +81,7 @@ def drive(
         for name, driver in drivers.items():
             for number in track(range(seed, seed + routes), f"driving: {name}"):
                 if log.known(name, number) is None:
-                    route = drive_route(number, driver, camera, 1.0 / rate_hz)
+                    route = drive_route(number, driver, camera, 1.0 / rate_hz, turns)
                     log.add(name, route)
                     _say(name, route)
         log.finish()
@@ -95,36 +97,35 @@ def drive(
 
 def _drivers(policy: str, floor: float, alone: bool, device: str) -> tuple[dict[str, Driver], str]:
     """Return the drivers by name, and which weights drive; empty without a model."""
-    from owled_ros.scenes.player import constant_driver, driver_of, expert_driver
+    from owled_ros.scenes.player import constant_driver, expert_driver
 
     known: dict[str, Driver] = {"expert": expert_driver, "constant": constant_driver}
     identity = ""
     if policy in known:
         chosen: dict[str, Driver] = {policy: known[policy]}
     else:
-        answer, identity = _model_policy(policy, floor, device)
-        chosen = {policy: driver_of(answer)}
+        driver, identity = _model_driver(policy, floor, device)
+        chosen = {policy: driver}
     return (chosen if alone else {**chosen, **known}), identity
 
 
-def _model_policy(policy: str, floor: float, device: str) -> tuple[Any, str]:
-    """Load a model and return what it does with an image and the ego state, and its identity."""
-    import numpy as np
-
+def _model_driver(policy: str, floor: float, device: str) -> tuple[Driver, str]:
+    """Load a model and return how it drives, and its identity."""
     from owled_ros.driving.answer import Action
-    from owled_ros.driving.frame import EgoState, Frame
+    from owled_ros.driving.frame import Frame
     from owled_ros.driving.prediction import withhold_below
     from owled_ros.driving.profile import read_profile
     from owled_ros.models.driving_model import load_engine, resolve_model
+    from owled_ros.scenes.player import driver_of
 
     directory = resolve_model(policy)
     engine = load_engine(directory, device=device)
     least = read_profile(directory).confidence.floor if floor < 0 else floor
 
-    def answer(image: np.ndarray, ego: EgoState) -> Action | None:
-        return withhold_below(engine.act(engine.see(Frame(image, ego.stamp, ego))), least).action
+    def answer(frame: Frame) -> Action | None:
+        return withhold_below(engine.act(engine.see(frame)), least).action
 
-    return answer, f"{engine.identity.model_id} {engine.identity.artifact_id}".strip()
+    return driver_of(answer), f"{engine.identity.model_id} {engine.identity.artifact_id}".strip()
 
 
 def _say(name: str, route: Route) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,10 @@ def evaluate_scenes(
     scenes: int = typer.Option(500, min=1, help="How many scenes."),
     first_seed: int = typer.Option(0, min=0, help="Seed of the first scene; training seeds are refused."),
     device: Device = "auto",
+    paths: bool = typer.Option(
+        False,
+        help="Score the trajectories of a model of `owled train-mini --paths`, half of them where the route may turn.",
+    ),
     out: Path | None = typer.Option(
         None, help="Write all metrics to this JSON file; answers are kept beside it, and a stopped run resumes there."
     ),
@@ -54,6 +60,9 @@ def evaluate_scenes(
     from owled_ros.models.load import load_model
 
     directory = resolve_model(model)
+    if paths:
+        _evaluate_paths(load_model(directory, device), directory, scenes, first_seed, out)
+        return
     part = None if out is None else out.with_name(f"{out.name}{PART_SUFFIX}")
     so_far: Kept = {}
 
@@ -78,6 +87,32 @@ def evaluate_scenes(
         write_json(out, json.loads(json.dumps(results)))
         part.unlink(missing_ok=True)
     Console().print(scene_table(results, scenes))
+
+
+def _evaluate_paths(model: Any, directory: Path, scenes: int, first_seed: int, out: Path | None) -> None:
+    """Score trajectories and show the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from owled_ros.evaluation.rendered_paths import evaluate_paths, path_scenes
+    from owled_ros.files import write_json
+
+    results = evaluate_paths(model, directory, path_scenes(scenes, first_seed))
+    if out is not None:
+        write_json(out, {name: _plain(asdict(score)) for name, score in results.items()})
+    turning = results["model"].turning
+    table = Table(
+        "row", "answered", "ADE [m]", "FDE at 3 s [m]", f"ADE of {turning} turns [m]",
+        title=f"{scenes} unseen rendered scenes",
+    )  # fmt: skip
+    for name, score in results.items():
+        values = (score.answered, score.ade, score.fde, score.turning_ade)
+        table.add_row(name, *("-" if math.isnan(value) else f"{value:.2f}" for value in values))
+    Console().print(table)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
 def scene_table(results: dict[str, dict[str, Any]], scenes: int) -> Any:

@@ -27,6 +27,11 @@ def train_mini(
     decay_share: float = typer.Option(
         0.25, min=0.01, max=1.0, help="Last part of the run in which the learning rate falls."
     ),
+    learning_rate: float = typer.Option(1e-3, min=1e-6, max=1.0, help="Before it falls."),
+    paths: bool = typer.Option(False, help="Answer trajectories and follow left, right and straight at junctions too."),
+    start: str = typer.Option(
+        "", help="Take up the weights of this model: a directory, or mini. Empty: random weights."
+    ),
     export_only: bool = typer.Option(
         False, help="Do not train; export the averaged weights of the checkpoint as they are."
     ),
@@ -37,6 +42,7 @@ def train_mini(
     Killed at any moment it resumes from its last checkpoint. OUT/model is a Hugging Face directory ready for
     `owled demo --model OUT/model`; OUT/learning.png shows the curves. About 25 images/s on one core.
     """
+    from owled_ros.models.driving_model import resolve_model
     from owled_ros.models.packed_weights import vouch
     from owled_ros.models.packing import pack_directory
     from owled_ros.scenes import mini_train
@@ -51,6 +57,9 @@ def train_mini(
         loaders=mini_train.renderers(device) if loaders < 0 else loaders,
         batch_size=batch_size,
         decay_share=decay_share,
+        learning_rate=learning_rate,
+        paths=paths,
+        start=str(resolve_model(start)) if start else "",
     )
     module = mini_train.load_average(config, out) if export_only else mini_train.train(config, out)
     mini_train.plot_learning(out)

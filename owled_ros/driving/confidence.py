@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 
 EPSILON = 1e-6
 NEIGHBOURHOOD = {1: 0.6, 2: 0.03}  # decimals of a number token -> half width that counts as the same answer
+_NUMBER_TOKEN = re.compile(r"(?P<before>[ ,(\[]*)(?P<number>(?P<sign>[+-]?)\d+\.(?P<decimals>\d+))(?P<after>[)\]]*)")
 MIN_NUMBER_GROUP = 8  # tokens; fewer whole-number tokens of a form are taken as ordinary words
 
 
@@ -66,17 +67,18 @@ def fit_calibration(raw: np.ndarray, good: np.ndarray, steps: int = 200) -> tupl
 
 
 def number_neighbours(vocabulary: Mapping[str, int]) -> dict[int, np.ndarray]:
-    """Map every token that is a whole number to the tokens of the same form whose values lie in its neighbourhood.
+    """Map every token that is a whole number, brackets around it or not, to those of the same form in its neighbourhood.
 
     Models that spell numbers digit by digit have no such tokens and get an empty map.
     """
-    groups: dict[tuple[bool, int], list[tuple[float, int]]] = {}
+    groups: dict[tuple[str, bool, int, str], list[tuple[float, int]]] = {}
     for word, index in vocabulary.items():
-        match = re.fullmatch(r"([+-]?)\d+\.(\d+)", word)
+        match = _NUMBER_TOKEN.fullmatch(word)
         if match:
-            groups.setdefault((bool(match[1]), len(match[2])), []).append((float(word), index))
+            form = match["before"], bool(match["sign"]), len(match["decimals"]), match["after"]
+            groups.setdefault(form, []).append((float(match["number"]), index))
     neighbours = {}
-    for (_, decimals), members in groups.items():
+    for (_, _, decimals, _), members in groups.items():
         width = NEIGHBOURHOOD.get(decimals)
         if width is None or len(members) < MIN_NUMBER_GROUP:
             continue

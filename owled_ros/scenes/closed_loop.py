@@ -43,9 +43,9 @@ class Standing:
     withheld: float
 
 
-def drive_route(seed: int, driver: Driver, camera: Camera, period: float = PERIOD) -> Route:
+def drive_route(seed: int, driver: Driver, camera: Camera, period: float = PERIOD, turns: bool = False) -> Route:
     """Drive the world of a seed to its end."""
-    world = World(seed)
+    world = World(seed, turns)
     answers = withheld = 0
     errors = [0.0, 0.0]
     for moment, action in play(world, driver, camera, period, image=driver not in TRUTH_ONLY):

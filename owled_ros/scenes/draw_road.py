@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from owled_ros.scenes.look import Colour
+from owled_ros.scenes.look import Colour, Look
 from owled_ros.scenes.paint import UNTOUCHED, Sketch
 from owled_ros.scenes.road import (
     LEFT_EDGE,
@@ -33,34 +33,34 @@ def draw_road(stage: Stage, s: float, ground: Ground) -> Sketch:
     """Draw the street around a camera at `s`; `ground` brings points (N, 2) of the plane into the camera's road frame."""
     sketch, road, look = Sketch(), stage.road, stage.look
     place = s + AHEAD
-    for low, high, colour in _surfaces(stage):
-        sketch.add(_strip(road, ground, place, low, high), colour)
+    for low, high, colour in surfaces(look):
+        sketch.add(strip(road, ground, place, low, high), colour)
     lines = [line for line in road.stop_lines if -25 < line - s < 95]
     for line in lines:
         _draw_street(sketch, stage, ground, line)
-    sketch.add(_strip(road, ground, place, RIGHT_EDGE, -RIGHT_EDGE), _tone(look.asphalt, 0.97), EGO_LANE)
+    sketch.add(strip(road, ground, place, RIGHT_EDGE, -RIGHT_EDGE), tone(look.asphalt, 0.97), EGO_LANE)
     gaps = [(line, line + STREET_AFTER_LINE[1] + 4.5) for line in lines]
     for offset in (RIGHT_EDGE, LEFT_EDGE - 0.15):
-        for first, last in _between(s - 1, s + 80, gaps):
+        for first, last in between(s - 1, s + 80, gaps):
             inside = place[(place > first) & (place < last)]
             sketch.add(
-                _strip(road, ground, np.concatenate([[first], inside, [last]]), offset - LINE, offset + LINE),
+                strip(road, ground, np.concatenate([[first], inside, [last]]), offset - LINE, offset + LINE),
                 look.paint,
             )
-    _draw_dashes(sketch, stage, ground, s, gaps)
+    draw_dashes(sketch, road, look, ground, s, gaps)
     for line in lines:
-        sketch.add(_strip(road, ground, np.array([line - 0.25, line + 0.25]), RIGHT_EDGE, -RIGHT_EDGE), look.paint)
-        _draw_zebra(sketch, stage, ground, line + ZEBRA_AFTER_LINE[0], POLE_OFFSET + 0.8)
-        _draw_zebra(sketch, stage, ground, line + STREET_AFTER_LINE[1] + 1.0)
+        sketch.add(strip(road, ground, np.array([line - 0.25, line + 0.25]), RIGHT_EDGE, -RIGHT_EDGE), look.paint)
+        draw_zebra(sketch, road, look, ground, line + ZEBRA_AFTER_LINE[0], POLE_OFFSET + 0.8)
+        draw_zebra(sketch, road, look, ground, line + STREET_AFTER_LINE[1] + 1.0)
     for zebra in road.zebras:
         if -8 < zebra - s < 70:
-            _draw_zebra(sketch, stage, ground, zebra - ZEBRA_WIDTH / 2)
+            draw_zebra(sketch, road, look, ground, zebra - ZEBRA_WIDTH / 2)
     return sketch
 
 
-def _surfaces(stage: Stage) -> tuple[tuple[float, float, Colour], ...]:
-    look = stage.look
-    kerb = _tone(look.sidewalk, 0.7)
+def surfaces(look: Look) -> tuple[tuple[float, float, Colour], ...]:
+    """List what lies across a street: from, to [m] left of the lane's centre, and its colour."""
+    kerb = tone(look.sidewalk, 0.7)
     return (
         (*RIGHT_SIDEWALK, look.sidewalk),
         (*LEFT_SIDEWALK, look.sidewalk),
@@ -78,34 +78,41 @@ def _draw_street(sketch: Sketch, stage: Stage, ground: Ground, line: float) -> N
     far = stage.road.points(np.full(7, last), across)
     sketch.add(ground(np.concatenate([near, far[::-1]])), stage.look.asphalt)
     kerb = np.array([line - 1.5, line + STREET_AFTER_LINE[0]])
-    sketch.add(_strip(stage.road, ground, kerb, RIGHT_SIDEWALK[0], POLE_OFFSET + 0.7), stage.look.sidewalk)
+    sketch.add(strip(stage.road, ground, kerb, RIGHT_SIDEWALK[0], POLE_OFFSET + 0.7), stage.look.sidewalk)
 
 
-def _draw_dashes(sketch: Sketch, stage: Stage, ground: Ground, s: float, gaps: list[tuple[float, float]]) -> None:
-    first = np.floor((s - stage.look.dash_phase) / DASH_PERIOD) * DASH_PERIOD + stage.look.dash_phase
+def draw_dashes(
+    sketch: Sketch, road: Road, look: Look, ground: Ground, s: float, gaps: list[tuple[float, float]]
+) -> None:
+    """Draw the broken line between the lanes from `s` on, none in the gaps."""
+    first = np.floor((s - look.dash_phase) / DASH_PERIOD) * DASH_PERIOD + look.dash_phase
     starts = np.array([start for start in first + DASH_PERIOD * np.arange(9) if not _inside(start, gaps)])
     if not len(starts):
         return
     place = np.stack([starts, starts + DASH, starts + DASH, starts], axis=1).ravel()
     offset = np.tile([-RIGHT_EDGE - LINE, -RIGHT_EDGE - LINE, -RIGHT_EDGE + LINE, -RIGHT_EDGE + LINE], len(starts))
-    for quad in ground(stage.road.points(place, offset)).reshape(-1, 4, 3):
-        sketch.add(quad, stage.look.paint)
+    for quad in ground(road.points(place, offset)).reshape(-1, 4, 3):
+        sketch.add(quad, look.paint)
 
 
-def _draw_zebra(sketch: Sketch, stage: Stage, ground: Ground, start: float, right: float = PARKING_EDGE + 0.3) -> None:
+def draw_zebra(
+    sketch: Sketch, road: Road, look: Look, ground: Ground, start: float, right: float = PARKING_EDGE + 0.3
+) -> None:
+    """Draw the bars of a zebra crossing that begins at `start`."""
     low = np.arange(right, LEFT_EDGE - 0.4, 1.0)
     place = np.tile([start, start + ZEBRA_WIDTH, start + ZEBRA_WIDTH, start], len(low))
     offset = (low[:, None] + np.array([0.0, 0.0, 0.5, 0.5])).ravel()
-    for quad in ground(stage.road.points(place, offset)).reshape(-1, 4, 3):
-        sketch.add(quad, stage.look.paint, UNTOUCHED)
+    for quad in ground(road.points(place, offset)).reshape(-1, 4, 3):
+        sketch.add(quad, look.paint, UNTOUCHED)
 
 
-def _strip(road: Road, ground: Ground, place: np.ndarray, low: float, high: float) -> np.ndarray:
+def strip(road: Road, ground: Ground, place: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return the corners of a strip along places of a road."""
     right, left = road.points(place, low), road.points(place, high)
     return ground(np.concatenate([right, left[::-1]]))
 
 
-def _between(first: float, last: float, gaps: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def between(first: float, last: float, gaps: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return what is left of an interval without the gaps."""
     parts = []
     for low, high in sorted(gaps):
@@ -121,5 +128,6 @@ def _inside(place: float, gaps: list[tuple[float, float]]) -> bool:
     return any(low - DASH < place < high for low, high in gaps)
 
 
-def _tone(colour: Colour, factor: float) -> Colour:
+def tone(colour: Colour, factor: float) -> Colour:
+    """Return a colour that is brighter by a factor."""
     return (min(int(colour[0] * factor), 255), min(int(colour[1] * factor), 255), min(int(colour[2] * factor), 255))

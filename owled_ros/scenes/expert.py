@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 
 from owled_ros.driving.answer import ACCELERATION_RANGE, STEERING_RANGE, Action, Light, Manoeuvre, ObjectKind
+from owled_ros.driving.navigation import CommandKind
 from owled_ros.driving.vehicle import VehicleParameters
-from owled_ros.scenes.road import POLE_AFTER_LINE
+from owled_ros.scenes.road import MAX_CURVATURE, POLE_AFTER_LINE
 from owled_ros.scenes.stage import FRONT_OVERHANG, Seen, SeenObject, Stage
+from owled_ros.scenes.turning import command_at, next_turn
 
 CAMERA_TO_BUMPER = 2.1  # [m], FRONT_OVERHANG less the default camera's mount
 DESIRED_SPEED = 12.5  # [m/s]
@@ -28,6 +30,9 @@ YELLOW_BRAKING = 3.2  # [m/s2], a yellow light is a stop where less is enough
 LATERAL_ACCELERATION = 2.2  # [m/s2] in bends
 LANE_REACH = 1.9  # [m], a car within is in the way
 CRUISE_MARGIN = 0.25  # [m/s2], a smaller influence than this is not worth a name
+TURN_BRAKING = 1.4  # [m/s2] before turns
+TURN_LOOK_AHEAD = 3.0  # [m] in turns
+TURN_STEERING = (-0.55, 0.55)  # [rad]
 WHEEL_BASE = VehicleParameters().wheel_base
 
 
@@ -35,7 +40,7 @@ def expert_action(stage: Stage, seen: Seen) -> Action:
     """Return what a careful driver does; reads the ego, the road and `seen`, none of the actors."""
     speed = stage.ego.speed
     desired = desired_speed(stage)
-    free = idm(speed, desired, math.inf, 0.0)
+    free = min(idm(speed, desired, math.inf, 0.0), _into_turn(stage))
     choices = [(free - CRUISE_MARGIN, Manoeuvre.CRUISE)]
     choices += [
         (_behind_car(speed, desired, item), Manoeuvre.FOLLOW) for item in seen.cars if item.kind is ObjectKind.LEAD
@@ -77,17 +82,41 @@ def desired_speed(stage: Stage) -> float:
     """Return the speed [m/s] that the bends of the next metres allow."""
     speed = stage.ego.speed
     curvature = stage.road.curvature_ahead(stage.ego_s + FRONT_OVERHANG, 6.0 + 1.6 * speed)
+    if stage.road.ways:
+        curvature = min(curvature, MAX_CURVATURE)  # turns have their own speed
+        turn = next_turn(stage.road.junctions(), stage.ego_s)
+        if turn and turn[1] < 0.0:
+            return turn[0].speed
     return min(DESIRED_SPEED, math.sqrt(LATERAL_ACCELERATION / max(curvature, 1e-4)))
+
+
+def _into_turn(stage: Stage) -> float:
+    """Return the acceleration [m/s2] that leads into a turn of which the navigation has told, evenly and not too fast.
+
+    Half of TURN_BRAKING needed: neither throttle nor brake; all of it: that braking, held until the turn.
+    """
+    turn = next_turn(stage.road.junctions(), stage.ego_s)
+    if turn is None or turn[1] < 0.0:
+        return math.inf
+    command = command_at(stage.road.junctions(), stage.ego_s, stage.ego_s + FRONT_OVERHANG)
+    if command is None or command.kind not in (CommandKind.LEFT, CommandKind.RIGHT):
+        return math.inf
+    needed = (stage.ego.speed**2 - turn[0].speed ** 2) / (2.0 * max(turn[1], 0.5))
+    return -needed if needed > TURN_BRAKING else TURN_BRAKING - 2.0 * needed
 
 
 def pursuit(stage: Stage) -> float:
     """Return the tire angle [rad] that leads the rear axle onto the lane centre ahead."""
-    ahead = min(max(0.9 * stage.ego.speed, 6.0), 14.0)
+    ahead, bounds = min(max(0.9 * stage.ego.speed, 6.0), 14.0), STEERING_RANGE
+    if stage.road.ways:
+        turn, bounds = next_turn(stage.road.junctions(), stage.ego_s), TURN_STEERING
+        if turn:
+            ahead = max(TURN_LOOK_AHEAD, min(ahead, turn[1] + TURN_LOOK_AHEAD))
     x, y, _ = stage.road.pose_at(stage.ego_s + ahead)
     ego = stage.ego
     dx, dy = x - ego.x, y - ego.y
     left = -dx * math.sin(ego.heading) + dy * math.cos(ego.heading)
-    return _clip(math.atan(2.0 * WHEEL_BASE * left / (dx * dx + dy * dy)), STEERING_RANGE)
+    return _clip(math.atan(2.0 * WHEEL_BASE * left / (dx * dx + dy * dy)), bounds)
 
 
 def _behind_car(speed: float, desired: float, car: SeenObject) -> float:

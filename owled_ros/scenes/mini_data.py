@@ -5,13 +5,17 @@ both continue from the same prefix:
 
     <bos> image*N ego-sentence | action? A <eos> | scene? S <eos> <pad>*
 
+and with `paths`, for a model that answers trajectories and is told a command, each question seeing the prefix alone:
+
+    <bos> image*N ego-sentence command | action? A <eos> | path? P <eos> | scene? S <eos> <pad>*
+
 Shape letters: B batch, T tokens, G patches per side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -19,6 +23,7 @@ import torch
 
 from owled_ros.driving.answer import DECLINED, Light, ObjectKind, format_action, format_scene
 from owled_ros.driving.frame import EgoState
+from owled_ros.driving.navigation import CommandKind, NavigationCommand
 from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.mini_model import GRID, IMAGE_SIDE, IMAGE_TOKENS, PATCH, build_profile
@@ -26,7 +31,10 @@ from owled_ros.scenes.out_of_distribution import out_of_distribution_image
 from owled_ros.scenes.sample import Snapshot, sample_snapshot
 
 TRAINING_SEEDS = 10_000_000  # training uses this seed and above, evaluation stays below a million
+PATH_SEEDS = 20_000_000  # and this one and above with trajectories
 OUTLIER_SHARE = 0.1
+TOWN_SHARE = 0.6  # of the driving scenes with trajectories are where the route may turn
+STRAIGHT_SHARE = 0.3  # of the others are told to go straight on
 IGNORE = -100
 PATCH_NONE, PATCH_LANE = 0, 1
 PATCH_CLASSES = 2 + len(ObjectKind) - 1 + 3  # none, lane, six kinds, three lamps
@@ -44,6 +52,7 @@ class Example:
     scene: list[int]
     patch_class: np.ndarray  # (G, G) int64, IGNORE where nothing is known
     patch_distance: np.ndarray  # (G, G) float32 [m], NaN without an object
+    path: list[int] = field(default_factory=list)  # answer tokens with the end token; empty: not asked
 
 
 @dataclass(frozen=True)
@@ -63,51 +72,75 @@ class Batch:
         return Batch(**{name: value.pin_memory() for name, value in vars(self).items()})
 
 
-def make_example(seed: int, camera: Camera) -> Example:
+def make_example(seed: int, camera: Camera, paths: bool = False) -> Example:
     """Make the example of a seed: a driving scene, or in a tenth of the cases an image that is none."""
     draw = np.random.default_rng((seed, 77))
     if seed >= TRAINING_SEEDS and draw.random() < OUTLIER_SHARE:
         ego = EgoState(0, float(draw.uniform(0, 15)), float(draw.normal(0, 0.1)))
-        return out_of_distribution_example(out_of_distribution_image(seed, (IMAGE_SIDE, IMAGE_SIDE)), ego)
-    return scene_example(sample_snapshot(seed, camera))
+        image = out_of_distribution_image(seed, (IMAGE_SIDE, IMAGE_SIDE))
+        return out_of_distribution_example(image, ego, _any_command(draw) if paths else None)
+    if not paths:
+        return scene_example(sample_snapshot(seed, camera))
+    snapshot = sample_snapshot(seed, camera, bool(draw.random() < TOWN_SHARE), path=True)
+    if snapshot.command is None:
+        straight = draw.random() < STRAIGHT_SHARE  # on a road without turns both mean the same
+        kind = CommandKind.STRAIGHT if straight else CommandKind.FOLLOW_LANE
+        snapshot = replace(snapshot, command=NavigationCommand(kind))
+    return scene_example(snapshot)
 
 
 def scene_example(snapshot: Snapshot) -> Example:
-    """Turn a labelled snapshot into tokens and patch labels."""
+    """Turn a labelled snapshot into tokens and patch labels; one with a path needs its command too."""
     classes, distances = _patch_labels(snapshot)
     action, scene = format_action(snapshot.action), format_scene(snapshot.scene)
-    return Example(snapshot.image, _prefix(snapshot.ego), _answer(action), _answer(scene), classes, distances)
+    if snapshot.path is None:
+        return Example(
+            snapshot.image, prefix_ids(snapshot.ego), _answer(action), _answer(scene), classes, distances
+        )  # fmt: skip
+    path = tokens.path_text(snapshot.action.manoeuvre, snapshot.path)
+    said = [_answer(text, paths=True) for text in (action, scene, path)]
+    return Example(snapshot.image, prefix_ids(snapshot.ego, snapshot.command), *said[:2], classes, distances, said[2])
 
 
-def out_of_distribution_example(image: np.ndarray, ego: EgoState) -> Example:
+def out_of_distribution_example(image: np.ndarray, ego: EgoState, command: NavigationCommand | None = None) -> Example:
     """Turn an image that is no driving scene into an example that declines."""
     classes = np.full((GRID, GRID), IGNORE, np.int64)
     nothing = np.full((GRID, GRID), np.nan, np.float32)
-    return Example(image, _prefix(ego), _answer(DECLINED), _answer(DECLINED), classes, nothing)
+    declined = _answer(DECLINED)
+    path = [] if command is None else declined
+    return Example(image, prefix_ids(ego, command), declined, declined, classes, nothing, path)
 
 
 def collate(examples: list[Example]) -> Batch:
-    """Pad the examples to one length; action answers to the longest action, scenes to a multiple of 8."""
-    n_prefix = len(examples[0].prefix)
-    n_action = max(len(example.action) for example in examples)
-    n_scene = -(-max(len(example.scene) for example in examples) // 8) * 8
-    (ask_action,), (ask_scene,) = _encode(tokens.ACTION_QUESTION), _encode(tokens.SCENE_QUESTION)
-    ids, labels = [], []
-    for example in examples:
-        pad_action = [tokens.PAD] * (n_action - len(example.action))
-        pad_scene = [tokens.PAD] * (n_scene - len(example.scene))
-        ids.append([*example.prefix, ask_action, *example.action, *pad_action, ask_scene, *example.scene, *pad_scene])
-        row = [IGNORE] * (n_prefix + 1) + example.action + [IGNORE] * (len(pad_action) + 1) + example.scene
-        labels.append(row + [IGNORE] * len(pad_scene))
-    length, start, end = len(ids[0]), n_prefix, n_prefix + 1 + n_action
+    """Pad the examples to one length; answers to the longest, scenes to a multiple of 8."""
+    prefixes = [example.prefix for example in examples]
+    questions = [(tokens.ACTION_QUESTION, [example.action for example in examples], 1)]
+    if examples[0].path:
+        questions.append((tokens.PATH_QUESTION, [example.path for example in examples], 1))
+    questions.append((tokens.SCENE_QUESTION, [example.scene for example in examples], 8))
+    ids, labels = [list(prefix) for prefix in prefixes], [[IGNORE] * len(prefix) for prefix in prefixes]
+    start = len(ids[0])
+    parts = [torch.arange(start)]  # positions
+    bounds = []
+    for question, answers, multiple in questions:
+        longest = -(-max(map(len, answers)) // multiple) * multiple
+        (ask,) = _encode(question, paths=len(questions) > 2)
+        for row, label, answer in zip(ids, labels, answers, strict=True):
+            padding = longest - len(answer)
+            row += [ask, *answer, *[tokens.PAD] * padding]
+            label += [IGNORE, *answer, *[IGNORE] * padding]
+        bounds.append((len(ids[0]) - longest - 1, len(ids[0])))
+        parts.append(torch.arange(start, start + longest + 1))
+    length = len(ids[0])
     mask = torch.ones(length, length, dtype=torch.bool).tril()
-    mask[end:, start:end] = False  # the scene question does not see the action
+    for first, last in bounds:
+        mask[last:, first:last] = False  # no later question sees this one
     return Batch(
         images=torch.from_numpy(np.stack([example.image for example in examples])),
         ids=torch.tensor(ids),
         labels=torch.tensor(labels),
         mask=mask,
-        positions=torch.cat([torch.arange(end), torch.arange(start, start + length - end)]),
+        positions=torch.cat(parts),
         patch_class=torch.from_numpy(np.stack([example.patch_class.ravel() for example in examples])),
         patch_distance=torch.from_numpy(np.stack([example.patch_distance.ravel() for example in examples])),
     )
@@ -116,8 +149,8 @@ def collate(examples: list[Example]) -> Batch:
 class TrainingStream(torch.utils.data.IterableDataset[Batch]):
     """Endless batches from a first sample on; with several loader workers the order of batches stays the same."""
 
-    def __init__(self, first_sample: int, batch_size: int) -> None:
-        self.first_batch, self.batch_size = first_sample // batch_size, batch_size
+    def __init__(self, first_sample: int, batch_size: int, paths: bool = False) -> None:
+        self.first_batch, self.batch_size, self.paths = first_sample // batch_size, batch_size, paths
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)  # every worker has a core of its own
@@ -127,21 +160,29 @@ class TrainingStream(torch.utils.data.IterableDataset[Batch]):
         camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
         batch = self.first_batch + offset
         while True:
-            first = TRAINING_SEEDS + batch * self.batch_size
-            yield collate([make_example(first + index, camera) for index in range(self.batch_size)])
+            first = (PATH_SEEDS if self.paths else TRAINING_SEEDS) + batch * self.batch_size
+            yield collate([make_example(first + index, camera, self.paths) for index in range(self.batch_size)])
             batch += stride
 
 
-def _prefix(ego: EgoState) -> list[int]:
-    return [tokens.BOS] + [tokens.IMAGE] * IMAGE_TOKENS + _encode(PROFILE.ego_sentence(ego))
+def prefix_ids(ego: EgoState, command: NavigationCommand | None = None) -> list[int]:
+    """Return the tokens before every question; with a command for a model that is told one."""
+    said = "" if command is None else tokens.COMMAND_WORDS[command.kind]
+    return [
+        tokens.BOS, *[tokens.IMAGE] * IMAGE_TOKENS, *_encode(PROFILE.ego_sentence(ego) + said, command is not None)
+    ]  # fmt: skip
 
 
-def _answer(text: str) -> list[int]:
-    return [*_encode(text), tokens.EOS]
+def _any_command(draw: np.random.Generator) -> NavigationCommand:
+    return NavigationCommand(list(tokens.COMMAND_WORDS)[int(draw.integers(len(tokens.COMMAND_WORDS)))])
 
 
-def _encode(text: str) -> list[int]:
-    return tokens.build_tokenizer()(text, add_special_tokens=False).input_ids
+def _answer(text: str, paths: bool = False) -> list[int]:
+    return [*_encode(text, paths), tokens.EOS]
+
+
+def _encode(text: str, paths: bool = False) -> list[int]:
+    return tokens.build_tokenizer(paths)(text, add_special_tokens=False).input_ids
 
 
 def _patch_labels(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:

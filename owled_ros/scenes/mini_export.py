@@ -13,13 +13,20 @@ from typing import Any
 import cv2
 import numpy as np
 
+from owled_ros.driving.answers.cutting import Cutting
+from owled_ros.driving.answers.points import PointsSpec
 from owled_ros.driving.confidence import Calibration, fit_calibration
 from owled_ros.driving.familiarity import Familiarity, fit_familiarity
 from owled_ros.driving.frame import EgoState
-from owled_ros.driving.prediction import ActionAnswer, judge_action
+from owled_ros.driving.judging import judge_answer
+from owled_ros.driving.navigation import CommandKind, NavigationCommand
+from owled_ros.driving.prediction import ActionAnswer, Generation, judge_action
+from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.progress import track
+from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.camera import Camera
-from owled_ros.scenes.mini_answer import answer_images
+from owled_ros.scenes.expert_path import POINTS, STEP_S
+from owled_ros.scenes.mini_answer import answer_images, answer_paths
 from owled_ros.scenes.mini_model import IMAGE_SIDE, build_profile, save_model
 from owled_ros.scenes.out_of_distribution import out_of_distribution_image
 from owled_ros.scenes.sample import Snapshot, sample_snapshot
@@ -30,6 +37,9 @@ FAMILIAR_SCENES = 800
 RECOMMENDED_FLOOR = (
     0.4  # by driving: at 0.8 too many good actions are withheld and the car stops, at 0.4 it arrives (docs/mini.md)
 )
+GOOD_POINTS = 4  # of a trajectory, the first 2 s, are judged
+FOLLOW = NavigationCommand(CommandKind.FOLLOW_LANE)
+PATH_KIND = PointsSpec(count=POINTS, step_s=STEP_S, manoeuvre=True).make(Path())
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -58,7 +68,8 @@ def export(model: Any, directory: Path, calibration_scenes: int, samples: int) -
     target = directory / "model"
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     card = CARD.format(parameters=parameters, samples=samples)
-    save_model(model, target, build_profile(confidence=calibration), card, familiarity=familiarity)
+    profile = build_profile(confidence=calibration, paths=_paths(model))
+    save_model(model, target, profile, card, familiarity=familiarity)
     return target
 
 
@@ -76,17 +87,27 @@ def familiar_images(count: int) -> list[np.ndarray]:
 
 
 def calibrate(model: Any, count: int, familiarity: Familiarity | None = None) -> Calibration:
-    """Fit the map from token probabilities to P(action within tolerance) on unseen scenes, and recommend a floor."""
-    camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
-    scenes: list[Snapshot] = [sample_snapshot(CALIBRATION_SEEDS + index, camera) for index in range(count)]
+    """Fit the map from token probabilities to P(action within tolerance) on unseen scenes, and recommend a floor.
+
+    Of a model that answers trajectories those are judged; every other scene is one where the route may turn.
+    """
+    camera, paths = Camera().resized(IMAGE_SIDE, IMAGE_SIDE), _paths(model)
+    scenes: list[Snapshot] = [
+        sample_snapshot(CALIBRATION_SEEDS + index, camera, paths and index % 2 == 1, paths) for index in range(count)
+    ]
     unfamiliar = [
         out_of_distribution_image(CALIBRATION_SEEDS + index, (IMAGE_SIDE, IMAGE_SIDE)) for index in range(count // 9)
     ]
     images = [scene.image for scene in scenes] + unfamiliar
     egos = [scene.ego for scene in scenes] + [EgoState(0, float(5 + index % 10)) for index in range(len(unfamiliar))]
-    answers = [action for action, _ in answer_images(model, images, egos, familiarity=familiarity, scene=False)]
     start = Calibration()
-    judged = [judge_action(answer) for answer in answers]
+    if paths:
+        commands = [scene.command or FOLLOW for scene in scenes] + [FOLLOW] * len(unfamiliar)
+        said = answer_paths(model, images, egos, commands, familiarity=familiarity)
+        judged = [judge_path(answer, ego) for answer, ego in zip(said, egos, strict=True)]
+    else:
+        said = [action for action, _ in answer_images(model, images, egos, familiarity=familiarity, scene=False)]
+        judged = [judge_action(answer) for answer in said]
     acted = np.array([answer.valid for answer in judged])
     raw = np.array([answer.generation.confidence for answer in judged])
     good = np.array(
@@ -99,6 +120,15 @@ def calibrate(model: Any, count: int, familiarity: Familiarity | None = None) ->
     return replace(start, slope=slope, offset=offset, floor=RECOMMENDED_FLOOR, calibrated=True)
 
 
+def judge_path(answer: Generation, ego: EgoState) -> ActionAnswer:
+    """Read a trajectory as the engine does."""
+    return judge_answer(answer, PATH_KIND, Cutting(), ego, VehicleParameters())
+
+
+def _paths(model: Any) -> bool:
+    return tokens.knows_paths(model.config.text_config.vocab_size)
+
+
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
@@ -108,5 +138,9 @@ def _is_good(answer: ActionAnswer, scene: Snapshot, tolerance: Calibration) -> b
     action = answer.action
     if action is None:
         return False
+    if scene.path is not None and answer.trajectory is not None:
+        near = answer.trajectory.sample(STEP_S * np.arange(1, GOOD_POINTS + 1))
+        off = np.hypot(near.x - scene.path[:GOOD_POINTS, 0], near.y - scene.path[:GOOD_POINTS, 1])
+        return bool(off.mean() <= tolerance.displacement_tolerance)
     close = abs(action.acceleration - scene.action.acceleration) <= tolerance.acceleration_tolerance
     return close and abs(action.steering_tire_angle - scene.action.steering_tire_angle) <= tolerance.steering_tolerance

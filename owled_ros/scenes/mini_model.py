@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from owled_ros.driving.answers.line import LineSpec
+from owled_ros.driving.answers.points import PointsSpec
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.familiarity import Familiarity, write_familiarity
+from owled_ros.driving.navigation import CommandKind
 from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, profile_text
-from owled_ros.driving.profile_parts import Call, Camera, Number
+from owled_ros.driving.profile_parts import Call, Camera, Command, Number
+from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_atomic
 from owled_ros.scenes import mini_tokens as tokens
+from owled_ros.scenes.expert_path import POINTS, STEP_S
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
@@ -26,13 +30,16 @@ PATCH = 16  # [px]
 GRID = IMAGE_SIDE // PATCH
 IMAGE_TOKENS = GRID * GRID
 IMAGE_MEAN, IMAGE_STD = 0.4627, 0.25
-ACTION_TOKENS, SCENE_TOKENS = 8, 48  # at most
+ACTION_TOKENS, SCENE_TOKENS, PATH_TOKENS = 8, 48, 16  # at most
 WIDTH, HEADS, MLP = 256, 4, 768
 VISION_LAYERS, TEXT_LAYERS = 6, 4
 
 
-def build_model(seed: int) -> LlavaForConditionalGeneration:
-    """Make the model with random weights; positions start as 2-D sinusoids, numbers as Fourier features of their value."""
+def build_model(seed: int, paths: bool = False) -> LlavaForConditionalGeneration:
+    """Make the model with random weights; positions start as 2-D sinusoids, numbers as Fourier features of their value.
+
+    With `paths` it has the tokens of commands and places too.
+    """
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     torch.manual_seed(seed)
@@ -41,7 +48,7 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
         image_size=IMAGE_SIDE, patch_size=PATCH, projection_dim=WIDTH,
     )  # fmt: skip
     text = LlamaConfig(
-        vocab_size=len(tokens.vocabulary()), hidden_size=WIDTH, intermediate_size=MLP, num_hidden_layers=TEXT_LAYERS,
+        vocab_size=len(tokens.vocabulary(paths)), hidden_size=WIDTH, intermediate_size=MLP, num_hidden_layers=TEXT_LAYERS,
         num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=512, tie_word_embeddings=False,
         bos_token_id=tokens.BOS, eos_token_id=tokens.EOS, pad_token_id=tokens.PAD,
     )  # fmt: skip
@@ -52,14 +59,44 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
     model = LlavaForConditionalGeneration(config)
     model.generation_config.eos_token_id = tokens.EOS
     model.generation_config.pad_token_id = tokens.PAD
-    _start_smooth(model)
+    _start_smooth(model, paths)
     return model
 
 
+@torch.no_grad()
+def take_up(model: LlavaForConditionalGeneration, directory: Path) -> None:
+    """Copy the weights of a trained model of this architecture; tokens that it did not have keep their start, at its scale.
+
+    Raises:
+        OwledError: the directory holds no such model.
+    """
+    from transformers import LlavaForConditionalGeneration
+
+    try:
+        known = dict(LlavaForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).named_parameters())
+    except (OSError, ValueError) as error:
+        raise OwledError(f"{directory} cannot be taken up ({error}); give a directory of the bundled model") from error
+    for name, parameter in model.named_parameters():
+        old = known.get(name)
+        if old is None or old.shape[1:] != parameter.shape[1:] or len(old) > len(parameter):
+            raise OwledError(
+                f"{directory} is of another architecture: {name} does not fit; give one of the bundled model"
+            )
+        new = parameter[len(old) :]
+        new *= old.std() / new.std() if new.numel() else 1.0
+        parameter[: len(old)] = old
+
+
 def build_profile(
-    max_action_tokens: int = ACTION_TOKENS, max_scene_tokens: int = SCENE_TOKENS, confidence: Calibration | None = None
+    max_action_tokens: int = ACTION_TOKENS,
+    max_scene_tokens: int = SCENE_TOKENS,
+    confidence: Calibration | None = None,
+    paths: bool = False,
 ) -> DrivingProfile:
-    """Return how the bundled model is asked."""
+    """Return how the bundled model is asked: for an action, or with `paths` for a trajectory, telling it the command."""
+    prefix = "{images}{ego}{command}" if paths else "{images}{ego}"
+    action = Call(user=prefix + tokens.ACTION_QUESTION, max_tokens=max_action_tokens)
+    path = Call(user=prefix + tokens.PATH_QUESTION, max_tokens=PATH_TOKENS)
     return DrivingProfile(
         cameras=(Camera(size=(IMAGE_SIDE, IMAGE_SIDE)),),
         numbers={
@@ -67,12 +104,18 @@ def build_profile(
             "yaw_rate": Number(step=tokens.YAW_RATE_STEP, min=-tokens.MAX_YAW_RATE, max=tokens.MAX_YAW_RATE),
         },
         ego=tokens.EGO_TEMPLATE,
-        calls=(Call(user="{images}{ego}" + tokens.ACTION_QUESTION, max_tokens=max_action_tokens),),
-        scene=Call(name="scene", user="{images}{ego}" + tokens.SCENE_QUESTION, max_tokens=max_scene_tokens),
-        question=Call(name="question", user="{images}{ego}{question}", max_tokens=128),
-        answer=LineSpec(),
+        command=_command() if paths else None,
+        calls=(path if paths else action,),
+        scene=Call(name="scene", user=prefix + tokens.SCENE_QUESTION, max_tokens=max_scene_tokens),
+        question=Call(name="question", user=prefix + "{question}", max_tokens=128),
+        answer=PointsSpec(count=POINTS, step_s=STEP_S, manoeuvre=True) if paths else LineSpec(),
         confidence=confidence or Calibration(),
     )
+
+
+def _command() -> Command:
+    words = {kind.name.lower(): word for kind, word in tokens.COMMAND_WORDS.items()}
+    return Command(words=words, required=False, missing=tokens.COMMAND_WORDS[CommandKind.FOLLOW_LANE])
 
 
 def save_model(
@@ -92,7 +135,7 @@ def save_model(
         do_resize=True, size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}, do_center_crop=False, do_convert_rgb=False,
         image_mean=[IMAGE_MEAN] * 3, image_std=[IMAGE_STD] * 3,
     )  # fmt: skip
-    tokenizer = tokens.build_tokenizer()
+    tokenizer = tokens.build_tokenizer(tokens.knows_paths(model.config.text_config.vocab_size))
     processor = LlavaProcessor(
         image_processor=images, tokenizer=tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
         chat_template=tokenizer.chat_template, num_additional_image_tokens=1,
@@ -109,7 +152,7 @@ def save_model(
 
 
 @torch.no_grad()
-def _start_smooth(model: LlavaForConditionalGeneration) -> None:
+def _start_smooth(model: LlavaForConditionalGeneration, paths: bool) -> None:
     named = dict(model.named_parameters())
     quarter = WIDTH // 4
     frequency = 1 / 50 ** (torch.arange(quarter) / quarter)
@@ -121,7 +164,7 @@ def _start_smooth(model: LlavaForConditionalGeneration) -> None:
 
     positions = next(p for name, p in named.items() if "vision" in name and "position_embedding.weight" in name)
     positions[1:] = torch.cat([waves(rows.float()), waves(columns.float())], 1) * 0.7
-    numbers = torch.from_numpy(tokens.ordinal_features(WIDTH))  # (V, C)
+    numbers = torch.from_numpy(tokens.ordinal_features(WIDTH, paths))  # (V, C)
     for name, parameter in named.items():
         if name.endswith(("embed_tokens.weight", "lm_head.weight")):
             parameter.add_(numbers * parameter.std() * (2.0 if "embed" in name else 1.0))

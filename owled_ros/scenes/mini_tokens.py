@@ -2,6 +2,9 @@
 
 One token per number keeps answers short (an action is 6 tokens) and makes the softmax over a number a distribution over
 its value: labels may be spread over neighbouring values and a confidence can be read from it.
+
+There are two vocabularies: today's, and with `paths` the same with commands and places behind it, for a model that answers
+trajectories too; whatever is in both has the same id.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from owled_ros.driving.answer import CAR_KINDS, DECLINED, PEDESTRIAN_KINDS, Light, Manoeuvre
+from owled_ros.driving.navigation import CommandKind
+from owled_ros.errors import OwledError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -21,6 +26,13 @@ SPECIAL = ("<pad>", "<bos>", "<eos>", "<image>", "<unk>")
 PAD, BOS, EOS, IMAGE, UNK = range(len(SPECIAL))
 EGO_TEMPLATE = "speed {speed:.1f}, yaw {yaw_rate:+.2f}."
 ACTION_QUESTION, SCENE_QUESTION = "action?", "scene?"
+PATH_QUESTION = "path?"
+COMMAND_WORDS = {
+    CommandKind.FOLLOW_LANE: " follow.",
+    CommandKind.STRAIGHT: " straight.",
+    CommandKind.LEFT: " left.",
+    CommandKind.RIGHT: " right.",
+}
 SPEED_STEP, MAX_SPEED = 0.5, 30.0  # [m/s]
 YAW_RATE_STEP, MAX_YAW_RATE = 0.05, 0.5  # [rad/s]
 MAX_COUNT = 9
@@ -42,8 +54,8 @@ class Ordinal:
     relative_spread: float = 0.0  # added per unit of the value
 
 
-def ordinals() -> tuple[Ordinal, ...]:
-    """List the groups of number tokens: speed, acceleration, angle, distance."""
+def ordinals(paths: bool = False) -> tuple[Ordinal, ...]:
+    """List the groups of number tokens: speed, acceleration, angle, distance; and the two coordinates of a place."""
     speeds = tuple(np.arange(0.0, MAX_SPEED + 0.01, SPEED_STEP).round(1).tolist())
     accelerations = tuple((np.arange(-30, 11) / 5).round(1).tolist())
     angles = tuple((np.arange(-50, 51) / 100).round(2).tolist())
@@ -53,6 +65,18 @@ def ordinals() -> tuple[Ordinal, ...]:
         Ordinal("acceleration", tuple(f"{v + 0.0:+.1f}" for v in accelerations), accelerations, 0.25),
         Ordinal("angle", tuple(f"{v + 0.0:+.2f}" for v in angles), angles, 0.008),
         Ordinal("distance", tuple(f"{v:.0f}" for v in distances), distances, 0.5, 0.03),
+        *(_coordinates() if paths else ()),
+    )
+
+
+def _coordinates() -> tuple[Ordinal, Ordinal]:
+    """Coordinates of a place [m], forward and left: finer where it is near. A place is two tokens, " [4.2" and ", -0.3]"."""
+    ahead = tuple(np.concatenate([np.arange(0, 100) / 10, np.arange(50, 251) / 5]).round(1).tolist())
+    side = np.concatenate([np.arange(0, 40) / 10, np.arange(20, 81) / 5]).round(1)
+    across = tuple(np.concatenate([-side[:0:-1], side]).tolist())
+    return (
+        Ordinal("ahead", tuple(f" [{v:.1f}" for v in ahead), ahead, 0.15, 0.02),
+        Ordinal("across", tuple(f", {v + 0.0:+.1f}]" for v in across), across, 0.1, 0.04),
     )
 
 
@@ -60,8 +84,8 @@ def _words(kinds: tuple[Manoeuvre | Light, ...] | tuple) -> list[str]:
     return [kind.name.lower().replace("_", " ") for kind in kinds]
 
 
-@lru_cache(maxsize=1)
-def vocabulary() -> dict[str, int]:
+@lru_cache(maxsize=2)
+def vocabulary(paths: bool = False) -> dict[str, int]:
     """Map every token to its id; the order never changes."""
     phrases = [*SPECIAL, "speed ", ", yaw ", ".", ACTION_QUESTION, SCENE_QUESTION, DECLINED]
     phrases += [f"{n} car{'' if n == 1 else 's'}" for n in range(MAX_COUNT + 1)]
@@ -74,16 +98,39 @@ def vocabulary() -> dict[str, int]:
     phrases += [": ", "; ", " m, ", " m; ", " m"]
     for group in ordinals():
         phrases += group.tokens
+    if paths:
+        phrases += [PATH_QUESTION, *COMMAND_WORDS.values()]
+        for group in _coordinates():
+            phrases += group.tokens
     return {phrase: index for index, phrase in enumerate(phrases)}
 
 
-@lru_cache(maxsize=1)
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def knows_paths(size: int) -> bool:
+    """Tell which vocabulary a model has by its size; raises OwledError for another one."""
+    sizes = [len(vocabulary(paths)) for paths in (False, True)]
+    if size not in sizes:
+        raise OwledError(f"the model has {size} tokens; expected one of the bundled architecture with {sizes}")
+    return size == sizes[1]
+
+
+def path_text(manoeuvre: Manoeuvre, points: np.ndarray) -> str:
+    """Write places (N, 2) [m] behind a manoeuvre, each coordinate as the nearest one that has a token."""
+    groups = [(group.tokens, np.array(group.values)) for group in _coordinates()]
+    said = [
+        names[int(np.abs(values - value).argmin())]
+        for point in points
+        for value, (names, values) in zip(point, groups, strict=True)
+    ]
+    return manoeuvre.name.lower() + "".join(said)
+
+
+@lru_cache(maxsize=2)
+def build_tokenizer(paths: bool = False) -> PreTrainedTokenizerFast:
     """Make the stock fast tokenizer of the vocabulary: longest phrase first, decoded by joining."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocab = vocabulary()
+    vocab = vocabulary(paths)
     phrases = sorted((phrase for phrase in vocab if phrase not in SPECIAL), key=len, reverse=True)
     pattern = "|".join(_escape(phrase) for phrase in phrases)
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
@@ -98,14 +145,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def soft_labels() -> np.ndarray:
+def soft_labels(paths: bool = False) -> np.ndarray:
     """Return (V, V) float32: row i is the label distribution for token i; number tokens spread over their neighbours.
 
-    Only acceleration, angle and distance are ever answered; a Gaussian of the group's spread, truncated at 3 sigma.
+    Only acceleration, angle, distance and places are ever answered; a Gaussian of the group's spread, truncated at 3 sigma.
     """
-    vocab = vocabulary()
+    vocab = vocabulary(paths)
     table = np.eye(len(vocab), dtype=np.float32)
-    for group in ordinals():
+    for group in ordinals(paths):
         ids = np.array([vocab[token] for token in group.tokens])
         values = np.array(group.values)
         sigma = (group.spread + group.relative_spread * np.abs(values))[:, None]
@@ -115,11 +162,11 @@ def soft_labels() -> np.ndarray:
     return table
 
 
-def ordinal_features(width: int) -> np.ndarray:
+def ordinal_features(width: int, paths: bool = False) -> np.ndarray:
     """Return (V, width) float32 Fourier features of the number tokens, zero elsewhere: a smooth start of embeddings."""
-    vocab = vocabulary()
+    vocab = vocabulary(paths)
     table = np.zeros((len(vocab), width), np.float32)
-    for offset, group in enumerate(ordinals()):
+    for offset, group in enumerate(ordinals(paths)):
         generator = np.random.default_rng(offset)
         frequency = generator.exponential(2.0, width // 2)[None]  # turns over the range
         values = np.array(group.values)

@@ -38,7 +38,7 @@ from owled_ros.scenes.mini_data import (
     collate,
     make_example,
 )
-from owled_ros.scenes.mini_model import IMAGE_MEAN, IMAGE_SIDE, IMAGE_STD, WIDTH, build_model
+from owled_ros.scenes.mini_model import IMAGE_MEAN, IMAGE_SIDE, IMAGE_STD, WIDTH, build_model, take_up
 
 logger = logging.getLogger(__name__)
 WARM_UP_STEPS = 200
@@ -66,14 +66,17 @@ class TrainConfig:
     loaders: int = 1  # processes that render; see `renderers`
     checkpoint_every_s: float = 240.0
     log_every_steps: int = 25
+    paths: bool = False  # answer trajectories and follow commands too
+    start: str = ""  # directory of a trained model whose weights are taken up; empty: random ones
 
 
 class MiniTraining(torch.nn.Module):
     """The model with its throw-away patch head."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, paths: bool = False) -> None:
         super().__init__()
-        self.model = build_model(seed)
+        self.paths = paths
+        self.model = build_model(seed, paths)
         self.model.set_attn_implementation("eager")  # at 190 tokens twice as fast as fused attention on a CPU
         self.patch_head = torch.nn.Linear(WIDTH, PATCH_CLASSES + 1)
         self._patches: torch.Tensor | None = None
@@ -82,7 +85,7 @@ class MiniTraining(torch.nn.Module):
         tower = self.model.model.vision_tower
         layers = getattr(tower, "vision_model", tower).encoder.layers
         layers[-1].register_forward_hook(self._keep_patches)
-        self.register_buffer("soft", torch.from_numpy(tokens.soft_labels()), persistent=False)  # (V, V)
+        self.register_buffer("soft", torch.from_numpy(tokens.soft_labels(paths)), persistent=False)  # (V, V)
         self.register_buffer("patch_weights", patch_weights(), persistent=False)
 
     def _keep_patches(self, _module: torch.nn.Module, _inputs: tuple, output: torch.Tensor | tuple) -> None:
@@ -142,7 +145,7 @@ def train(config: TrainConfig, directory: Path) -> MiniTraining:
     module, optimizer, parameters = begin(config)
     average = {name: p.detach().clone() for name, p in module.named_parameters()}
     step, seconds = resume(directory, module, optimizer, average)
-    validation = _validation_batch()
+    validation = _validation_batch(config.paths)
     start = last_save = time.monotonic()
     sums, summed = torch.zeros(2, device=config.device), 0
     for batch in batches(config, step * config.batch_size):
@@ -182,7 +185,10 @@ def train(config: TrainConfig, directory: Path) -> MiniTraining:
 def begin(config: TrainConfig) -> tuple[MiniTraining, torch.optim.Optimizer, list[torch.nn.Parameter]]:
     """Make the untrained module on its device, its optimizer, and the parameters in order."""
     torch.manual_seed(config.seed)
-    module = MiniTraining(config.seed).to(config.device)
+    module = MiniTraining(config.seed, config.paths)
+    if config.start:
+        take_up(module.model, Path(config.start))
+    module = module.to(config.device)
     decayed = [p for p in module.parameters() if p.ndim >= 2]
     plain = [p for p in module.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -221,7 +227,7 @@ def load_average(config: TrainConfig, directory: Path) -> MiniTraining:
     path = directory / "checkpoint" / "average.safetensors"
     if not path.is_file():
         raise OwledError(f"{path} does not exist; train first")
-    module = MiniTraining(config.seed)
+    module = MiniTraining(config.seed, config.paths)
     use(module, load_file(path))
     return module
 
@@ -251,10 +257,10 @@ def validate(module: MiniTraining, average: dict[str, torch.Tensor], batch: Batc
     module.train()
     use(module, kept)
     labels = batch.labels[:, 1:]
-    vocab = tokens.vocabulary()
+    vocab = tokens.vocabulary(module.paths)
     values = torch.full((len(vocab),), float("nan"))
     scores: dict[str, float] = {}
-    for group in tokens.ordinals():
+    for group in tokens.ordinals(module.paths):
         ids = torch.tensor([vocab[token] for token in group.tokens])
         values[ids] = torch.tensor(group.values)
         here = torch.isin(labels, ids)
@@ -309,7 +315,7 @@ def renderers(device: str) -> int:
 
 def batches(config: TrainConfig, first_sample: int) -> Iterator[Batch]:
     """Yield the batches from a sample on, rendered ahead by `config.loaders` processes; the same ones for any number of them."""
-    stream = TrainingStream(first_sample, config.batch_size)
+    stream = TrainingStream(first_sample, config.batch_size, config.paths)
     loader = torch.utils.data.DataLoader(
         stream,
         batch_size=None,
@@ -320,9 +326,9 @@ def batches(config: TrainConfig, first_sample: int) -> Iterator[Batch]:
     return iter(loader)
 
 
-def _validation_batch() -> Batch:
+def _validation_batch(paths: bool) -> Batch:
     camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
-    return collate([make_example(seed, camera) for seed in range(500_000, 500_000 + VALIDATION_SCENES)])
+    return collate([make_example(seed, camera, paths) for seed in range(500_000, 500_000 + VALIDATION_SCENES)])
 
 
 def _to(batch: Batch, device: str) -> Batch:

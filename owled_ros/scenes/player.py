@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from owled_ros.driving.answer import Action, Manoeuvre, Scene
-from owled_ros.driving.frame import EgoState
+from owled_ros.driving.frame import EgoState, Frame
+from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.expert import constant_speed_action, expert_action
 from owled_ros.scenes.render import RenderedView, render
@@ -28,10 +29,11 @@ class Moment:
     scene: Scene  # what is visible
     expert: Action
     constant: Action  # what the constant-speed driver would do
+    command: NavigationCommand | None = None  # of the route, in a world with turns
 
 
 Driver = Callable[[Moment], Action | None]
-Policy = Callable[[np.ndarray, EgoState], Action | None]
+Policy = Callable[[Frame], Action | None]
 
 
 def look(world: World, camera: Camera, image: bool = True) -> Moment:
@@ -45,6 +47,7 @@ def look(world: World, camera: Camera, image: bool = True) -> Moment:
         scene=view.seen.scene(),
         expert=expert_action(world.stage, view.seen),
         constant=constant_speed_action(world.stage),
+        command=world.command,
     )
 
 
@@ -81,10 +84,10 @@ def constant_driver(moment: Moment) -> Action:
 
 
 def driver_of(policy: Policy) -> Driver:
-    """Make a driver of a function that sees the image and the ego state only."""
+    """Make a driver of a function that sees the image, the ego state and the command only."""
 
     def drive(moment: Moment) -> Action | None:
         assert moment.image is not None, "a policy needs images: play with image=True"
-        return policy(moment.image, moment.ego)
+        return policy(Frame(moment.image, moment.ego.stamp, moment.ego, command=moment.command))
 
     return drive

@@ -15,10 +15,11 @@ import numpy as np
 from owled_ros.driving.answer import CAR_KINDS, PEDESTRIAN_KINDS, Light, ObjectKind
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.draw_actors import Local, draw_building, draw_car, draw_light, draw_pedestrian, draw_tree
+from owled_ros.scenes.draw_junction import draw_streets, near_arms
 from owled_ros.scenes.draw_road import EGO_LANE, draw_road
 from owled_ros.scenes.look import Building, Look, Tree
 from owled_ros.scenes.paint import Outlines, Sketch, alone, label, outline, paint
-from owled_ros.scenes.road import POLE_OFFSET
+from owled_ros.scenes.road import Road
 from owled_ros.scenes.stage import (
     CAR_RANGE,
     LIGHT_NEAREST,
@@ -71,7 +72,7 @@ def render(stage: Stage, camera: Camera, noise: np.random.Generator | None = Non
     """Draw the stage; `noise` adds the sensor noise of one frame, `image=False` skips the colours."""
     camera = camera.pitched(stage.look.pitch)
     frame = CameraFrame.of(stage, camera)
-    ground = draw_road(stage, frame.s, frame.ground)
+    ground = (draw_streets if stage.road.ways else draw_road)(stage, frame.s, frame.ground)
     standing, candidates = _draw_standing(stage, frame)
     ground.extend(standing)
     outlines = outline(ground, camera)
@@ -116,22 +117,23 @@ class CameraFrame:
         found[:, 1] = y * cos - x * sin
         return found
 
-    def local(self, stage: Stage, s: float, offset: float, heading: float = 0.0) -> Local:
-        """Place an object given by its road coordinates."""
-        x, y, along = stage.road.pose_at(s)
-        dx, dy = x - math.sin(along) * offset - self.x, y + math.cos(along) * offset - self.y
+    def local(self, x: float, y: float, heading: float) -> Local:
+        """Bring a pose of the plane into the camera's road frame."""
+        dx, dy = x - self.x, y - self.y
         cos, sin = math.cos(self.heading), math.sin(self.heading)
-        return Local(dx * cos + dy * sin, dy * cos - dx * sin, along - self.heading + heading)
+        return Local(dx * cos + dy * sin, dy * cos - dx * sin, heading)
 
 
 def _draw_standing(stage: Stage, frame: CameraFrame) -> tuple[Sketch, list[_Candidate]]:
     """Draw all that stands on the ground, far to near, and list what may be reported."""
-    parts = [_draw_scenery(stage, frame, item) for item in stage.scenery if -30 < item.s - frame.s < MAX_DRAWN]
+    parts = [_draw_scenery(stage.road, frame, item) for item in stage.scenery if -30 < item.s - frame.s < MAX_DRAWN]
+    parts += [_draw_scenery(arm.road, frame, item) for arm in near_arms(stage, frame.s) for item in arm.scenery]
     candidates: list[_Candidate] = []
     number = 0
     actors: list[Car | Pedestrian | TrafficLight] = [*stage.cars, *stage.pedestrians, *stage.lights]
     for actor in actors:
-        local = frame.local(stage, actor.s, getattr(actor, "offset", POLE_OFFSET), getattr(actor, "heading", 0.0))
+        x, y, along = stage.place(actor)
+        local = frame.local(x, y, along - frame.heading + getattr(actor, "heading", 0.0))
         if not -6 < local.x < MAX_DRAWN:
             continue
         number += 1
@@ -161,13 +163,15 @@ def _draw_actor(
     return draw_light(actor.state, local, number), candidate if LIGHT_NEAREST < ahead <= LIGHT_RANGE else None
 
 
-def _draw_scenery(stage: Stage, frame: CameraFrame, item: Building | Tree) -> tuple[float, Sketch]:
+def _draw_scenery(road: Road, frame: CameraFrame, item: Building | Tree) -> tuple[float, Sketch]:
     if isinstance(item, Building):
         s = np.array([item.s, item.s + item.length, item.s + item.length, item.s])
         back = item.offset + math.copysign(8.0, item.offset)
-        corners = frame.ground(stage.road.points(s, np.array([item.offset, item.offset, back, back])))[:, :2]
+        corners = frame.ground(road.points(s, np.array([item.offset, item.offset, back, back])))[:, :2]
         return float(np.hypot(*corners[:2].mean(axis=0))), draw_building(item, corners)
-    local = frame.local(stage, item.s, item.offset)
+    x, y, along = road.pose_at(item.s)
+    x, y = x - math.sin(along) * item.offset, y + math.cos(along) * item.offset
+    local = frame.local(x, y, along - frame.heading)
     return math.hypot(local.x, local.y), draw_tree(item, local)
 
 

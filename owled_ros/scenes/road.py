@@ -1,14 +1,17 @@
 """The course of a street: its centre line by arc length, junctions and zebra crossings. Needs numpy.
 
 `s` is the arc length [m] along the centre of the ego lane, `offset` [m] is measured from it to the left. Right-hand
-traffic: one oncoming lane on the left, a parking strip on the right, sidewalks on both sides.
+traffic: one oncoming lane on the left, a parking strip on the right, sidewalks on both sides. A road with `ways` is the route
+through a town: at a junction the ego may turn, and `s` turns with it (scenes.turning).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from owled_ros.scenes.turning import TURNS, Way
 
 LANE_WIDTH = 3.5  # [m]
 RIGHT_EDGE = -1.75  # [m] offsets of the edges, right to left
@@ -25,7 +28,8 @@ STREET_AFTER_LINE = (7.5, 15.5)  # the crossing street
 JUNCTION_END = 19.0
 ZEBRA_WIDTH = 3.0
 STEP = 0.5  # [m] between samples of the centre line
-MAX_CURVATURE = 0.03  # [1/m]
+MAX_CURVATURE = 0.03  # [1/m] of bends; turns at junctions are tighter
+CALM = 6.0  # [m] before and behind a junction that are straight on a road with turns
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Road:
     curvature: np.ndarray  # (N,) [1/m], left positive
     stop_lines: tuple[float, ...] = ()  # s [m] of the stop line of each junction
     zebras: tuple[float, ...] = ()  # s [m] of the centre of each crossing between junctions
+    ways: tuple[Way, ...] = ()  # where the route goes at each stop line; empty: a road without turns
 
     @property
     def length(self) -> float:
@@ -77,6 +82,17 @@ class Road:
         found[:, 1] = y + np.cos(heading) * offset
         return found
 
+    def straightened(self, line: float) -> Road:
+        """Return the straight road through a stop line, with the same `s`: the frame of what belongs to its junction."""
+        x, y, heading = self.pose_at(line)
+        cos, sin = np.cos(heading), np.sin(heading)
+        along = np.array([0.0, STEP]) - line
+        return Road(x + cos * along, y + sin * along, np.full(2, heading), np.zeros(2))
+
+    def junctions(self) -> tuple[tuple[float, Way], ...]:
+        """Return the stop lines with where the route goes; empty for a road without turns."""
+        return tuple(zip(self.stop_lines, self.ways, strict=True)) if self.ways else ()
+
     def locate(self, x: float, y: float, near: float, reach: float = 12.0) -> tuple[float, float, float]:
         """Return s, offset and road heading of the point on the centre line next to (x, y), looked for around `near`."""
         first = max(int((near - reach) / STEP), 0)
@@ -97,9 +113,16 @@ class Road:
 
 
 def build_road(
-    rng: np.random.Generator, length: float, stop_lines: tuple[float, ...] = (), zebras: tuple[float, ...] = ()
+    rng: np.random.Generator,
+    length: float,
+    stop_lines: tuple[float, ...] = (),
+    zebras: tuple[float, ...] = (),
+    ways: tuple[Way, ...] = (),
 ) -> Road:
-    """Draw a street: straights and arcs joined by transitions of linear curvature; nearly straight at junctions."""
+    """Draw a street: straights and arcs joined by transitions of linear curvature; nearly straight at junctions.
+
+    With `ways` it is straight there, and turns behind the stop lines.
+    """
     count = int(length / STEP) + 1
     curvature = np.zeros(count)
     place, sign = 0, rng.choice([-1.0, 1.0])
@@ -115,11 +138,31 @@ def build_road(
             place += bend
     s = np.arange(count) * STEP
     for line in stop_lines:
-        curvature[(s > line - 12) & (s < line + JUNCTION_END + 6)] *= 0.15
+        if ways:
+            curvature[(s > line - 2 * CALM) & (s < line + JUNCTION_END + 2 * CALM)] = 0.0
+        else:
+            curvature[(s > line - 12) & (s < line + JUNCTION_END + 6)] *= 0.15
     ramp = np.ones(int(12 / STEP)) / int(12 / STEP)  # a moving average turns steps into clothoids
     curvature = np.convolve(np.pad(curvature, len(ramp), mode="edge"), ramp, mode="same")[len(ramp) : -len(ramp)]
+    for line, way in zip(stop_lines, ways, strict=False):
+        if way in TURNS:
+            curvature += TURNS[way].curvature(s - line, STEP)
+    return _road_of(curvature, stop_lines, zebras, ways)
+
+
+def moved(road: Road, x: float, y: float, heading: float) -> Road:
+    """Return a road that begins somewhere else; `heading` [rad] is turned on top of its own."""
+    cos, sin = np.cos(heading), np.sin(heading)
+    return replace(
+        road, x=x + cos * road.x - sin * road.y, y=y + sin * road.x + cos * road.y, heading=road.heading + heading
+    )
+
+
+def _road_of(
+    curvature: np.ndarray, stop_lines: tuple[float, ...], zebras: tuple[float, ...], ways: tuple[Way, ...]
+) -> Road:
     heading = np.concatenate([[0.0], np.cumsum((curvature[1:] + curvature[:-1]) / 2 * STEP)])
     middle = (heading[1:] + heading[:-1]) / 2
     x = np.concatenate([[0.0], np.cumsum(np.cos(middle) * STEP)])
     y = np.concatenate([[0.0], np.cumsum(np.sin(middle) * STEP)])
-    return Road(x, y, heading, curvature, stop_lines, zebras)
+    return Road(x, y, heading, curvature, stop_lines, zebras, ways)

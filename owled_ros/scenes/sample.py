@@ -13,10 +13,12 @@ import numpy as np
 
 from owled_ros.driving.answer import Action, Light, ObjectKind, Scene
 from owled_ros.driving.frame import EgoState
+from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.vehicle import VehicleState
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.cast import draw_car_actor, draw_person
 from owled_ros.scenes.expert import CAMERA_TO_BUMPER, desired_speed, expert_action
+from owled_ros.scenes.expert_path import expert_path
 from owled_ros.scenes.look import draw_look, draw_scenery
 from owled_ros.scenes.render import render
 from owled_ros.scenes.road import (
@@ -29,12 +31,25 @@ from owled_ros.scenes.road import (
     ZEBRA_AFTER_LINE,
     build_road,
 )
-from owled_ros.scenes.stage import Car, Stage, TrafficLight, half_extent
+from owled_ros.scenes.stage import (
+    LIGHT_NEAREST,
+    LIGHT_RANGE,
+    NOBODY,
+    Car,
+    Stage,
+    TrafficLight,
+    ego_front,
+    half_extent,
+)
+from owled_ros.scenes.streets import build_arms, gaps_of
+from owled_ros.scenes.turning import Way, command_at, in_a_turn, next_turn
 
 TRAINING_SEEDS = 10_000_000  # first seed of the training images
 EVALUATION_SEEDS = 1_000_000  # evaluation seeds lie below
 ROAD_LENGTH = 170.0  # [m]
 STANDING_SHARE, CREEPING_SHARE = 0.08, 0.07
+NEAR_JUNCTION_SHARE = 0.75  # of the moments in a town
+WAY_SHARES = {Way.RIGHT: 0.38, Way.STRAIGHT: 0.24, Way.LEFT: 0.38}
 LIGHT_SHARES = {Light.NONE: 0.45, Light.RED: 0.22, Light.YELLOW: 0.12, Light.GREEN: 0.21}
 
 
@@ -48,12 +63,17 @@ class Snapshot:
     action: Action
     ids: np.ndarray  # (H, W) uint8: 0 nothing, i + 1 the i-th visible object (cars, pedestrians, light; scene order)
     road: np.ndarray  # (H, W) bool, surface of the ego lane
+    command: NavigationCommand | None = None  # of the route, where it may turn
+    path: np.ndarray | None = None  # (N, 2) [m] where the expert will be, where it was asked for
 
 
-def sample_snapshot(seed: int, camera: Camera) -> Snapshot:
-    """Draw, render and label one moment; the same seed gives the same moment at every camera size."""
+def sample_snapshot(seed: int, camera: Camera, turns: bool = False, path: bool = False) -> Snapshot:
+    """Draw, render and label one moment; the same seed gives the same moment at every camera size.
+
+    With `turns` it is one in a town where the route may turn; with `path` it has the expert's trajectory.
+    """
     rng = np.random.default_rng(seed)
-    stage = sample_stage(rng)
+    stage = sample_stage(rng, turns)
     view = render(stage, camera, rng)
     assert view.image is not None
     size = (camera.width, camera.height)
@@ -64,19 +84,25 @@ def sample_snapshot(seed: int, camera: Camera) -> Snapshot:
         action=expert_action(stage, view.seen),
         ids=cv2.resize(view.ids, size, interpolation=cv2.INTER_NEAREST),
         road=cv2.resize(view.road.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool),
+        command=command_at(stage.road.junctions(), stage.ego_s, ego_front(stage.ego_s)),
+        path=expert_path(stage, view.seen) if path else None,
     )
 
 
-def sample_stage(rng: np.random.Generator) -> Stage:
+def sample_stage(rng: np.random.Generator, turns: bool = False) -> Stage:
     """Draw a moment: the road, where the ego is on it, and who else is there."""
     ego_s = float(rng.uniform(25, 45))
     camera_s = ego_s + Camera().mount_forward
     state = Light(int(rng.choice([int(light) for light in LIGHT_SHARES], p=list(LIGHT_SHARES.values()))))
     lines = _draw_stop_lines(rng, state, camera_s)
+    if turns and rng.random() < NEAR_JUNCTION_SHARE:
+        lines, state = draw_junction_ahead(rng, camera_s)
     zebras = _draw_zebras(rng, lines, camera_s)
-    road = build_road(rng, ROAD_LENGTH, lines, zebras)
-    gaps = tuple((line - 2.0, line + JUNCTION_END + 3.0) for line in lines)
+    ways = tuple(Way(int(rng.choice(len(WAY_SHARES), p=list(WAY_SHARES.values()))) - 1) for _ in lines) if turns else ()
+    road = build_road(rng, ROAD_LENGTH, lines, zebras, ways)
+    gaps = gaps_of(road.junctions()) or tuple((line - 2.0, line + JUNCTION_END + 3.0) for line in lines)
     stage = Stage(road, draw_look(rng), VehicleState(), ego_s, draw_scenery(rng, ROAD_LENGTH, gaps))
+    stage.arms = build_arms(rng, road)
     for index, line in enumerate(lines):
         other = Light(int(rng.choice([Light.RED, Light.YELLOW, Light.GREEN])))
         stage.lights.append(TrafficLight(line, state if index == 0 and state is not Light.NONE else other))
@@ -84,6 +110,14 @@ def sample_stage(rng: np.random.Generator) -> Stage:
     _add_people(rng, stage, camera_s, state)
     stage.ego = _perturbed_ego(rng, stage, camera_s)
     return stage
+
+
+def draw_junction_ahead(rng: np.random.Generator, camera_s: float) -> tuple[tuple[float, ...], Light]:
+    """Draw a junction that the camera is before, in or just behind, and what its light shows; none where it is out of sight."""
+    line = camera_s + float(rng.uniform(-22.0, 44.0))
+    pole = line + POLE_AFTER_LINE - camera_s
+    colour = Light(int(rng.choice([Light.RED, Light.YELLOW, Light.GREEN], p=[0.22, 0.13, 0.65])))
+    return (line,), colour if LIGHT_NEAREST < pole <= LIGHT_RANGE else Light.NONE
 
 
 def _draw_stop_lines(rng: np.random.Generator, state: Light, camera_s: float) -> tuple[float, ...]:
@@ -130,7 +164,9 @@ def _add_cars(rng: np.random.Generator, stage: Stage, camera_s: float, state: Li
     if line is not None and state is Light.RED and rng.random() < 0.35:
         car = draw_car_actor(rng, ObjectKind.CROSS_TRAFFIC, line + STREET_AFTER_LINE[0] + 2.0)
         direction = float(rng.choice([-1.0, 1.0]))
-        car.s += 0.0 if direction > 0 else 4.0
+        if stage.road.ways and stage.road.ways[0] is not Way.STRAIGHT:
+            direction = float(stage.road.ways[0])  # the other side is where oncoming cars wait
+        car.s += 4.0 if (direction > 0) == bool(stage.road.ways) else 0.0  # older streets: the wrong way round
         car.heading, car.offset = direction * math.pi / 2, float(rng.uniform(-16, 16))
         _place(stage, car, camera_s)
 
@@ -161,7 +197,9 @@ def _add_people(rng: np.random.Generator, stage: Stage, camera_s: float, state: 
             continue
         low, high = RIGHT_SIDEWALK if rng.random() < 0.6 else LEFT_SIDEWALK
         s = camera_s + float(rng.uniform(5.5, 44))
-        stage.pedestrians.append(draw_person(rng, s, float(rng.uniform(low + 0.4, high - 0.4)), False))
+        person = draw_person(rng, s, float(rng.uniform(low + 0.4, high - 0.4)), False)
+        if not in_a_turn(stage.road.junctions(), s, *NOBODY):
+            stage.pedestrians.append(person)
 
 
 def _crossing_place(rng: np.random.Generator, stage: Stage, camera_s: float, state: Light) -> float:
@@ -171,7 +209,9 @@ def _crossing_place(rng: np.random.Generator, stage: Stage, camera_s: float, sta
     ahead = [zebra for zebra in stage.road.zebras if zebra > camera_s + 4]
     if ahead and rng.random() < 0.85:
         return ahead[0] + float(rng.uniform(-1.3, 1.3))
-    return camera_s + float(rng.uniform(5, 18) if rng.random() < 0.5 else rng.uniform(5, 42))
+    place = camera_s + float(rng.uniform(5, 18) if rng.random() < 0.5 else rng.uniform(5, 42))
+    inside = in_a_turn(stage.road.junctions(), place, *NOBODY)
+    return stage.lights[0].stop_line + float(rng.uniform(low, high)) if inside else place
 
 
 def _perturbed_ego(rng: np.random.Generator, stage: Stage, camera_s: float) -> VehicleState:
@@ -179,6 +219,8 @@ def _perturbed_ego(rng: np.random.Generator, stage: Stage, camera_s: float) -> V
     offset = float(rng.uniform(-0.9, 0.9))
     turn = float(rng.uniform(-0.08, 0.08))
     _, _, heading = stage.road.pose(stage.ego_s)
+    if in_a_turn(stage.road.junctions(), stage.ego_s, before=3.0, behind=6.0):
+        offset, turn = 0.8 * offset, 2.0 * turn  # in a turn the heading is what goes wrong
     point = stage.road.points(np.array([stage.ego_s]), offset)[0]
     return VehicleState(float(point[0]), float(point[1]), float(heading) + turn, _draw_speed(rng, stage, camera_s))
 
@@ -187,10 +229,11 @@ def _draw_speed(rng: np.random.Generator, stage: Stage, camera_s: float) -> floa
     choice = rng.random()
     if choice < STANDING_SHARE + CREEPING_SHARE:
         return 0.0 if choice < STANDING_SHARE else float(rng.uniform(0, 1.5))
+    fastest = _fastest(rng, stage)
     if choice < STANDING_SHARE + CREEPING_SHARE + 0.18:
-        return float(rng.uniform(0, 15))
+        return min(float(rng.uniform(0, 15)), fastest)
     bumper = camera_s + CAMERA_TO_BUMPER
-    most = min(float(rng.uniform(4, 14)), desired_speed(stage) * float(rng.uniform(0.6, 1.15)))
+    most = min(float(rng.uniform(4, 14)), desired_speed(stage) * float(rng.uniform(0.6, 1.15)), fastest)
     for car in stage.cars:
         gap = car.s - half_extent(car) - bumper
         if car.kind is ObjectKind.LEAD and gap > 0:
@@ -202,6 +245,14 @@ def _draw_speed(rng: np.random.Generator, stage: Stage, camera_s: float) -> floa
         if place > bumper:
             most = min(most, float(rng.uniform(0.35, 1.1)) * math.sqrt(4.4 * max(place - bumper - 0.5, 0.0)))
     return most
+
+
+def _fastest(rng: np.random.Generator, stage: Stage) -> float:
+    """Draw how fast someone comes to a turn or drives it; infinite without one."""
+    turn = next_turn(stage.road.junctions(), stage.ego_s)
+    if turn is None:
+        return math.inf
+    return math.sqrt((turn[0].speed * rng.uniform(0.6, 1.4)) ** 2 + 2.0 * rng.uniform(0.5, 2.2) * max(turn[1], 0.0))
 
 
 def _yaw_rate(rng: np.random.Generator, stage: Stage) -> float:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from owled_ros.driving.answer import Light, ObjectKind, Scene, SceneObject
 from owled_ros.driving.vehicle import VehicleState
 from owled_ros.scenes.look import Building, Colour, Look, Tree
-from owled_ros.scenes.road import POLE_AFTER_LINE, Road
+from owled_ros.scenes.road import POLE_AFTER_LINE, POLE_OFFSET, Road
+from owled_ros.scenes.turning import in_a_turn
 
 CAR_RANGE = 50.0  # [m] from the camera, beyond it nothing is reported
 PEDESTRIAN_RANGE = 32.0  # at 192 pixels a person farther away is four pixels wide at most
@@ -17,6 +18,8 @@ LIGHT_NEAREST = 7.5  # nearer, its lamps are above the image
 FRONT_OVERHANG = 3.7  # [m] from the ego's rear axle to its front bumper
 EGO_WIDTH = 1.8
 EGO_LENGTH = 4.5
+NOBODY = (0.0, 4.0)  # [m] before and behind a turn where nobody stands on its sidewalks
+WIDER = 0.6  # [m] that oncoming cars keep farther off in a turn: the crossing street's lanes lie 4 m apart
 
 
 @dataclass
@@ -70,6 +73,16 @@ class TrafficLight:
         return self.stop_line + POLE_AFTER_LINE
 
 
+@dataclass(frozen=True)
+class Arm:
+    """A street that leaves a junction and is not taken."""
+
+    line: float  # s [m] of the stop line on the route
+    road: Road  # with its own `s`, from the middle of the junction on
+    begin: float  # [m] of it, where its sidewalks begin
+    scenery: tuple[Building | Tree, ...] = ()
+
+
 @dataclass
 class Stage:
     """One moment of a drive."""
@@ -82,6 +95,24 @@ class Stage:
     cars: list[Car] = field(default_factory=list)
     pedestrians: list[Pedestrian] = field(default_factory=list)
     lights: list[TrafficLight] = field(default_factory=list)
+    arms: tuple[Arm, ...] = ()  # of junctions where the route may turn
+
+    def place(self, actor: Car | Pedestrian | TrafficLight) -> tuple[float, float, float]:
+        """Return x, y [m] and the direction of the road [rad] where somebody or a light is.
+
+        Where the route turns, lights and crossing cars keep to the straight frame of their junction, and cars that come around
+        the corner the other way keep to their lane.
+        """
+        road, offset = self.road, POLE_OFFSET if isinstance(actor, TrafficLight) else actor.offset
+        if road.ways:
+            if isinstance(actor, TrafficLight):
+                road = road.straightened(actor.stop_line)
+            elif actor.kind is ObjectKind.CROSS_TRAFFIC:
+                road = road.straightened(max((line for line in road.stop_lines if line <= actor.s), default=0.0))
+            elif actor.kind is ObjectKind.ONCOMING and in_a_turn(road.junctions(), actor.s):
+                offset += WIDER
+        x, y, along = road.pose_at(actor.s)
+        return x - math.sin(along) * offset, y + math.cos(along) * offset, along
 
 
 @dataclass(frozen=True)
@@ -111,6 +142,11 @@ class Seen:
             self.light,
             self.light_distance,
         )
+
+
+def ego_front(ego_s: float) -> float:
+    """Return where the ego's bumper is [m]."""
+    return ego_s + FRONT_OVERHANG
 
 
 def half_extent(car: Car) -> float:

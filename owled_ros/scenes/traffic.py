@@ -14,12 +14,14 @@ from owled_ros.scenes.cast import draw_car_actor, draw_person
 from owled_ros.scenes.road import (
     JUNCTION_END,
     LEFT_SIDEWALK,
+    MAX_CURVATURE,
     RIGHT_SIDEWALK,
     STREET_AFTER_LINE,
     ZEBRA_AFTER_LINE,
     Road,
 )
-from owled_ros.scenes.stage import EGO_LENGTH, FRONT_OVERHANG, Car, Pedestrian, TrafficLight, half_extent
+from owled_ros.scenes.stage import EGO_LENGTH, Car, Pedestrian, TrafficLight, half_extent
+from owled_ros.scenes.turning import TURNS, Junctions, Way, speed_after_turn, speed_before_turn
 
 CYCLE = ((Light.GREEN, 11.0), (Light.YELLOW, 3.0), (Light.RED, 11.0))  # [s]
 CYCLE_SECONDS = sum(seconds for _, seconds in CYCLE)
@@ -59,8 +61,11 @@ def drive_leads(
     leads = sorted((car for car in cars if car.kind is ObjectKind.LEAD), key=lambda car: -car.s)
     for index, car in enumerate(leads):
         front = car.s + car.length / 2
-        bend = math.sqrt(2.2 / max(road.curvature_ahead(car.s, 15.0), 1e-4))
-        desired = min(wishes[id(car)], bend)
+        curvature = road.curvature_ahead(car.s, 15.0)
+        if road.ways:
+            curvature = min(curvature, MAX_CURVATURE)  # turns have their own speed
+        bend = math.sqrt(2.2 / max(curvature, 1e-4))
+        desired = min(wishes[id(car)], bend, speed_before_turn(road.junctions(), car.s))
         accelerations = [true_idm(car.speed, desired, 1e6, car.speed)]
         if index:
             ahead = leads[index - 1]
@@ -71,13 +76,18 @@ def drive_leads(
 
 
 def drive_oncoming(
-    cars: list[Car], lights: list[TrafficLight], people: list[Pedestrian], ego_s: float, dt: float
+    cars: list[Car],
+    lights: list[TrafficLight],
+    people: list[Pedestrian],
+    ego_s: float,
+    dt: float,
+    junctions: Junctions = (),
 ) -> None:
     """Advance the oncoming cars; they stop at the same lights from the other side."""
     flow = sorted((car for car in cars if car.kind is ObjectKind.ONCOMING), key=lambda car: car.s)
     for index, car in enumerate(flow):
         front = car.s - car.length / 2
-        accelerations = [true_idm(car.speed, 10.0, 1e6, car.speed)]
+        accelerations = [true_idm(car.speed, speed_after_turn(junctions, car.s), 1e6, car.speed)]
         if index:
             ahead = flow[index - 1]
             accelerations.append(true_idm(car.speed, 10.0, front - (ahead.s + ahead.length / 2), ahead.speed))
@@ -99,9 +109,15 @@ def drive_crossing(cars: list[Car], dt: float) -> None:
     cars[:] = [car for car in cars if car.kind is not ObjectKind.CROSS_TRAFFIC or abs(car.offset) < 45.0]
 
 
-def send_crossing_car(rng: np.random.Generator, cars: list[Car], light: TrafficLight, remaining: float) -> None:
-    """Let a car cross while the ego's light stays red long enough for it to be gone before green."""
+def send_crossing_car(
+    rng: np.random.Generator, cars: list[Car], light: TrafficLight, remaining: float, way: Way | None = None
+) -> None:
+    """Let a car cross while the ego's light stays red long enough for it to be gone before green.
+
+    `way`: where the route goes; a car comes only from an arm in which no oncoming cars of the route wait.
+    """
     direction = float(rng.choice([-1.0, 1.0]))
+    direction = float(way) if way in TURNS else direction
     start = -direction * 32.0
     busy = any(
         car.kind is ObjectKind.CROSS_TRAFFIC and car.heading * direction > 0 and abs(car.offset - start) < 12
@@ -109,7 +125,8 @@ def send_crossing_car(rng: np.random.Generator, cars: list[Car], light: TrafficL
     )
     if remaining < 64.0 / CROSS_SPEED or busy:
         return
-    lane = light.stop_line + STREET_AFTER_LINE[0] + (2.0 if direction > 0 else 6.0)
+    near, far = (2.0, 6.0) if way is None else (6.0, 2.0)  # the older streets have them the wrong way round
+    lane = light.stop_line + STREET_AFTER_LINE[0] + (near if direction > 0 else far)
     car = draw_car_actor(rng, ObjectKind.CROSS_TRAFFIC, lane)
     car.heading, car.offset, car.speed = direction * math.pi / 2, start, CROSS_SPEED
     cars.append(car)
@@ -165,11 +182,6 @@ def step_out(person: Pedestrian) -> None:
     person.crossing = True
     person.heading = math.pi / 2 if person.offset < 0 else -math.pi / 2
     person.offset = RIGHT_SIDEWALK[1] if person.offset < 0 else LEFT_SIDEWALK[0]
-
-
-def ego_front(ego_s: float) -> float:
-    """Return where the ego's bumper is [m]."""
-    return ego_s + FRONT_OVERHANG
 
 
 def _stops(front: float, speed: float, lights: list[TrafficLight], people: list[Pedestrian]) -> list[float]:

@@ -12,12 +12,16 @@ import numpy as np
 
 from owled_ros.driving.answer import ACCELERATION_RANGE, STEERING_RANGE, Light, ObjectKind
 from owled_ros.driving.frame import NANOSECONDS, EgoState
+from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.vehicle import VehicleParameters, VehicleState, bicycle_step
 from owled_ros.scenes import traffic
 from owled_ros.scenes.cast import draw_car_actor, draw_person
+from owled_ros.scenes.expert import TURN_STEERING
 from owled_ros.scenes.look import draw_look, draw_scenery
 from owled_ros.scenes.road import JUNCTION_END, LEFT_SIDEWALK, RIGHT_SIDEWALK, build_road
-from owled_ros.scenes.stage import EGO_LENGTH, EGO_WIDTH, FRONT_OVERHANG, Stage, TrafficLight
+from owled_ros.scenes.stage import EGO_LENGTH, EGO_WIDTH, FRONT_OVERHANG, NOBODY, Stage, TrafficLight, ego_front
+from owled_ros.scenes.streets import build_arms, gaps_of
+from owled_ros.scenes.turning import Way, command_at, in_a_turn
 
 START_S = 12.0  # [m]
 OFF_ROAD = 1.9  # [m] from the lane centre
@@ -41,10 +45,15 @@ class DriveEnd(Enum):
 
 
 class World:
-    """A street, its traffic and the ego; `stage` is what is there now."""
+    """A street, its traffic and the ego; `stage` is what is there now.
 
-    def __init__(self, seed: int) -> None:
+    With `turns` the route turns left or right at some junctions, `command` says where, and the wheels turn farther.
+    """
+
+    def __init__(self, seed: int, turns: bool = False) -> None:
         self.seed = seed
+        self.turns = turns
+        self._steering = TURN_STEERING if turns else STEERING_RANGE
         self._rng = np.random.default_rng([seed, 0x57])
         self.length = float(self._rng.uniform(250, 400))  # [m] of the route
         self.time = 0.0  # [s]
@@ -65,6 +74,12 @@ class World:
         return EgoState(round(self.time * NANOSECONDS), self.stage.ego.speed, self.yaw_rate)
 
     @property
+    def command(self) -> NavigationCommand | None:
+        """What the navigation says; None in a world without turns."""
+        s = self.stage.ego_s
+        return command_at(self.stage.road.junctions(), s, ego_front(s))
+
+    @property
     def progress(self) -> float:
         """Part of the route that is done [0, 1]."""
         return min(max((self.stage.ego_s - START_S) / (self.length - START_S), 0.0), 1.0)
@@ -83,7 +98,7 @@ class World:
     def step(self, acceleration: float, steering: float, dt: float) -> DriveEnd:
         """Advance by `dt` [s] with an acceleration [m/s2] and a tire angle [rad]; a drive that has ended stays as it is."""
         acceleration = min(max(acceleration, ACCELERATION_RANGE[0]), ACCELERATION_RANGE[1])
-        steering = min(max(steering, STEERING_RANGE[0]), STEERING_RANGE[1])
+        steering = min(max(steering, self._steering[0]), self._steering[1])
         pieces = max(math.ceil(dt / SUBSTEP - 1e-9), 1)
         for _ in range(pieces):
             if self.outcome is DriveEnd.RUNNING:
@@ -92,7 +107,7 @@ class World:
 
     def _substep(self, acceleration: float, steering: float, dt: float) -> None:
         stage = self.stage
-        front_before = traffic.ego_front(stage.ego_s)
+        front_before = ego_front(stage.ego_s)
         before = stage.ego
         stage.ego = bicycle_step(before, acceleration, steering, dt, self._wheel_base)
         self.yaw_rate = (stage.ego.heading - before.heading) / dt
@@ -109,16 +124,17 @@ class World:
             light.state, remaining = traffic.light_state(self._clocks[index])
             near = 0 < light.s - self.stage.ego_s < 60
             if near and light.state is Light.RED and self._rng.random() < CROSSING_CAR_RATE * dt:
-                traffic.send_crossing_car(self._rng, self.stage.cars, light, remaining)
+                way = self.stage.road.ways[index] if self.turns else None
+                traffic.send_crossing_car(self._rng, self.stage.cars, light, remaining, way)
 
     def _move_others(self, dt: float) -> None:
         stage = self.stage
         traffic.drive_leads(stage.cars, stage.lights, stage.pedestrians, stage.road, self._wishes, dt)
-        traffic.drive_oncoming(stage.cars, stage.lights, stage.pedestrians, stage.ego_s, dt)
+        traffic.drive_oncoming(stage.cars, stage.lights, stage.pedestrians, stage.ego_s, dt, stage.road.junctions())
         traffic.drive_crossing(stage.cars, dt)
         traffic.walk(stage.pedestrians, dt)
         stage.cars[:] = [car for car in stage.cars if not traffic.gone(car, stage.ego_s)]
-        front = traffic.ego_front(stage.ego_s)
+        front = ego_front(stage.ego_s)
         still = []
         for index, light in self._waiting:
             person = stage.pedestrians[index]
@@ -136,7 +152,7 @@ class World:
 
     def _judge(self, front_before: float, offset: float) -> None:
         stage = self.stage
-        front = traffic.ego_front(stage.ego_s)
+        front = ego_front(stage.ego_s)
         for light in stage.lights:
             if light.state is Light.RED and front_before <= light.stop_line < front:
                 self._end(DriveEnd.RED_LIGHT, f"crossed the stop line at {light.stop_line:.0f} m")
@@ -162,8 +178,7 @@ class World:
         own = _rectangle(*middle, ego.heading, EGO_LENGTH, EGO_WIDTH)
         for car in self.stage.cars:
             if abs(car.s - self.stage.ego_s) < 12:
-                x, y, heading = self.stage.road.pose_at(car.s)
-                x, y = x - math.sin(heading) * car.offset, y + math.cos(heading) * car.offset
+                x, y, heading = self.stage.place(car)
                 if _overlap(own, _rectangle(x, y, heading + car.heading, car.length, car.width)):
                     return f"{car.kind.name.lower().replace('_', ' ')} car"
         for person in self.stage.pedestrians:
@@ -176,14 +191,16 @@ class World:
     def _build(self) -> Stage:
         rng = self._rng
         lines, zebras = _draw_crossings(rng, self.length)
-        road = build_road(rng, self.length + 150.0, lines, zebras)
-        gaps = tuple((line - 2.0, line + JUNCTION_END + 3.0) for line in lines)
+        ways = _draw_ways(self.seed, len(lines)) if self.turns else ()
+        road = build_road(rng, self.length + 150.0, lines, zebras, ways)
+        gaps = gaps_of(road.junctions()) or tuple((line - 2.0, line + JUNCTION_END + 3.0) for line in lines)
         x, y, heading = road.pose_at(START_S)
         speed = float(rng.uniform(0, 10))
         stage = Stage(
             road, draw_look(rng), VehicleState(x, y, heading, speed), START_S, draw_scenery(rng, road.length, gaps)
         )
         stage.lights = [TrafficLight(line) for line in lines]
+        stage.arms = build_arms(rng, road)
         self._add_cars(stage)
         self._add_people(stage)
         return stage
@@ -231,7 +248,14 @@ class World:
         for _ in range(int(rng.integers(2, 12))):
             low, high = RIGHT_SIDEWALK if rng.random() < 0.6 else LEFT_SIDEWALK
             s = float(rng.uniform(START_S, self.length + 40))
-            stage.pedestrians.append(draw_person(rng, s, float(rng.uniform(low + 0.4, high - 0.4)), False))
+            person = draw_person(rng, s, float(rng.uniform(low + 0.4, high - 0.4)), False)
+            if not in_a_turn(stage.road.junctions(), s, *NOBODY):
+                stage.pedestrians.append(person)
+
+
+def _draw_ways(seed: int, count: int) -> tuple[Way, ...]:
+    """Draw where the route goes, with numbers of its own: the streets of a seed stay what they are."""
+    return tuple(Way(int(way)) for way in np.random.default_rng([seed, 0x58]).integers(-1, 2, count))
 
 
 def _draw_crossings(rng: np.random.Generator, length: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

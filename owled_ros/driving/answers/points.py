@@ -9,13 +9,14 @@ from typing import Literal
 
 import numpy as np
 
+from owled_ros.driving.answer import DECLINED, Manoeuvre
 from owled_ros.driving.answers.kind import AnswerKind, Plan, RawAnswer
 from owled_ros.driving.answers.lists import check_column, format_groups, parse_groups
 from owled_ros.driving.answers.spec import Count, Decimals, Scale, Seconds, Spec
 from owled_ros.driving.ego import EgoState
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.driving.waypoints import from_waypoints
-from owled_ros.driving.wording import AnswerError
+from owled_ros.driving.wording import AnswerError, plain, shown
 
 METRES = {"m": 1.0, "cm": 0.01}
 RADIANS = {"none": 1.0, "rad": 1.0, "deg": math.pi / 180.0}
@@ -46,6 +47,8 @@ class PointsSpec(Spec):
     decimals: Decimals = 2
     brackets: Literal["[]", "()"] = "[]"
     """How each point is written; both are read."""
+    manoeuvre: bool = False
+    """A word stands before the list: cruise, follow, stop or yield; and unknown, alone, declines."""
 
     def make(self, _directory: Path) -> AnswerKind:
         """Return the kind."""
@@ -61,8 +64,12 @@ class PointsKind:
 
     def parse(self, raw: RawAnswer, ego: EgoState, vehicle: VehicleParameters) -> Plan | None:
         """Read the points and drive through them."""
-        spec = self.spec
-        points = parse_groups(raw.text, spec.count + spec.first_is_now, self._names(), spec.label) / self._factors()
+        spec, text, manoeuvre = self.spec, raw.text, Manoeuvre.UNKNOWN
+        if spec.manoeuvre:
+            manoeuvre, text = _split_manoeuvre(text)
+            if manoeuvre is Manoeuvre.UNKNOWN:
+                return None
+        points = parse_groups(text, spec.count + spec.first_is_now, self._names(), spec.label) / self._factors()
         for name, column in zip(("x", "y"), points[:, self._order()].T, strict=True):
             check_column(f"{name} of point", column, -FARTHEST_M, FARTHEST_M, "m")
         points[:, :2] = points[:, self._order()]
@@ -72,7 +79,7 @@ class PointsKind:
             if np.hypot(*points[0, :2]) > HERE_M:
                 raise AnswerError(f"the first point is {points[0, :2]} m; expected the vehicle's place now, (0, 0)")
             points = points[1:]
-        return Plan(from_waypoints(points, spec.step_s, ego.speed))
+        return Plan(from_waypoints(points, spec.step_s, ego.speed), manoeuvre)
 
     def format(self, plan: Plan, ego: EgoState, vehicle: VehicleParameters) -> str:
         """Write the places at the times of the points."""
@@ -81,7 +88,9 @@ class PointsKind:
         points = plan.trajectory.sample(times).values[:, 1 : 3 if spec.heading == "none" else 4]
         points[:, :2] = points[:, self._order()]
         places = max(spec.decimals, 3) if spec.heading == "rad" else spec.decimals
-        return format_groups(
+        if spec.manoeuvre and plan.manoeuvre is Manoeuvre.UNKNOWN:
+            raise AnswerError("the plan names no manoeuvre; expected one, its word stands before the list")
+        return (f"{plan.manoeuvre.name.lower()} " if spec.manoeuvre else "") + format_groups(
             points * self._factors(),
             (spec.decimals, spec.decimals, places)[: points.shape[1]],
             spec.brackets,
@@ -94,9 +103,11 @@ class PointsKind:
         scaled = "" if spec.scale == 1.0 else f" times {spec.scale:g}"
         heading = "" if spec.heading == "none" else f", heading in {spec.heading} ({spec.heading_positive} positive)"
         now = " after the place now" if spec.first_is_now else ""
+        word = "<cruise|follow|stop|yield> " if spec.manoeuvre else ""
+        declined = ", or 'unknown'" if spec.manoeuvre else ""
         return (
-            f"[{spec.label + ', ' if spec.label else ''}({', '.join(self._names())}), …]: {spec.count} points{now}, one every "
-            f"{spec.step_s:g} s, in {spec.unit}{scaled}{heading}"
+            f"{word}[{spec.label + ', ' if spec.label else ''}({', '.join(self._names())}), …]: {spec.count} points{now}, one every "
+            f"{spec.step_s:g} s, in {spec.unit}{scaled}{heading}{declined}"
         )
 
     def _names(self) -> tuple[str, ...]:
@@ -113,3 +124,17 @@ class PointsKind:
         axes = [place * (-1.0 if name == "right" else 1.0) for name in spec.axes.split("_")]
         heading = (-1.0 if spec.heading_positive == "right" else 1.0) / RADIANS[spec.heading]
         return np.array(axes if spec.heading == "none" else [*axes, heading])
+
+
+def _split_manoeuvre(text: str) -> tuple[Manoeuvre, str]:
+    """Cut the word off that stands before the list; UNKNOWN where the model declines."""
+    line = plain(text)
+    if line.casefold() == DECLINED:
+        return Manoeuvre.UNKNOWN, ""
+    word, _, rest = line.partition(" ")
+    known = {manoeuvre.name.lower(): manoeuvre for manoeuvre in Manoeuvre if manoeuvre}
+    if word.rstrip(",:").casefold() not in known:
+        raise AnswerError(
+            f"answer {shown(text)} begins with no manoeuvre; expected {', '.join(known)}, or {DECLINED!r} alone"
+        )
+    return known[word.rstrip(",:").casefold()], rest
