@@ -95,7 +95,7 @@ def _places(trajectory: Trajectory) -> np.ndarray:
 
 def _score(scenes: Sequence[Snapshot], paths: Sequence[np.ndarray | None], common: np.ndarray) -> PathScore:
     answered = np.array([path is not None for path in paths])
-    counted = [index for index in np.flatnonzero(answered & common)]
+    counted = [int(index) for index in np.flatnonzero(answered & common)]
     off = np.full((len(scenes), POINTS), np.nan)
     for index in counted:
         path, truth = paths[index], scenes[index].path

@@ -94,12 +94,11 @@ def scene_example(snapshot: Snapshot) -> Example:
     classes, distances = _patch_labels(snapshot)
     action, scene = format_action(snapshot.action), format_scene(snapshot.scene)
     if snapshot.path is None:
-        return Example(
-            snapshot.image, prefix_ids(snapshot.ego), _answer(action), _answer(scene), classes, distances
-        )  # fmt: skip
+        return Example(snapshot.image, prefix_ids(snapshot.ego), _answer(action), _answer(scene), classes, distances)
     path = tokens.path_text(snapshot.action.manoeuvre, snapshot.path)
-    said = [_answer(text, paths=True) for text in (action, scene, path)]
-    return Example(snapshot.image, prefix_ids(snapshot.ego, snapshot.command), *said[:2], classes, distances, said[2])
+    to_action, to_scene, to_path = (_answer(text, paths=True) for text in (action, scene, path))
+    prefix = prefix_ids(snapshot.ego, snapshot.command)
+    return Example(snapshot.image, prefix, to_action, to_scene, classes, distances, to_path)
 
 
 def out_of_distribution_example(image: np.ndarray, ego: EgoState, command: NavigationCommand | None = None) -> Example:

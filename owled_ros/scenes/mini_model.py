@@ -135,7 +135,7 @@ def save_model(
         do_resize=True, size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}, do_center_crop=False, do_convert_rgb=False,
         image_mean=[IMAGE_MEAN] * 3, image_std=[IMAGE_STD] * 3,
     )  # fmt: skip
-    tokenizer = tokens.build_tokenizer(tokens.knows_paths(model.config.text_config.vocab_size))
+    tokenizer = tokens.build_tokenizer(tokens.knows_paths(len(model.get_output_embeddings().get_parameter("weight"))))
     processor = LlavaProcessor(
         image_processor=images, tokenizer=tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
         chat_template=tokenizer.chat_template, num_additional_image_tokens=1,
