@@ -17,6 +17,7 @@ from owled_ros.onboard.loading import ModelChoice, check_memory, choose_device
 
 GPU_COMMANDS = (
     "evaluate", "evaluate-scenes", "drive", "sensitivity", "recalibrate", "prune", "prune-uniform", "train-mini", "calibrate", "demo",
+    "pack",
 )  # fmt: skip
 REFUSED = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.00 GiB is free."
@@ -104,7 +105,7 @@ def test_every_command_that_computes_takes_a_device(command: str, tmp_path: Path
     words = [str(tmp_path / "no"), str(tmp_path / "where")]
     refused = runner.invoke(cli.app, [command, "--device", "gpu", *words])
     assert isinstance(refused.exception, (OwledError, SystemExit))
-    if command not in ("drive", "demo", "evaluate-scenes", "train-mini"):  # those take fewer words
+    if command not in ("drive", "demo", "evaluate-scenes", "train-mini", "pack"):  # those take fewer words
         assert "device 'gpu' cannot be used" in str(refused.exception)
 
 

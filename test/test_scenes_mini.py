@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -186,3 +187,15 @@ def test_a_gpu_is_fed_by_every_core(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)))
     assert renderers("cuda:0") == 16
     assert renderers("cpu") == 1
+
+
+def test_rendering_processes_start_although_this_one_has_used_the_threads_of_opencv() -> None:
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 3)  # on all of them
+        apart = next(batches(TrainConfig(batch_size=1, loaders=1, device="cpu"), 0))
+        here = next(batches(TrainConfig(batch_size=1, loaders=0, device="cpu"), 0))
+    finally:
+        cv2.setNumThreads(threads)
+    assert torch.equal(apart.ids, here.ids)

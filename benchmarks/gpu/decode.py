@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import bandwidth
-from rows import seconds, settled, step_arguments
+from rows import Step, seconds, settled, step_arguments
 from shapes import ANSWER_TOKENS, make, make_engine, step_bytes
 
 from owled_ros.driving import asking
@@ -34,15 +34,16 @@ def token_ms(engine: Any, prompt: Any, device: str, count: int) -> tuple[float, 
     return took / count * 1e3, tokens
 
 
-def generate_ms(model: Any, inputs: dict[str, Any], device: str, count: int, **how: Any) -> float:
+def generate_ms(model: Any, inputs: dict[str, Any], step: Step, count: int, **how: Any) -> float:
     """Return the time of a token in transformers' own `generate` [ms]: the difference of a long and a short answer."""
 
     def answer(tokens: int) -> None:
         model.generate(**inputs, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens, **how)
 
     answer(count)
-    short = seconds(lambda: answer(4), device, 3, 1)
-    return (seconds(lambda: answer(4 + count), device, 3, 1) - short) / count * 1e3
+    times = min(step.repeats[0], 3)
+    short = seconds(lambda: answer(4), step.device, times, 1)
+    return (seconds(lambda: answer(4 + count), step.device, times, 1) - short) / count * 1e3
 
 
 def moved(inputs: dict[str, Any], device: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -70,14 +71,14 @@ def main() -> None:
 
     ours, tokens = token_ms(engine, prompt, device, count)
     how = engine.chat.runner.decoding
-    peer = generate_ms(model, moved(dict(prompt.inputs), device, dtype), device, count)
+    peer = generate_ms(model, moved(dict(prompt.inputs), device, dtype), step, count)
     step.rows.add(
         f"{name}, a decoded token", "ms", ours, bar=token_bar, peer=peer, peer_name="generate", limit=limit,
         note=f"{how}; {len(prompt.ids)} tokens of prompt, {step_bytes(model) / 1e9:.3g} GB a token",
     )  # fmt: skip
 
-    whole = seconds(lambda: engine.act(engine.see(frame)), device)
-    see = seconds(lambda: engine.see(frame), device)
+    whole = seconds(lambda: engine.act(engine.see(frame)), device, *step.repeats)
+    see = seconds(lambda: engine.see(frame), device, *step.repeats)
     step.rows.add(
         f"{name}, camera to action, {ANSWER_TOKENS} tokens", "ms", whole * 1e3, bar=action_bar,
         note=f"of it {see * 1e3:.1f} to see; the image processor counts",

@@ -10,7 +10,8 @@ import torch
 import transformers
 from rows import seconds, step_arguments
 
-NEEDED = ("numpy", "safetensors", "tokenizers", "pydantic", "psutil", "cv2", "PIL", "jinja2", "rich", "typer")
+NEEDED = ("numpy", "safetensors", "tokenizers", "psutil", "cv2", "PIL", "jinja2", "rich", "typer")
+OLDEST = (5, 17)  # of transformers: what is asked of its caches and hooks is there
 GIB = 2**30
 
 
@@ -25,6 +26,8 @@ def main() -> None:
     """Write the rows."""
     step = step_arguments()
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < OLDEST:
+        missing.append(f"transformers {'.'.join(map(str, OLDEST))} or later")
     name = torch.cuda.get_device_name(0) if step.device.startswith("cuda") else platform.processor() or "CPU"
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
     note = f"{name}; {versions}" + (f"; MISSING: {', '.join(missing)}" if missing else "")

@@ -24,7 +24,7 @@ def main() -> None:
     prompt = engine.chat.prompt(engine.first_conversation(frame), engine.see(frame).images)
     inputs = moved(dict(prompt.inputs), step.device, dtype)
     started = time.perf_counter()
-    found = generate_ms(model, inputs, step.device, 4 if step.tiny else 32, cache_implementation="static")
+    found = generate_ms(model, inputs, step, 4 if step.tiny else 32, cache_implementation="static")
     took = time.perf_counter() - started
     step.rows.add(
         f"{step.words[0]}, a token of generate with static cache", "ms", peer=found, peer_name="static cache, compiled",

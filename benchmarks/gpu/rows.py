@@ -62,6 +62,11 @@ class Step:
     tiny: bool
     words: tuple[str, ...]
 
+    @property
+    def repeats(self) -> tuple[int, int]:
+        """How often a work is timed, and how often it is done before."""
+        return (1, 1) if self.tiny else (10, 3)
+
 
 def step_arguments() -> Step:
     """Read the command line of a step: FILE NAME DEVICE TINY [words]."""

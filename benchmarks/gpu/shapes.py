@@ -25,6 +25,7 @@ from owled_ros.models.prompt import Prompter
 from owled_ros.models.runners import TorchRunner
 
 ANSWER_TOKENS = 12
+TINY_VOCABULARY = 2048
 QUESTION = "{images}Where to?"
 QWEN = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
@@ -37,7 +38,12 @@ def llava_7b(ids: dict[str, int], tiny: bool) -> tuple[Any, dict[str, Any], dict
     if tiny:
         vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
         text = dict(vision)
-    text |= {"vocab_size": 32064, "max_position_embeddings": 4096, "num_key_value_heads": text["num_attention_heads"]}
+    vocabulary = TINY_VOCABULARY if tiny else 32064
+    text |= {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 4096,
+        "num_key_value_heads": text["num_attention_heads"],
+    }
     config = hf.LlavaConfig(
         vision_config={"model_type": "clip_vision_model", "image_size": side, "patch_size": 14, **vision},
         text_config={"model_type": "llama", **text},
@@ -67,7 +73,12 @@ def qwen_3b(ids: dict[str, int], tiny: bool) -> tuple[Any, dict[str, Any], dict[
     names = {"image_token_id": QWEN[2], "video_token_id": QWEN[3], "vision_start_token_id": QWEN[0]}
     config = hf.Qwen2_5_VLConfig(
         vision_config={"patch_size": 14, **vision},
-        text_config={**text, "vocab_size": 151936, "max_position_embeddings": 4096, "rope_parameters": rope},
+        text_config={
+            **text,
+            "vocab_size": TINY_VOCABULARY if tiny else 151936,
+            "max_position_embeddings": 4096,
+            "rope_parameters": rope,
+        },
         tie_word_embeddings=True,
         vision_end_token_id=ids[QWEN[1]],
         **{name: ids[token] for name, token in names.items()},
@@ -127,6 +138,6 @@ def make_engine(model: Any, processor: Any, device: str, dtype: torch.dtype, dec
 
 def step_bytes(model: Any) -> int:
     """Count the bytes of weights that a token reads: the language model's layers and the output matrix."""
-    layers = model.get_decoder().layers
-    head = model.get_output_embeddings().weight
-    return sum(p.numel() * p.element_size() for p in layers.parameters()) + head.numel() * head.element_size()
+    parts = (model.get_decoder().layers, model.get_output_embeddings())
+    weights = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights)

@@ -18,7 +18,7 @@ SHARE = 0.85  # of the smaller rate
 def main() -> None:
     """Write the rows."""
     step = step_arguments()
-    size, steps, warm = (4, 3, 1) if step.tiny else (32, 120, 24)
+    size, steps, warm = (2, 1, 1) if step.tiny else (32, 120, 24)
     camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
     make_example(TRAINING_SEEDS, camera)
     start = time.perf_counter()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from owled_ros.commands import Device
+
 if TYPE_CHECKING:
     from owled_ros.sparse.pack import PackFacts
     from owled_ros.sparse.timing import Timing
@@ -35,12 +37,13 @@ def pack(
         bool | None,
         typer.Option(help="Pack the vision tower too; default: where its images have 512 patches or more."),
     ] = None,
+    device: Device = "cpu",
 ) -> None:
     """Write the weights of a pruned model the way the sparse runtime reads them: bit mask and kept values.
 
     The file goes beside the safetensors (packed.owled) and, in an artifact, into the manifest with its hash. The driving
     node and every command then decode with it on the CPU. Models that the runtime cannot decode are refused with the
-    reason and keep running with torch.
+    reason and keep running with torch. --device is where the model runs that the written file is compared with.
     """
     from rich.console import Console
 
@@ -53,12 +56,16 @@ def pack(
     if out is None and is_artifact(model):
         from owled_ros.pruning.packing import pack_artifact
 
-        packed: dict[str, Any] = pack_artifact(model, precision or None, vision, group or None).packed or {}
+        packed: dict[str, Any] = (
+            pack_artifact(model, precision or None, vision, group or None, device).packed or {}
+        )
         console.print(
             f"packed {model / PACKED_NAME}: {packed.get('bytes', 0) / 1e6:.1f} MB, in the manifest with its hash"
         )
         return
-    facts = pack_directory(model, out or model / PACKED_NAME, precision or None, vision, group=group or None)
+    facts = pack_directory(
+        model, out or model / PACKED_NAME, precision or None, vision, group=group or None, device=device
+    )
     console.print(summary(facts))
     if out is None:
         vouch(model)

@@ -77,8 +77,8 @@ def _check_logits(model: Any, packed: Path, limit: float) -> None:
     ids = np.random.default_rng(0).integers(0, embedding.weight.shape[0], TOKENS)
     try:
         with torch.inference_mode(), computing_in_float32(model):
-            table = embedding.weight[torch.from_numpy(ids)].float()  # (T, C)
-            want = model(inputs_embeds=table[None], use_cache=False).logits[0, -1].float().numpy()  # (V,)
+            table = embedding.weight[torch.from_numpy(ids).to(embedding.weight.device)].float()  # (T, C)
+            want = model(inputs_embeds=table[None], use_cache=False).logits[0, -1].float().cpu().numpy()  # (V,)
     except LOAD_ERRORS as err:
         raise OwledError(f"the model cannot be run to compare the packed file with it ({err}): not packed") from err
     decoder = SparseDecoder.open(packed)

@@ -45,6 +45,7 @@ def pack_directory(
     progress: Callable[[int, int], None] | None = None,
     group: int | None = None,
     ends: str | None = None,
+    device: str = "cpu",
 ) -> PackFacts:
     """Pack a Hugging Face directory or artifact for the sparse runtime.
 
@@ -56,6 +57,7 @@ def pack_directory(
         progress: Called with (matrices done, matrices in all).
         group: Columns that share a scale; None: those of the grid, else 128 with int8 and 32 with int4.
         ends: Precision of embedding and head; None: the same, but int8 where that is int4.
+        device: Where the model runs that the packed file is compared with; weights are rounded on the CPU.
 
     Raises:
         OwledError: The directory is no model that can be read rightly, its language model cannot be packed, there is no
@@ -75,7 +77,7 @@ def pack_directory(
         scales, group = {name: found.numpy() for name, found in grid.scales.items()}, grid.group
     else:
         scales, group = {}, group or GROUP_OF.get(precision, GROUP)
-    model = load_model(directory, dtype=source_of(directory).dtype)
+    model = load_model(directory, device, source_of(directory).dtype)
     extra = vision_matrices(model) if with_vision else {}
     aside = out_file.with_name(f".{out_file.name}.aside-{os.getpid()}-unchecked")
     try:
@@ -118,6 +120,6 @@ def vision_matrices(model: PreTrainedModel) -> Matrices:
     component_at = component_finder(model)
     for name, module in model.named_modules():
         if type(module) is torch.nn.Linear and component_at(name) == component_of(name) == "vision":
-            bias = None if module.bias is None else module.bias.detach().float().numpy()
-            matrices[name] = (module.weight.detach().float().numpy(), bias)
+            bias = None if module.bias is None else module.bias.detach().cpu().float().numpy()
+            matrices[name] = (module.weight.detach().cpu().float().numpy(), bias)
     return matrices

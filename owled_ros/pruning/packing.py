@@ -9,7 +9,11 @@ from owled_ros.models.manifest import Manifest, add_section, file_entry, verify
 
 
 def pack_artifact(
-    artifact: Path, precision: str | None = None, vision: bool | None = None, group: int | None = None
+    artifact: Path,
+    precision: str | None = None,
+    vision: bool | None = None,
+    group: int | None = None,
+    device: str = "cpu",
 ) -> Manifest:
     """Pack a verified artifact beside its weights and list the file in the manifest; see models.packing.pack_directory.
 
@@ -24,7 +28,7 @@ def pack_artifact(
     verify(artifact)
     packed = artifact / PACKED_NAME
     try:
-        facts = pack_directory(artifact, packed, precision, vision, group=group)
+        facts = pack_directory(artifact, packed, precision, vision, group=group, device=device)
     except OwledError:
         packed.unlink(missing_ok=True)
         raise

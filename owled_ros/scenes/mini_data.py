@@ -152,9 +152,10 @@ class TrainingStream(torch.utils.data.IterableDataset[Batch]):
         self.first_batch, self.batch_size, self.paths = first_sample // batch_size, batch_size, paths
 
     def __iter__(self) -> Iterator[Batch]:
-        torch.set_num_threads(1)  # every worker has a core of its own
-        cv2.setNumThreads(1)
         worker = torch.utils.data.get_worker_info()
+        if worker:
+            torch.set_num_threads(1)  # every worker has a core of its own
+            cv2.setNumThreads(1)
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         camera = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
         batch = self.first_batch + offset

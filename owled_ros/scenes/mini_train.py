@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import cv2
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -316,6 +317,8 @@ def renderers(device: str) -> int:
 def batches(config: TrainConfig, first_sample: int) -> Iterator[Batch]:
     """Yield the batches from a sample on, rendered ahead by `config.loaders` processes; the same ones for any number of them."""
     stream = TrainingStream(first_sample, config.batch_size, config.paths)
+    if config.loaders:
+        cv2.setNumThreads(1)  # ends OpenCV's threads: a forked process would wait for them for ever
     loader = torch.utils.data.DataLoader(
         stream,
         batch_size=None,
