@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from owled_ros.errors import OwledError
 from owled_ros.pruning import allocation
 from owled_ros.pruning.outliers import outlier_percent, outlier_scores
-from owled_ros.pruning.scores import magnitude, mask_groups, mask_rows, pruner_zero, wanda
+from owled_ros.pruning.scores import _selected, magnitude, mask_groups, mask_rows, pruner_zero, selected_by_row, wanda
 
 
 def test_outlier_percent_by_hand() -> None:
@@ -121,6 +121,15 @@ def test_mask_rows_takes_the_lowest_of_each_row(rows: int, columns: int, seed: i
     for row in range(rows):
         order = sorted(range(columns), key=lambda column: (float(score[row, column]), column))
         assert mask[row].nonzero().flatten().tolist() == sorted(order[: int(counts[row])])
+
+
+def test_a_gpu_and_the_cpu_select_the_same_border() -> None:
+    score = torch.randint(0, 4, (3, 9), generator=torch.Generator().manual_seed(1)).float()
+    for places in ([0], [3, 4], [8]):
+        for select in (_selected, selected_by_row):
+            assert all(
+                torch.equal(value, score.sort(1).values[:, place]) for place, value in select(score, places).items()
+            )
 
 
 def test_mask_groups_by_hand() -> None:

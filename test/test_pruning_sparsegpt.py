@@ -7,7 +7,7 @@ import torch
 
 from owled_ros.errors import OwledError
 from owled_ros.pruning.scores import mask_rows, wanda
-from owled_ros.pruning.sparsegpt import refine, sparsegpt
+from owled_ros.pruning.sparsegpt import _lowest_by_value, lowest_by_order, refine, sparsegpt
 
 
 def _case(rows: int = 12, columns: int = 160, tokens: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,3 +92,11 @@ def test_refining_survives_huge_activations_and_rows_without_freedom() -> None:
     assert bool((refined[mask] == 0).all())
     for row in range(weight.shape[0]):
         assert _error(refined[row], weight[row], inputs) <= _error(pruned[row], weight[row], inputs) * 1.001 + 1e-3
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 59, 60])
+def test_a_gpu_and_the_cpu_select_the_same(count: int) -> None:
+    values = torch.randint(0, 5, (60,), generator=torch.Generator().manual_seed(count)).float()  # many ties
+    first = sorted(range(60), key=lambda place: (float(values[place]), place))[:count]
+    for select in (_lowest_by_value, lowest_by_order):
+        assert select(values, count).nonzero().flatten().tolist() == sorted(first)

@@ -119,29 +119,40 @@ class _Border:
     ):
         self._model, self._groups, self._dense, self._ranks = model, groups, dense, ranks
         self._values: dict[str, float] = {}
-        self._slopes: dict[str, float] = {}
+        self._sums: dict[str, list[torch.Tensor]] = {}  # one per backward pass; read once per step: a GPU need not wait
 
     def slopes(self, values: Floats, batches: Sequence[Batch]) -> tuple[float, Floats]:
         """Return the mean loss [nat per token] and dL/ds per group."""
         for group, value in zip(self._groups, values, strict=True):
             for matrix in group.matrices:
                 self._values[matrix.name] = value
-                self._slopes[matrix.name] = 0.0
+                self._sums[matrix.name] = []
                 kept = self._ranks[matrix.name] >= round(value * RANK_STEPS)
                 torch.mul(
                     self._dense[matrix.name], kept, out=matrix.weight()
                 ) if not matrix.transposed else matrix.weight().copy_(self._dense[matrix.name] * kept)
         parameter = next(self._model.parameters())
-        total, tokens = 0.0, 0
+        losses, tokens = [], 0
         for batch in batches:
             with torch.enable_grad():
                 loss, count = token_loss(self._model, to_device(batch, parameter.device, parameter.dtype))
                 loss.backward()
-            total, tokens = total + float(loss.detach()), tokens + count
-        slopes = [
-            sum(self._slopes[matrix.name] for matrix in group.matrices) / max(tokens, 1) for group in self._groups
-        ]
-        return total / max(tokens, 1), np.array(slopes)
+            losses.append(loss.detach())
+            tokens += count
+        found = self._read_slopes()
+        slopes = [sum(found[matrix.name] for matrix in group.matrices) / max(tokens, 1) for group in self._groups]
+        return sum(torch.stack(losses).tolist()) / max(tokens, 1), np.array(slopes)
+
+    def _read_slopes(self) -> dict[str, float]:
+        """Bring all sums to the host in one copy; returns the slope of every matrix."""
+        sums = [value for values in self._sums.values() for value in values]
+        numbers = iter(torch.stack(sums).tolist() if sums else ())
+        slopes = {}
+        for name, values in self._sums.items():
+            border = self._values[name]
+            width = min(border + BAND, 1.0) - max(border - BAND, 0.0)
+            slopes[name] = -sum(next(numbers) / width for _ in values)
+        return slopes
 
     def read(self, matrix: Matrix, gradient: torch.Tensor) -> None:
         """Add the slope of one matrix; `gradient` (R, K) of its masked weight."""
@@ -149,8 +160,7 @@ class _Border:
         low, high = (round((border + side * BAND) * RANK_STEPS) for side in (-1, 1))
         ranks = self._ranks[matrix.name]
         product = (gradient * self._dense[matrix.name]).masked_fill_((ranks < low) | (ranks >= high), 0.0)
-        width = min(border + BAND, 1.0) - max(border - BAND, 0.0)
-        self._slopes[matrix.name] -= float(product.sum(dtype=torch.float32)) / width
+        self._sums[matrix.name].append(product.sum(dtype=torch.float32))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,10 @@ class BlockStore(Protocol):
         """Put saved weights back into the model and return the block's outcome; None when it is not there."""
 
     def save_block(self, index: int, block: Block, outcome: Outcome) -> None:
-        """Keep the pruned weights of a block and its outcome."""
+        """Keep the pruned weights of a block and its outcome; they stay as they are until `settle`."""
+
+    def settle(self) -> None:
+        """Wait until all that was saved is kept."""
 
 
 def prune_blocks(
@@ -46,8 +49,12 @@ def prune_blocks(
     Returns:
         The matrices that the score could not rank, with what was done instead, and the scales of what was rounded.
     """
-    with in_words("the calibration"):
-        return _prune_segments(model, structure, batches, zeros, config, store, report)
+    try:
+        with in_words("the calibration"):
+            return _prune_segments(model, structure, batches, zeros, config, store, report)
+    finally:
+        if store is not None:
+            store.settle()
 
 
 def _prune_segments(

@@ -89,10 +89,20 @@ def _row_borders(score: torch.Tensor, base: int, one_more: bool) -> torch.Tensor
     """Return the base-th and (base + 1)-th smallest score of each row (R, 2); minus infinity for a count of zero."""
     rows, columns = score.shape
     places = [base - 1, min(base, columns - 1)] if one_more else [base - 1, base - 1]
-    if score.device.type == "cpu":  # numpy's vectorised selection is an order of magnitude faster than torch's
-        wanted = sorted({place for place in places if place >= 0})
-        chosen = torch.from_numpy(np.partition(score.numpy(), wanted, axis=1)) if wanted else score
-    else:
-        chosen = score.sort(dim=1).values
-    nothing = torch.full((rows,), -torch.inf, device=score.device)
-    return torch.stack([chosen[:, place] if place >= 0 else nothing for place in places], dim=1)
+    wanted = sorted({place for place in places if place >= 0})
+    select = _selected if score.device.type == "cpu" else selected_by_row
+    chosen = {-1: torch.full((rows,), -torch.inf, device=score.device), **select(score, wanted)}
+    return torch.stack([chosen[place] for place in places], dim=1)
+
+
+def _selected(score: torch.Tensor, places: list[int]) -> dict[int, torch.Tensor]:
+    """Give the values (R,) that stand at some places of the sorted rows."""
+    if not places:
+        return {}
+    ordered = torch.from_numpy(np.partition(score.numpy(), places, axis=1))  # vectorised: ten times as fast as torch's
+    return {place: ordered[:, place] for place in places}
+
+
+def selected_by_row(score: torch.Tensor, places: list[int]) -> dict[int, torch.Tensor]:
+    """Do the same on a GPU, which selects in all rows at once in a fraction of the time of sorting them."""
+    return {place: score.kthvalue(place + 1, dim=1).values for place in places}

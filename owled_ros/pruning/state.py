@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class PruneState:
         directory.mkdir(parents=True, exist_ok=True)
         sweep_asides(directory)
         write_json(directory / "run.json", {"version": STATE_VERSION, "fingerprint": fingerprint})
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Return a saved JSON object, or None."""
@@ -51,10 +54,18 @@ class PruneState:
         write_json(self.directory / f"{name}.json", value)
 
     def save_block(self, index: int, block: Block, outcome: Outcome) -> None:
-        """Save the pruned weights of a block and its outcome in one step."""
+        """Save the pruned weights of a block and its outcome in one step, while the next block is pruned; see `settle`."""
+        self.settle()
         tensors = {matrix.name: matrix.weight().contiguous().cpu() for matrix in block.matrices}
         tensors |= {SCALES + name: scales.contiguous().cpu() for name, scales in outcome.scales.items()}
-        write_atomic(self._block_file(index), save(tensors, {FALLBACKS: json.dumps(outcome.fallbacks)}))
+        content = {FALLBACKS: json.dumps(outcome.fallbacks)}
+        self._writing = self._writer.submit(lambda: write_atomic(self._block_file(index), save(tensors, content)))
+
+    def settle(self) -> None:
+        """Wait until the last block is written; raises what went wrong then."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def load_block(self, index: int, block: Block) -> Outcome | None:
         """Put saved weights back into the model and return the outcome; None when the block was not finished."""
@@ -77,6 +88,7 @@ class PruneState:
 
     def remove(self) -> None:
         """Delete the state: the artifact is finished."""
+        self._writer.shutdown()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _block_file(self, index: int) -> Path:
