@@ -56,9 +56,7 @@ def pack(
     if out is None and is_artifact(model):
         from owled_ros.pruning.packing import pack_artifact
 
-        packed: dict[str, Any] = (
-            pack_artifact(model, precision or None, vision, group or None, device).packed or {}
-        )
+        packed: dict[str, Any] = pack_artifact(model, precision or None, vision, group or None, device).packed or {}
         console.print(
             f"packed {model / PACKED_NAME}: {packed.get('bytes', 0) / 1e6:.1f} MB, in the manifest with its hash"
         )

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 BUNDLED = "mini"
 SHORT_HASH = 12  # hex digits
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # [bytes]
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+INT8 = "int8"  # weights; products in the device's fast type
+DTYPES = ("auto", "float32", "bfloat16", "float16", INT8)
 
 
 def bundled_model() -> Path:
@@ -67,7 +68,8 @@ def load_engine(
     Args:
         path: Hugging Face image-text-to-text directory or owled artifact; None for the bundled model.
         device: "auto", "cpu" or a CUDA device (see `devices`); "auto" is the CPU for the sparse runtime.
-        dtype: one of DTYPES, for the torch parts; "auto" is bfloat16 where the hardware multiplies it, float32 elsewhere.
+        dtype: one of DTYPES, for the torch parts; "auto" is bfloat16 where the hardware multiplies it, float32 elsewhere;
+            "int8" is "auto" with the language model's weights as int8, on CUDA only, with what became of it in `facts`.
         threads: CPU threads of this process for inference.
         runtime: "torch", "sparse" (needs a packed artifact) or "auto" (sparse on the CPU where packed).
         decoding: "fixed" runs a token over buffers of fixed size, on CUDA as a captured graph; "growing" launches every token
@@ -85,6 +87,7 @@ def load_engine(
     from owled_ros.models.chat import Chat
     from owled_ros.models.decoding import Decoding
     from owled_ros.models.engine import VlmEngine
+    from owled_ros.models.int8_weights import put_int8_or_say_why
     from owled_ros.models.load import is_vision_language, load_model
     from owled_ros.models.processor import load_processor
     from owled_ros.models.prompt import Prompter
@@ -94,7 +97,12 @@ def load_engine(
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     profile = read_profile(directory)
-    dtype = fast_dtype(device) if dtype == "auto" else dtype
+    as_int8 = dtype == INT8
+    if as_int8 and not device.startswith("cuda"):
+        raise OwledError(
+            f"dtype 'int8' is for CUDA, the device is {device}; on the CPU `owled pack` makes int8 weights"
+        )
+    dtype = fast_dtype(device) if dtype == "auto" or as_int8 else dtype
     if device.startswith("cuda") and dtype == "float32":
         torch.backends.cudnn.allow_tf32 = False  # who asks for float32 gets it: else patches are embedded in 10 bits
     model = load_model(directory, device=device, dtype=dtype)
@@ -113,6 +121,8 @@ def load_engine(
     kind = profile.kind(directory)
     neighbours = number_neighbours(processor.tokenizer.get_vocab())
     runner, facts = _make_runner(directory, model, device, dtype, threads, runtime, neighbours, decoding)
+    if as_int8:
+        facts["weights"] = put_int8_or_say_why(model, device, dtype)
     if kind.needs_hidden:
         runner.keep_hidden()
     chat = Chat(runner, prompter, rules, neighbours)

@@ -220,7 +220,7 @@ ENTRIES = (
     Entry("model_root", "str", "~/load_model accepts only directories below this one; empty: any.", read_only=True),
     Entry("artifact_store", "str", "Older name of deployment; a store without deployment.json takes model_path as its base model.", read_only=True),
     Entry("device", "str", "Torch device: auto (CUDA where there is one), cpu, cuda, cuda:1.", read_only=True),
-    Entry("dtype", "str", "Number type of the torch parts; auto: bfloat16 where the device multiplies it.", choices=("auto", "float32", "bfloat16", "float16"), read_only=True),
+    Entry("dtype", "str", "Number type of the torch parts; auto: bfloat16 where the device multiplies it; int8: auto, and weights as int8 on CUDA.", choices=("auto", "float32", "bfloat16", "float16", "int8"), read_only=True),
     Entry("runtime", "str", "How the model runs.", choices=("auto", "torch", "sparse"), read_only=True),
     Entry("threads", "int", "CPU threads for inference.", 1, 256, read_only=True),
     Entry("memory_reserve_mb", "float", "Memory that stays free beside two models in ~/load_model [MB].", 0.0, 1e6),
