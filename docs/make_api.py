@@ -24,6 +24,7 @@ ROOMS = {  # in the order of the page; the command line and the demonstration ar
     "sparse": "Packed weights and the sparse decoder",
     "llm_driver": "LLM-Driver: questions, hosts, training",
     "evaluation": "Metrics, results, reports",
+    "tuning": "Learning from recorded drives",
     "deployment": "What drives: deployments and their versions",
     "recalibration": "Gate and job",
     "scenes": "The rendered world and the bundled model",

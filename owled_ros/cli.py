@@ -18,7 +18,17 @@ from owled_ros.version import VERSION
 
 EXIT_FAILURE = 1
 
-FIRST = ("demo", "doctor", "run", "prune", "evaluate", "recalibrate", "store")  # in the help, what newcomers look for
+FIRST = (
+    "demo",
+    "doctor",
+    "run",
+    "try",
+    "tune",
+    "prune",
+    "evaluate",
+    "recalibrate",
+    "store",
+)  # in the help, what newcomers look for
 
 
 class _NewcomersFirst(typer.core.TyperGroup):

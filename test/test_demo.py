@@ -197,8 +197,24 @@ def test_a_drive_that_breaks_off_reports_and_fails(tmp_path: Path) -> None:
 def test_a_drive_without_any_action_reports_and_fails(tmp_path: Path) -> None:
     vague = make_model(tmp_path / "vague", text="perhaps to the left")
     with pytest.raises(OwledError, match=r"no action in .* answered images; the last was withheld for UNPARSED"):
-        run_demo(options(tmp_path, model=vague, film=False), quiet())
+        run_demo(options(tmp_path, model=vague, film=False, go_on=True), quiet())
     assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_hopeless_work_is_told_after_sixteen_answers() -> None:
+    tally = Tally()
+    answer = {"event": "answer", "sent": 1, "passed_over": 0}
+    found = []
+    for reason in ["UNPARSED"] * 15 + ["INCOMPLETE", "UNPARSED"]:
+        tally.hear({**answer, "reason": reason})
+        found.append(tally.is_hopeless)
+    assert found == [False] * 15 + [True, False]
+    for reason in ("VALID", "INFEASIBLE", "DECLINED"):
+        once = Tally()
+        for said in [reason] + ["UNPARSED"] * 16:
+            numbers = {"camera_to_action_ms": 1.0, "latency_ms": 1.0}
+            once.hear({**answer, **numbers, "reason": said})
+            assert not once.is_hopeless
 
 
 def test_the_report_fits_eighty_columns(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def results(tmp_path_factory) -> list[ResultFile]:
     """Two models on two drives of 60 images."""
     folder = tmp_path_factory.mktemp("report")
     bag = make_bag(folder / "bag", images=60, drives=2)
-    return evaluate(EvaluationRequest([bag], [spec("seeing"), spec("mute")], folder / "out", Scenario()))
+    return evaluate(EvaluationRequest([bag], [spec("seeing"), spec("mute")], folder / "out", Scenario(), go_on=True))
 
 
 class _Page(HTMLParser):

@@ -32,6 +32,7 @@ BELOW = {  # room: rooms that it may import from
     "llm_driver": {"models", "driving", "scenes"},
     "onboard": {"models", "driving", "sparse", "deployment"},
     "evaluation": {"bags", "pruning", "models", "driving", "scenes", "sparse", "llm_driver"},
+    "tuning": {"evaluation", "bags", "pruning", "models", "driving"},
     "recalibration": {"deployment", "evaluation", "bags", "pruning", "models", "driving", "scenes", "sparse"},
 }
 EVERYTHING = {*BELOW, "nodes", "demo", "commands", "cli"}

@@ -51,6 +51,9 @@ def demo(
     set_parameter: list[str] = typer.Option(
         [], "--set", help="Further driving_node parameter, as name:=value; may be repeated."
     ),
+    go_on: bool = typer.Option(
+        False, "--go-on", help="Go on although none of the model's first 16 answers is in its form."
+    ),
 ) -> None:
     """Watch a driving model read a camera and act, in closed loop, through real ROS 2 nodes.
 
@@ -74,6 +77,6 @@ def demo(
     options = DemoOptions(
         out=directory, source=source, path=path, image_topic=image_topic, ego_topic=ego_topic, ego_from=ego_from, recorded=as_recorded, model=model, routes=routes, seconds=seconds, seed=seed, rate_hz=rate,
         width=width, height=height, lockstep=fast, record=record, film=film, device=device, threads=threads, domain=domain,
-        load_timeout_s=load_timeout, parameters=tuple(set_parameter),
+        load_timeout_s=load_timeout, parameters=tuple(set_parameter), go_on=go_on,
     )  # fmt: skip
     run_demo(options, Console(force_terminal=False if headless else None))

@@ -83,6 +83,9 @@ def evaluate(
     alone: Annotated[
         bool, typer.Option("--alone", help="Only the given models; none of what stands beside pruned ones.")
     ] = False,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Go on although none of the first 16 answers is in the model's form.")
+    ] = False,
 ) -> None:
     """Drive models through recorded bags, every frame, and say whether they are good enough.
 
@@ -101,7 +104,7 @@ def evaluate(
     beside: dict[str, dict[str, object]] = {}
     if not alone:
         specs, beside = _with_references(specs, out, dense, uniform, make_uniform, calibration)
-    request = EvaluationRequest(bags, specs, out, wanted, processes, every, camera_test, beside)
+    request = EvaluationRequest(bags, specs, out, wanted, processes, every, camera_test, beside, go_on)
     if ray:
         from owled_ros.evaluation.fleet import evaluate_on_fleet
 

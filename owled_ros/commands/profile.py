@@ -1,4 +1,4 @@
-"""`owled profile new` and `owled profile check`: begin a driving.json, and see what a model makes of it."""
+"""`owled profile new`, `owled profile check` and `owled try`: begin a driving.json, and see what a model makes of it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group.command()(new)
     group.command()(check)
     app.add_typer(group, name="profile")
+    app.command("try")(try_model)
 
 
 def new(
@@ -87,7 +88,6 @@ def check(
     Example:  owled profile check my-model/ --bag drive1/
     """
     from rich.console import Console
-    from rich.markup import escape
 
     from owled_ros.models.driving_model import resolve_model
 
@@ -96,13 +96,58 @@ def check(
     if path.is_file():
         _show_file(path, console)
         return
+    frame_of = _frame_maker(bag, image, frame, (image_topic, ego_topic, ego_from), speed, command)
+    if _report(resolve_model(model), frame_of, device, None, out, fov_deg, console):
+        raise typer.Exit(1)
+    console.print("[green]the profile is sound and the model answers in its form[/]")
+
+
+def try_model(
+    model: Annotated[str, typer.Argument(help="Any Hugging Face VLM directory, an artifact, or 'mini'.")],
+    bag: Annotated[Path | None, typer.Argument(help="Ask about a frame of this bag.")] = None,
+    image: Annotated[list[Path], typer.Option(help="Ask about images: one for all, or all in prompt order.")] = [],  # noqa: B006
+    profile: Annotated[
+        str, typer.Option(help="Ask as this preset, driving.json or model does; empty: as its own file says.")
+    ] = "",
+    frame: Annotated[int, typer.Option(min=0, help="Which usable frame of the bag.")] = 0,
+    image_topic: Annotated[str, typer.Option(help="Camera topic, or front=/a,left=/b for several.")] = "",
+    ego_topic: Annotated[str, typer.Option(help="Ego motion, where the bag has several.")] = "",
+    ego_from: Annotated[str, typer.Option(help="What tells the ego motion (docs/bags.md).")] = "",
+    speed: Annotated[float, typer.Option(min=0.0, max=60.0, help="Without a bag: the speed [m/s].")] = 5.0,
+    command: Annotated[str, typer.Option(help="Without a bag: the navigation command, such as left.")] = "",
+    out: Annotated[Path, typer.Option(help="The image with the trajectory drawn on it.")] = Path("try.png"),
+    device: Device = "auto",
+) -> None:
+    """Ask a model once: the prompt, its raw answer, the expected form, and what to change so that it drives.
+
+    `owled profile check` tells the same of a profile that is being written; here the model stands first, and any profile can be
+    tried on it. Exits with 1 when nothing can be driven.
+
+    Example:  owled try my-vlm/ drive1/ --profile points
+    """
+    from rich.console import Console
+
+    from owled_ros.driving.profile_choice import choose_profile
+    from owled_ros.models.driving_model import resolve_model
+
+    console = Console(highlight=False, soft_wrap=True)
+    directory = resolve_model(model)
+    chosen = choose_profile(profile, directory) if profile else None
+    frame_of = _frame_maker(bag, image, frame, (image_topic, ego_topic, ego_from), speed, command)
+    if _report(directory, frame_of, device, chosen, out, 70.0, console):
+        raise typer.Exit(1)
+    console.print("[green]it drives: the answer is in its form and gives a trajectory[/]")
+
+
+def _report(
+    directory: Path, frame_of: Any, device: str, profile: DrivingProfile | None, out: Path, fov_deg: float, console: Any
+) -> bool:
+    """Ask, show everything, and tell whether there are problems."""
+    from rich.markup import escape
+
     from owled_ros.evaluation.profile_check import check_profile
 
-    report = check_profile(
-        resolve_model(model),
-        _frame_maker(bag, image, frame, (image_topic, ego_topic, ego_from), speed, command),
-        device,
-    )
+    report = check_profile(directory, frame_of, device, profile=profile)
     _show(report, console)
     if report.frame is not None and report.answer is not None:
         _draw(report, out, fov_deg)
@@ -111,9 +156,9 @@ def check(
         console.print(f"[yellow]note:[/] {escape(note)}")
     for problem in report.problems:
         console.print(f"[bold red]problem:[/] {escape(problem)}")
-    if report.problems:
-        raise typer.Exit(1)
-    console.print("[green]the profile is sound and the model answers in its form[/]")
+    for number, advice in enumerate(report.advice, 1):
+        console.print(f"[cyan]what to change, {number}:[/] {escape(advice)}")
+    return bool(report.problems)
 
 
 def _frame_maker(

@@ -62,10 +62,13 @@ class Sources:
     image_topic: str = ""
     ego_topic: str = ""
     ego_from: str = ""
+    go_on: bool = False  # though the model does not answer in its form
 
     def asked(self) -> dict[str, Any]:
         """Return what makes the same set again, without where the files lie on this machine."""
-        told = {key: value for key, value in asdict(self).items() if key not in ("bags", "driving_text", "device")}
+        told = {
+            key: value for key, value in asdict(self).items() if key not in ("bags", "driving_text", "device", "go_on")
+        }
         general = self.general_text if self.general_text in ("", "python-docs") else Path(self.general_text).name
         text = self.driving_text.name if self.driving_text else None
         return {**told, "general_text": general, "driving_text": text, "bags": [path.name for path in self.bags]}
@@ -130,6 +133,9 @@ def prune(
     image_topic: Annotated[str, typer.Option(help="Camera, where a bag has several.")] = "",
     ego_topic: Annotated[str, typer.Option(help="Ego motion, where a bag has several.")] = "",
     ego_from: Annotated[str, typer.Option(help="What tells the ego motion (docs/bags.md).")] = "",
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Go on although none of the model's first 16 answers is in its form.")
+    ] = False,
 ) -> None:
     """Prune a model with OWLed and write a hashed, reproducible artifact.
 
@@ -165,6 +171,7 @@ def prune(
         image_topic,
         ego_topic,
         ego_from,
+        go_on,
     )
     configs = [config]  # both see the very same calibration
     if with_uniform and allocation != UNIFORM:
@@ -324,12 +331,14 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame
     from owled_ros.bags.frames import ReadOptions, fingerprint
     from owled_ros.bags.selection import read_selected, select_frames
     from owled_ros.bags.summary import summarise_bag
+    from owled_ros.driving.form_watch import FormWatch
     from owled_ros.models.driving_model import load_engine
     from owled_ros.pruning.asked_frames import own_answers
 
     engine = load_engine(model, device=sources.device)
     needs = engine.profile.needs
     options = ReadOptions(sources.image_topic, sources.ego_topic, sources.ego_from, needs=needs)
+    watch = FormWatch(str(model), watching=not sources.go_on)
     for number, path in enumerate(sources.bags):
         summary = summarise_bag(path, options)
         digests = {drive.number: drive.digest for drive in summary.drives}
@@ -337,7 +346,7 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame
         chosen = select_frames(summary.frames, max(count // 2 // len(sources.bags), 1), sources.seed + number)
         for sample in read_selected(path, chosen, options):
             mark = fingerprint(sample.frame)
-            for answered in own_answers(engine, sample.frame):
+            for answered in own_answers(engine, sample.frame, watch):
                 yield _BagFrame(answered, mark, digests[drives[sample.index]])
     engine.close()
 

@@ -21,6 +21,7 @@ from owled_ros.demo.report import compare_routes, print_report, write_report
 from owled_ros.demo.tally import LOADING, VALID, Tally
 from owled_ros.demo.view import LiveView
 from owled_ros.doctor.discovery import discovery_problem, missing_ros, settings_in_force
+from owled_ros.driving.form_watch import hopeless
 from owled_ros.errors import OwledError
 
 POLL_S = 0.1
@@ -62,6 +63,7 @@ class DemoOptions:
     domain: int | None = None
     load_timeout_s: float = 600.0  # [s] until the model must be loaded
     parameters: tuple[str, ...] = ()  # further "name:=value" for driving_node
+    go_on: bool = False  # though none of the model's first answers is in its form
     driver: tuple[str, ...] = ("-m", "owled_ros.nodes", "driving_node")  # what Python runs
 
 
@@ -82,7 +84,7 @@ def run_demo(options: DemoOptions, console: Console) -> Tally:
             stack.enter_context(reaped(source))
             with LiveView(console, tally, title) as view:
                 try:
-                    _watch(driver, source, tally, view, options.load_timeout_s, environment)
+                    _watch(driver, source, tally, view, options, environment)
                 except KeyboardInterrupt:
                     if not tally.reasons:
                         raise
@@ -168,7 +170,7 @@ def _title(options: DemoOptions) -> str:
 
 
 def _watch(
-    driver: Child, source: Child, tally: Tally, view: LiveView, load_timeout_s: float, environment: dict[str, str]
+    driver: Child, source: Child, tally: Tally, view: LiveView, options: DemoOptions, environment: dict[str, str]
 ) -> None:
     """Read the source's events until it ends or the driver fails; raises OwledError when the drive does not begin in time."""
     began = time.monotonic()
@@ -176,6 +178,9 @@ def _watch(
     for event in _events(source):
         if event is not None:
             tally.hear(event)
+            if event["event"] == "answer" and tally.is_hopeless and not options.go_on:
+                said = (tally.answer["reason"], tally.answer.get("text", ""))
+                raise OwledError(hopeless(options.model or "the model", *said, "--go-on"))
         view.update()
         if driver.code is not None:
             return
@@ -189,10 +194,12 @@ def _watch(
                 f"driving_node is ready, but source_node has not found it within {DISCOVERY_S:.0f} s: something keeps the nodes of this "
                 f"machine from discovering each other ({settings_in_force(environment)}); unset what you do not need, see owled doctor"
             )
-        if ready is None and now - began > load_timeout_s:
+        if ready is None and now - began > options.load_timeout_s:
             what = "the model is not loaded" if tally.stage == LOADING else "source_node has not started"
             log = driver.log if tally.stage == LOADING else source.log
-            raise OwledError(f"{what} after {load_timeout_s:g} s; give it longer with --load-timeout, or see {log}")
+            raise OwledError(
+                f"{what} after {options.load_timeout_s:g} s; give it longer with --load-timeout, or see {log}"
+            )
 
 
 def _events(source: Child) -> Iterator[dict[str, Any] | None]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from owled_ros.driving.form_watch import FIRST, NOT_IN_FORM
+
 VALID = "VALID"
 STARTING, LOADING = "starting", "loading the model"
 
@@ -56,6 +58,12 @@ class Tally:
         return sum(count for reason, count in self.reasons.items() if reason in ANSWERS)
 
     @property
+    def is_hopeless(self) -> bool:
+        """True when none of the first answers was in the model's form."""
+        out_of_form = sum(self.reasons[name] for name in OUT)
+        return out_of_form == FIRST and not any(self.reasons[name] for name in ANSWERS if name not in OUT)
+
+    @property
     def withheld(self) -> int:
         """Images that were taken up and gave no action."""
         return sum(self.reasons.values()) - self.reasons[VALID]
@@ -76,6 +84,7 @@ class Tally:
         return {**values, "reasons": dict(self.reasons), "answered": self.answered, "withheld": self.withheld}
 
 
+OUT = tuple(reason.name for reason in NOT_IN_FORM)
 ANSWERS = (VALID, "UNPARSED", "INCOMPLETE", "DECLINED", "LOW_CONFIDENCE", "LATE", "INFEASIBLE")
 
 

@@ -18,6 +18,7 @@ from owled_ros.evaluation.run import EngineSpec, Job, plan_jobs, run_jobs
 from owled_ros.evaluation.scenario import Scenario
 from owled_ros.evaluation.verdict import judge, judgements_as_json, verdict_line
 from owled_ros.models.manifest import is_artifact, read_manifest
+from owled_ros.models.tuned import DRIVES, FINGERPRINTS, learned_from
 
 COUNTED = {  # line of a part: entry of the coverage
     "WithoutEgo": "without_ego",
@@ -31,7 +32,6 @@ COUNTED = {  # line of a part: entry of the coverage
     "BadEgo": "bad_ego",
     "ContradictedEgo": "contradicted_ego",
 }
-FINGERPRINTS, DRIVES = "frame_fingerprints", "drive_digests"  # keys of the manifest's calibration entries
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class EvaluationRequest:
     stride: int = 1  # every n-th image
     camera_test_frames: int = 24
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see evaluation.beside.with_references
+    go_on: bool = False  # though none of a model's first answers is in its form
 
 
 def evaluate(request: EvaluationRequest) -> list[ResultFile]:
@@ -75,6 +76,7 @@ def part_options(request: EvaluationRequest) -> PartOptions:
         stride=request.stride,
         camera_test_frames=request.camera_test_frames,
         confidence_floor=scenario.confidence_floor,
+        go_on=request.go_on,
     )
 
 
@@ -138,11 +140,11 @@ def metrics_of(records: Sequence[Record], scenario: Scenario) -> dict[str, Any]:
 def calibration_overlap(
     spec: EngineSpec, records: Sequence[Record], evaluated_drives: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """Look for the images and drives that a pruned model was calibrated on among those it is judged by."""
+    """Look for the images and drives that a model was calibrated or tuned on among those it is judged by."""
     path = Path(spec.path)
-    if not spec.path or not is_artifact(path):
+    entries = learned_from(path) if spec.path else []
+    if not entries:
         return {"known": False, "shared_frames": 0, "shared_drives": 0}
-    entries = read_manifest(path).calibration
     frames = {value for entry in entries for value in entry.get(FINGERPRINTS, ())}
     drives = {value for entry in entries for value in entry.get(DRIVES, ())}
     shared = [record for record in records if record.fingerprint in frames]

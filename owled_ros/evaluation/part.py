@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 from owled_ros.bags.frames import ReadOptions, ReadStatistics, read_samples
 from owled_ros.bags.summary import BagSummary, summarise_bag
 from owled_ros.driving.engine import Engine, needs_of, recommended_floor
+from owled_ros.driving.form_watch import FormWatch
+from owled_ros.driving.prediction import Reason
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.offline import camera_test, stream_records, truth_from
@@ -47,6 +49,7 @@ class PartOptions:
     stride: int = 1  # every n-th image
     camera_test_frames: int = 24  # 0 leaves the test out
     confidence_floor: float | None = None  # actions below are withheld; None: what the model recommends
+    go_on: bool = False  # though none of the first answers is in the model's form; changes no answer
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ def evaluate_part(engine: Engine, bag: Path, name: str, file: Path, options: Par
     floor = recommended_floor(engine) if options.confidence_floor is None else options.confidence_floor
     statistics = ReadStatistics(frames=len(done))
     indices = sorted(done)
+    watch = FormWatch(head["Model"], watching=not (options.go_on or done))
     samples = read_samples(bag, options.read, statistics, _Missing(done, options.stride))
     with _Appender(file) as appender:
         for record in stream_records(engine, _read_ahead(samples), truth, name, options.describe, floor):
             appender.add(frame_line(record, time.time()))
+            watch.see(Reason[record.reason], record.reason, record.text)
             indices.append(record.index)
             yield
         chosen = _evenly(indices, options.camera_test_frames)
@@ -109,7 +114,7 @@ def _head(engine: Engine, summary: BagSummary, name: str, options: PartOptions) 
         "Drives": [drive.digest for drive in summary.drives],
         "Model": engine.identity.model_id,
         "Artifact": engine.identity.artifact_id,
-        "Options": json.loads(json.dumps(asdict(options))),
+        "Options": {key: value for key, value in json.loads(json.dumps(asdict(options))).items() if key != "go_on"},
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from owled_ros.driving import asking
 from owled_ros.driving.answer import Action, Manoeuvre
 from owled_ros.driving.answers.action_tokens import ActionTokensSpec
+from owled_ros.driving.answers.cutting import marked
 from owled_ros.driving.answers.kind import AnswerKind, Plan
 from owled_ros.driving.conversation import Conversation, Slot
 from owled_ros.driving.ego import EgoState
@@ -23,6 +24,7 @@ from owled_ros.driving.rollout import HORIZON_S, roll_out
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.driving.wording import AnswerError
 from owled_ros.errors import OwledError
+from owled_ros.evaluation.advice import Said, advice_of
 from owled_ros.models.driving_model import load_engine
 from owled_ros.models.engine import VlmEngine
 from owled_ros.models.manifest import is_artifact, read_manifest
@@ -67,6 +69,7 @@ class ProfileReport:
 
     problems: list[str] = field(default_factory=list)  # why it cannot drive
     notes: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)  # what to change, the likeliest first
     form: str = ""  # the answer that is expected, in words
     cameras: list[CameraReport] = field(default_factory=list)
     calls: list[CallReport] = field(default_factory=list)
@@ -75,18 +78,27 @@ class ProfileReport:
 
 
 def check_profile(
-    directory: Path, frame_of: Any = asking.made_up_frame, device: str = "cpu", vehicle: VehicleParameters | None = None
+    directory: Path,
+    frame_of: Any = asking.made_up_frame,
+    device: str = "cpu",
+    vehicle: VehicleParameters | None = None,
+    profile: DrivingProfile | None = None,
 ) -> ProfileReport:
-    """Read, load, ask and judge; what goes wrong becomes a problem in words. `frame_of` makes the frame for a profile."""
+    """Read, load, ask and judge; what goes wrong becomes a problem in words.
+
+    Args:
+        frame_of: makes the frame for a profile.
+        profile: how to ask; None: as the model's own driving.json says.
+    """
     report = ProfileReport()
     try:
-        profile = read_profile(directory)
+        profile = profile or read_profile(directory)
         kind = profile.kind(directory)
         report.form = kind.describe()
         report.frame = frame_of(profile)
         for call in profile.calls[:1]:
             asking.conversation(profile, call, report.frame)
-        engine = load_engine(directory, device=device)
+        engine = load_engine(directory, device=device, profile=profile)
     except OwledError as error:
         report.problems.append(str(error))
         return report
@@ -97,6 +109,10 @@ def check_profile(
         report.problems.append(str(error))
     finally:
         engine.close()
+    if report.calls:
+        last = report.calls[-1]
+        said = Said(last.name, last.answer, last.complete, last.max_tokens)
+        report.advice = advice_of(profile, said, report.answer)
     if not profile.confidence.calibrated:
         before = f" ({profile.confidence.source})" if profile.confidence.source else ""
         report.notes.append(f"the confidence is not calibrated{before}: `owled calibrate` fits it on drives")
@@ -116,7 +132,7 @@ def typical_answers(profile: DrivingProfile, kind: AnswerKind, vehicle: VehicleP
             text = kind.format(Plan(trajectory, action.manoeuvre), EgoState(0, speed), vehicle)
         except AnswerError:
             continue
-        yield f"{profile.cutting.begin}{text}{profile.cutting.end}"
+        yield marked(text, profile.cutting)
 
 
 def prompt_text(conversation: Conversation) -> str:

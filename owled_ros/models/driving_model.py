@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from owled_ros.devices import AUTO, resolve_device
 from owled_ros.driving.familiarity import FILE_NAME as FAMILIARITY_NAME
 from owled_ros.driving.familiarity import read_familiarity
 from owled_ros.driving.prediction import ModelIdentity
-from owled_ros.driving.profile import PROFILE_NAME, read_profile
+from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, read_profile
 from owled_ros.errors import OwledError
 from owled_ros.files import sha256_file
 from owled_ros.models.manifest import artifact_id, is_artifact, read_manifest
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from owled_ros.models.chat import TextRunner
     from owled_ros.models.engine import VlmEngine
+
+    Neighbours = Mapping[int, np.ndarray]  # tokens whose number is next to that of a token
 
 logger = logging.getLogger(__name__)
 BUNDLED = "mini"
@@ -62,6 +65,7 @@ def load_engine(
     threads: int = 1,
     runtime: str = "auto",
     decoding: str = "auto",
+    profile: DrivingProfile | None = None,
 ) -> VlmEngine:
     """Load a model and its processor from local files and make it ready to drive.
 
@@ -74,6 +78,7 @@ def load_engine(
         runtime: "torch", "sparse" (needs a packed artifact) or "auto" (sparse on the CPU where packed).
         decoding: "fixed" runs a token over buffers of fixed size, on CUDA as a captured graph; "growing" launches every token
             anew; "auto" is fixed on CUDA. A family that cannot be run fixed grows, with the reason in `facts`.
+        profile: how it is asked; None: as its own driving.json says.
 
     Raises OwledError with the original cause when anything is missing, of another kind or damaged.
     """
@@ -82,21 +87,12 @@ def load_engine(
     device = resolve_device("cpu" if runtime == "sparse" and device == AUTO else device)
     import torch
 
-    from owled_ros.driving.asking import made_up_frame
-    from owled_ros.driving.confidence import number_neighbours
-    from owled_ros.models.chat import Chat
-    from owled_ros.models.decoding import Decoding
-    from owled_ros.models.engine import VlmEngine
     from owled_ros.models.int8_weights import put_int8_or_say_why
-    from owled_ros.models.load import is_vision_language, load_model
-    from owled_ros.models.processor import load_processor
-    from owled_ros.models.prompt import Prompter
-    from owled_ros.models.runners import TorchRunner
-    from owled_ros.models.trial import image_noise, refuse_family, scene_noise, try_out
+    from owled_ros.models.load import load_model
 
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
-    profile = read_profile(directory)
+    profile = profile or read_profile(directory)
     as_int8 = dtype == INT8
     if as_int8 and not device.startswith("cuda"):
         raise OwledError(
@@ -106,6 +102,40 @@ def load_engine(
     if device.startswith("cuda") and dtype == "float32":
         torch.backends.cudnn.allow_tf32 = False  # who asks for float32 gets it: else patches are embedded in 10 bits
     model = load_model(directory, device=device, dtype=dtype)
+
+    def make(neighbours: Neighbours) -> tuple[TextRunner, dict[str, Any]]:
+        runner, facts = _make_runner(directory, model, device, dtype, threads, runtime, decoding, neighbours)
+        return runner, {**facts, "weights": put_int8_or_say_why(model, device, dtype)} if as_int8 else facts
+
+    engine = make_engine(directory, model, profile, make, dtype)
+    logger.info("loaded %s: %s", directory, engine.facts)
+    return engine
+
+
+def make_engine(
+    directory: Path,
+    model: Any,
+    profile: DrivingProfile,
+    make_runner: Callable[[Neighbours], tuple[TextRunner, dict[str, Any]]],
+    dtype: str,
+) -> VlmEngine:
+    """Put the engine around a loaded model, and try whether it can be asked.
+
+    Args:
+        make_runner: gives what runs the model, and the facts about it; is told which tokens write neighbouring numbers.
+        dtype: that it computes in.
+    """
+    from owled_ros.driving.asking import made_up_frame
+    from owled_ros.driving.confidence import number_neighbours
+    from owled_ros.models.chat import Chat
+    from owled_ros.models.decoding import Decoding
+    from owled_ros.models.engine import VlmEngine
+    from owled_ros.models.load import is_vision_language
+    from owled_ros.models.processor import load_processor
+    from owled_ros.models.prompt import Prompter
+    from owled_ros.models.runners import TorchRunner
+    from owled_ros.models.trial import image_noise, refuse_family, scene_noise, try_out
+
     if not is_vision_language(model.config):
         raise OwledError(
             f"{directory} holds a {model.config.model_type} model; expected an image-text-to-text model that sees images"
@@ -120,9 +150,7 @@ def load_engine(
     rules = Decoding(model.config, model.generation_config, processor.tokenizer)
     kind = profile.kind(directory)
     neighbours = number_neighbours(processor.tokenizer.get_vocab())
-    runner, facts = _make_runner(directory, model, device, dtype, threads, runtime, neighbours, decoding)
-    if as_int8:
-        facts["weights"] = put_int8_or_say_why(model, device, dtype)
+    runner, facts = make_runner(neighbours)
     if kind.needs_hidden:
         runner.keep_hidden()
     chat = Chat(runner, prompter, rules, neighbours)
@@ -136,7 +164,6 @@ def load_engine(
         raise
     if isinstance(runner, TorchRunner):
         engine.facts = {**facts, "decoding": runner.decoding}
-    logger.info("loaded %s: %s", directory, engine.facts)
     return engine
 
 
@@ -167,8 +194,8 @@ def _make_runner(
     dtype: str,
     threads: int,
     runtime: str,
-    neighbours: Mapping[int, np.ndarray],
     decoding: str,
+    neighbours: Neighbours,
 ) -> tuple[TextRunner, dict[str, Any]]:
     import torch
 

@@ -75,6 +75,10 @@ class VlmEngine:
     def act(self, prefix: Prefix) -> ActionAnswer:
         """Ask every call and read the trajectory from the last answer."""
         answered = answer_calls(self.chat, self.profile, prefix.frame, prefix.images, started=prefix.started)
+        return self.judge(prefix, answered)
+
+    def judge(self, prefix: Prefix, answered: list[Answered]) -> ActionAnswer:
+        """Read the trajectory from the answers to the calls, the last of which was just given."""
         generation = self._last(prefix, answered)
         if len(answered) < len(self.profile.calls) or not answered[-1].usable:
             name = self.profile.calls[max(len(answered), 1) - 1].name

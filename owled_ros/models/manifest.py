@@ -92,6 +92,9 @@ class Manifest(_Section):
     timings: dict[str, float]  # [s] by stage, and peak memory [bytes]
     versions: dict[str, str]
     files: dict[str, FileEntry]
+    tuning: dict[str, Any] | None = (
+        None  # what the kept weights learned from afterwards (owled tune); left out where nothing
+    )
     packed: dict[str, Any] | None = None
     gate: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None  # of `owled calibrate`; its `files` replace those of the same name
@@ -157,7 +160,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> Manifest:
     """Write a manifest with its own hash in one step; returns what was written."""
-    content = manifest.model_dump(mode="json")
+    content = _content(manifest)
     content["self_sha256"] = _self_hash(content)
     write_atomic(path / MANIFEST_NAME, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return Manifest.model_validate(content)
@@ -203,7 +206,7 @@ def _is_harmless(name: str) -> bool:
 
 def artifact_id(manifest: Manifest) -> str:
     """Name an artifact by what it is: the same model, method and calibration give the same 12 hex digits."""
-    content = manifest.model_dump(mode="json")
+    content = _content(manifest)
     for key in UNIDENTIFIED:
         content.pop(key, None)
     return hashlib.sha256(_canonical(content)).hexdigest()[:ID_LENGTH]
@@ -246,6 +249,14 @@ def _check_file(path: Path, name: str, entry: FileEntry) -> None:
 
 def _write_config(directory: Path, config: Mapping[str, Any]) -> None:
     write_atomic(directory / CONFIG_NAME, json.dumps(config, indent=2) + "\n")  # infinities as transformers writes them
+
+
+def _content(manifest: Manifest) -> dict[str, Any]:
+    """Return what is written: an artifact that was not tuned says nothing of it, as before there was tuning."""
+    content = manifest.model_dump(mode="json")
+    if manifest.tuning is None:
+        del content["tuning"]
+    return content
 
 
 def _self_hash(content: dict[str, Any]) -> str:

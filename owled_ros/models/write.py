@@ -6,11 +6,12 @@ are carried over. The caller gives an empty directory aside and renames it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from owled_ros.driving.answers.action_tokens import ActionTokensSpec
+from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, read_profile
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_json
 from owled_ros.models.load import LOAD_ERRORS, ModelSource, load_model, quiet, unread_tensors
@@ -35,8 +38,13 @@ NOT_COPIED = {
 logger = logging.getLogger(__name__)
 
 
-def write_plain(model: PreTrainedModel, source: ModelSource, target: Path) -> None:
+def write_plain(
+    model: PreTrainedModel, source: ModelSource, target: Path, finish: Callable[[Path], None] = lambda aside: None
+) -> None:
     """Write a changed model as a plain Hugging Face directory; the model is given up on the way.
+
+    Args:
+        finish: changes small files before the directory takes its name.
 
     Raises:
         OwledError: the disk is full or cannot be written, or another model comes back; nothing half-written stays.
@@ -47,6 +55,7 @@ def write_plain(model: PreTrainedModel, source: ModelSource, target: Path) -> No
             expected = digests(model, source)
             save_model(model, source, aside)
             copy_companions(source, aside)
+            finish(aside)
             model.to(torch.device("meta"))  # type: ignore[arg-type]
             load_back(aside, "cpu", dtype, expected)
     except (OSError, SafetensorError) as err:
@@ -89,6 +98,17 @@ def copy_companions(source: ModelSource, directory: Path) -> None:
         left_out = file.name in NOT_COPIED or file.name.endswith(".index.json")
         if file.is_file() and file.suffix in COPIED_SUFFIXES and not left_out:
             shutil.copyfile(file, directory / file.name)
+    if (source.path / PROFILE_NAME).is_file():
+        with contextlib.suppress(OwledError):  # a profile that cannot be read names no file; who drives by it is told
+            copy_codebook(read_profile(source.path), source.path, directory)
+
+
+def copy_codebook(profile: DrivingProfile, source: Path, directory: Path) -> None:
+    """Copy the file that a profile with action tokens names."""
+    name = profile.answer.codebook if isinstance(profile.answer, ActionTokensSpec) else ""
+    if name and (source / name).is_file() and not (directory / name).exists():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, directory / name)
 
 
 def digests(model: PreTrainedModel, source: ModelSource) -> dict[str, set[str]]:

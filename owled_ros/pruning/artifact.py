@@ -66,6 +66,7 @@ def write_artifact(
     device: str = "cpu",
     probe: Batch | None = None,
     grid: StoredGrid | None = None,
+    finish: Callable[[Path], None] = lambda aside: None,
 ) -> Manifest:
     """Write weights, config, tokenizer or processor and manifest aside, load them back, and rename them to `target`.
 
@@ -75,6 +76,7 @@ def write_artifact(
         describe: returns all fields of `Manifest` but `files`, of the model as it was loaded back.
         probe: a batch on which the model that is loaded back must answer like the one that was written.
         grid: the scales of rounded weights, written beside them.
+        finish: changes small files before they are hashed.
 
     Raises:
         OwledError: when the disk is full or cannot be written, or another model comes back; nothing half-written stays.
@@ -88,6 +90,7 @@ def write_artifact(
             disown_calibration(aside)
             if grid is not None:
                 write_grid(aside, grid)
+            finish(aside)
             model.to(torch.device("meta"))  # type: ignore[arg-type]
             again = load_back(aside, device, dtype, expected)
             if probe is not None and answer is not None:

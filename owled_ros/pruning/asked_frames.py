@@ -5,11 +5,14 @@ Through driving.asking, so that what is pruned is asked the same thing as what d
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from owled_ros.driving import asking
 from owled_ros.driving.answer import Action, Scene, format_scene
+from owled_ros.driving.answers.cutting import marked
 from owled_ros.driving.answers.kind import Plan
+from owled_ros.driving.form_watch import FormWatch
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.profile import DrivingProfile
 from owled_ros.driving.rollout import HORIZON_S, roll_out
@@ -18,18 +21,22 @@ from owled_ros.driving.wording import AnswerError
 from owled_ros.errors import OwledError
 from owled_ros.models.calls import answer_calls
 from owled_ros.models.chat import images_of
-from owled_ros.models.engine import VlmEngine
+from owled_ros.models.engine import Prefix, VlmEngine
 from owled_ros.pruning.calibration import AnsweredFrame
 
 EMPTY_ANSWER = "unknown"  # stands for an answer without a single token
 
 
-def own_answers(engine: VlmEngine, frame: Frame) -> list[AnsweredFrame]:
-    """Let a model answer every call of its profile, and what can be seen."""
+def own_answers(engine: VlmEngine, frame: Frame, watch: FormWatch | None = None) -> list[AnsweredFrame]:
+    """Let a model answer every call of its profile, and what can be seen; `watch` is told whether it keeps its form."""
     profile, chat = engine.profile, engine.chat
     shown = asking.images(profile, frame)
     images = images_of(shown)
-    said = [(item.conversation, item.reply) for item in answer_calls(chat, profile, frame, images)]
+    answered = answer_calls(chat, profile, frame, images)
+    if watch is not None:
+        found = engine.judge(Prefix(frame, images, time.monotonic()), answered)
+        watch.see(found.reason, found.detail, found.generation.text)
+    said = [(item.conversation, item.reply) for item in answered]
     scene = asking.scene_conversation(profile, frame, chat.prompter.harmless)
     if scene is not None and profile.scene is not None:
         reply = chat.reply(chat.prompt(scene, images), asking.limits(profile.scene))
@@ -62,9 +69,9 @@ def expert_answers(
     except AnswerError as error:
         raise OwledError(f"the expert's action cannot be said as {profile.answer.kind}: {error}") from error
     shown = asking.images(profile, frame)
-    marked = f"{profile.cutting.begin}{text}{profile.cutting.end}"
-    frames = [AnsweredFrame(shown, asking.conversation(profile, profile.calls[0], frame), marked)]
+    said = marked(text, profile.cutting)
+    frames = [AnsweredFrame(shown, asking.conversation(profile, profile.calls[0], frame), said)]
     described = asking.scene_conversation(profile, frame)
     if described is not None:
-        frames.append(AnsweredFrame(shown, described, format_scene(scene)))
+        frames.append(AnsweredFrame(shown, described, marked(format_scene(scene), profile.cutting.of_reasoning())))
     return frames

@@ -40,7 +40,8 @@ from owled_ros.models.calls import answer_calls
 from owled_ros.models.chat import images_of
 from owled_ros.models.driving_model import load_engine, resolve_model
 from owled_ros.models.engine import VlmEngine
-from owled_ros.models.manifest import add_section, file_entry, is_artifact, read_manifest, verify
+from owled_ros.models.manifest import add_section, file_entry, is_artifact, verify
+from owled_ros.models.tuned import DRIVES, learned_from
 from owled_ros.progress import track
 from owled_ros.recalibration.confidence_fit import MIN_ANSWERS, Judged, fit, is_good, judge
 
@@ -152,20 +153,18 @@ def _write_files(directory: Path, profile: DrivingProfile, familiarity: Familiar
 
 
 def _unseen(bags: list[BagSummary], directory: Path, notes: list[str]) -> list[BagSummary]:
-    """Leave out drives that the artifact was pruned on, where enough others are there."""
-    if not is_artifact(directory):
-        return bags
-    seen = {digest for entry in read_manifest(directory).calibration for digest in entry.get("drive_digests", ())}
+    """Leave out drives that the model was tuned or pruned on, where enough others are there."""
+    seen = {digest for entry in learned_from(directory) for digest in entry.get(DRIVES, ())}
     numbers = [[drive.number for drive in bag.drives if drive.digest not in seen] for bag in bags]
     drives = {drive.digest for bag in bags for drive in bag.drives}
     if not drives & seen:
         return bags
     if len(drives - seen) < 2:
         notes.append(
-            f"the model was pruned on {len(drives & seen)} of these {len(drives)} drives: the confidence may be too high"
+            f"the model learned from {len(drives & seen)} of these {len(drives)} drives: the confidence may be too high"
         )
         return bags
-    notes.append(f"{len(drives & seen)} drives left out: the model was pruned on them")
+    notes.append(f"{len(drives & seen)} drives left out: the model learned from them")
     return [
         replace(bag, drives=[drive for drive in bag.drives if drive.number in kept], frames=_among(bag, kept))
         for bag, kept in zip(bags, numbers, strict=True)

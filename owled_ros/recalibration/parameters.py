@@ -62,6 +62,9 @@ class JobParameters:
     ego_topic: str = setting("", "Ego motion in the bags; empty: chosen by type.")
     ego_from: str = setting("", "twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type (docs/bags.md).")
     seed: int = setting(0, "Same seed and bags: same masks.", low=0, high=2**64 - 1, parameter=None, goal="seed")
+    go_on: bool = setting(
+        False, "Go on although none of the model's first 16 answers is in its form.", flags=("--go-on",), parameter=None
+    )
     promote: bool = setting(True, "Make the candidate current when the gate passes it.", parameter=None, goal="promote")
     pack: bool = setting(True, "Also write the weights that the sparse runtime drives on.")
     device: str = setting("auto", "Torch device of the job: auto (CUDA where there is one), cpu, cuda, cuda:1.")

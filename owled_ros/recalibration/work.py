@@ -99,6 +99,7 @@ def _calibration(
     request: JobRequest, material: Material, options: ReadOptions, model: Path, tell: Tell
 ) -> tuple[list[Any], list[dict[str, Any]]]:
     """Let the dense model answer both questions about every chosen frame, and turn it into batches of its own format."""
+    from owled_ros.driving.form_watch import FormWatch
     from owled_ros.models.processor import load_processor
     from owled_ros.pruning.asked_frames import own_answers
     from owled_ros.pruning.calibration import frame_set
@@ -107,8 +108,9 @@ def _calibration(
     total = sum(map(len, material.calibration))
     frames: list[AnsweredFrame] = []
     marks: list[str] = []
+    watch = FormWatch(str(model), watching=not request.parameters.go_on)
     for number, (_, sample) in enumerate(read_chosen(material, material.calibration, options)):
-        frames.extend(own_answers(engine, sample.frame))
+        frames.extend(own_answers(engine, sample.frame, watch))
         marks.append(fingerprint(sample.frame))
         tell("calibrating", number + 1, total, "frames answered by the dense model")
     engine.close()

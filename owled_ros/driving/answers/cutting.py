@@ -58,6 +58,8 @@ class Cutting(Spec):
             raise ValueError("reasoning_opened needs reasoning_end")
         if self.brackets and not self.prose:
             raise ValueError("brackets searches in prose; expected prose: true")
+        if self.label_needed and not self.labels:
+            raise ValueError("label_needed needs labels")
         return self
 
 
@@ -75,6 +77,14 @@ def cut(text: str, cutting: Cutting) -> tuple[str, str]:
     if not answer:
         raise AnswerError("the text holds no answer; expected one")
     return answer, "\n".join(part for part in (part.strip() for part in aside) if part)
+
+
+def marked(answer: str, cutting: Cutting) -> str:
+    """Write the shortest text from which `cut` takes exactly this answer: what a model is trained to say."""
+    text = f"{cutting.begin}{answer}{cutting.end}"
+    if cutting.label_needed:
+        text = f"{cutting.begin}{cutting.labels[0]}: {answer}{cutting.end}"
+    return f"{cutting.reasoning_end}{text}" if cutting.reasoning_opened else text
 
 
 def _after_reasoning(text: str, cutting: Cutting, aside: list[str]) -> str:
