@@ -122,18 +122,17 @@ def test_a_frame_becomes_vectors() -> None:
     walker = user(10.0, -3.0, RoadUserClass.PEDESTRIAN, (0.0, 1.4))  # towards the lane
     other = user(12.0, -8.0, RoadUserClass.PEDESTRIAN, (1.4, 0.0))
     strange = user(3.0, 0.0, RoadUserClass.UNKNOWN, (0.0, 0.0))
+    parked = user(8.0, -4.0, RoadUserClass.CAR, (0.0, 0.0))
     animal = user(6.0, 0.0, RoadUserClass.ANIMAL)
     facts = facts_of(
         vectors_of(
             frame(
-                (user(20.0, 0.0, RoadUserClass.TRUCK), walker, other, strange, animal),
+                (user(20.0, 0.0, RoadUserClass.TRUCK), walker, other, strange, parked, animal),
                 lights=(TrafficLight(1, Light.RED, 24.3), TrafficLight(2, Light.GREEN)),
             )
         )
     )
-    assert [round(item.distance) for item in facts.vehicles] == [
-        20
-    ]  # an unknown class stands there as a standing vehicle
+    assert [round(item.distance) for item in facts.vehicles] == [3, 20]  # of an unknown class, on the route; the truck
     assert [item.crossing for item in facts.pedestrians] == [True, False]
     assert (facts.light, facts.light_distance) == ("red", pytest.approx(24.3))
     assert facts.last_pedals == (0.0, pytest.approx(0.5), pytest.approx(0.5))

@@ -44,6 +44,12 @@ def drive(
         -1.0, help="Withhold actions of lower confidence; negative: what the model recommends."
     ),
     turns: bool = typer.Option(False, help="Turn left and right at junctions, told by navigation commands."),
+    noise_m: float = typer.Option(
+        0.0, min=0.0, max=10.0, help="For a model that reads vectors: noise of objects' places."
+    ),
+    dropped: float = typer.Option(
+        0.0, min=0.0, max=1.0, help="For a model that reads vectors: share of objects missed."
+    ),
     alone: bool = typer.Option(False, help="Do not drive the routes with the expert and at constant speed too."),
     device: Device = "auto",
     json_file: str = typer.Option(
@@ -64,16 +70,19 @@ def drive(
     from owled_ros.scenes.camera import Camera
     from owled_ros.scenes.closed_loop import drive_route
     from owled_ros.scenes.drive_log import DriveLog
+    from owled_ros.scenes.perception import Perception
 
     if seed + routes > LAST_SEED:
         raise OwledError(
             f"worlds {seed} to {seed + routes - 1} reach into the training seeds; expected all below {LAST_SEED}"
         )
     camera = Camera().resized(width, height)
-    drivers, identity = _drivers(policy, floor, alone, device)
+    drivers, identity, told = _drivers(policy, floor, alone, device)
     settings = {"policy": policy, "model": identity, "seed": seed, "routes": routes, "rate_hz": rate_hz, "width": width,
                 "height": height, "floor": floor, "alone": alone}  # fmt: skip
-    log = DriveLog(Path(json_file) if json_file else None, {**settings, **({"turns": True} if turns else {})})
+    settings |= {"turns": True} if turns else {}
+    settings |= {"noise_m": noise_m, "dropped": dropped} if told else {}
+    log = DriveLog(Path(json_file) if json_file else None, settings)
     if log.routes:
         typer.echo(f"{json_file}: resuming after {log.count} routes")
     stopped = False
@@ -81,7 +90,8 @@ def drive(
         for name, driver in drivers.items():
             for number in track(range(seed, seed + routes), f"driving: {name}"):
                 if log.known(name, number) is None:
-                    route = drive_route(number, driver, camera, 1.0 / rate_hz, turns)
+                    perception = Perception(noise_m, dropped, number) if name == told else None
+                    route = drive_route(number, driver, camera, 1.0 / rate_hz, turns, perception)
                     log.add(name, route)
                     _say(name, route)
         log.finish()
@@ -95,22 +105,23 @@ def drive(
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _drivers(policy: str, floor: float, alone: bool, device: str) -> tuple[dict[str, Driver], str]:
-    """Return the drivers by name, and which weights drive; empty without a model."""
+def _drivers(policy: str, floor: float, alone: bool, device: str) -> tuple[dict[str, Driver], str, str]:
+    """Return the drivers by name, which weights drive (empty without a model), and the name of one that reads vectors."""
     from owled_ros.scenes.player import constant_driver, expert_driver
 
     known: dict[str, Driver] = {"expert": expert_driver, "constant": constant_driver}
-    identity = ""
+    identity = told = ""
     if policy in known:
         chosen: dict[str, Driver] = {policy: known[policy]}
     else:
-        driver, identity = _model_driver(policy, floor, device)
+        driver, identity, reads_vectors = _model_driver(policy, floor, device)
         chosen = {policy: driver}
-    return (chosen if alone else {**chosen, **known}), identity
+        told = policy if reads_vectors else ""
+    return (chosen if alone else {**chosen, **known}), identity, told
 
 
-def _model_driver(policy: str, floor: float, device: str) -> tuple[Driver, str]:
-    """Load a model and return how it drives, and its identity."""
+def _model_driver(policy: str, floor: float, device: str) -> tuple[Driver, str, bool]:
+    """Load a model and return how it drives, its identity, and whether it reads vectors."""
     from owled_ros.driving.answer import Action
     from owled_ros.driving.frame import Frame
     from owled_ros.driving.prediction import withhold_below
@@ -125,7 +136,8 @@ def _model_driver(policy: str, floor: float, device: str) -> tuple[Driver, str]:
     def answer(frame: Frame) -> Action | None:
         return withhold_below(engine.act(engine.see(frame)), least).action
 
-    return driver_of(answer), f"{engine.identity.model_id} {engine.identity.artifact_id}".strip()
+    name = f"{engine.identity.model_id} {engine.identity.artifact_id}".strip()
+    return driver_of(answer), name, engine.profile.vectors is not None
 
 
 def _say(name: str, route: Route) -> None:

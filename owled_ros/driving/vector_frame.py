@@ -62,7 +62,7 @@ def vectors_of(frame: Frame) -> VectorScene:
     path = _path(around.route, frame.command)
     _write_route(scene.route, path, around)
     write_nearest(
-        scene.vehicles, [_vehicle(item) for item in around.objects if item.kind in VEHICLE_CLASSES], Vehicle.X
+        scene.vehicles, [_vehicle(item, path) for item in around.objects if item.kind in VEHICLE_CLASSES], Vehicle.X
     )
     write_nearest(
         scene.pedestrians,
@@ -125,10 +125,13 @@ def _write_route(rows: np.ndarray, path: np.ndarray, around: Surroundings) -> No
             rows[place, Route.LIGHT] = rows[place, columns[light.light]] = 1.0
 
 
-def _vehicle(item: RoadUser) -> np.ndarray:
-    speed = item.speed or 0.0
-    heading = _heading(item)
-    return vehicle_row(item.x, item.y, heading, speed, (item.length, item.width, item.height or 1.5), speed > MOVES)
+def _vehicle(item: RoadUser, path: np.ndarray) -> np.ndarray:
+    """A vehicle that stands on the route waits, beside it it is parked."""
+    speed, heading = item.speed or 0.0, _heading(item)
+    in_the_way = bool(np.hypot(path[:, 0] - item.x, path[:, 1] - item.y).min() < LANE_REACH)
+    return vehicle_row(
+        item.x, item.y, heading, speed, (item.length, item.width, item.height or 1.5), speed > MOVES or in_the_way
+    )
 
 
 def _pedestrian(item: RoadUser, path: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from owled_ros.scenes.camera import Camera
+from owled_ros.scenes.perception import Perception
 from owled_ros.scenes.player import PERIOD, Driver, constant_driver, expert_driver, play
 from owled_ros.scenes.world import DriveEnd, World
 
@@ -43,12 +44,20 @@ class Standing:
     withheld: float
 
 
-def drive_route(seed: int, driver: Driver, camera: Camera, period: float = PERIOD, turns: bool = False) -> Route:
-    """Drive the world of a seed to its end."""
+def drive_route(
+    seed: int,
+    driver: Driver,
+    camera: Camera,
+    period: float = PERIOD,
+    turns: bool = False,
+    perception: Perception | None = None,
+) -> Route:
+    """Drive the world of a seed to its end; with a perception the driver is told what is around and shown no image."""
     world = World(seed, turns)
     answers = withheld = 0
     errors = [0.0, 0.0]
-    for moment, action in play(world, driver, camera, period, image=driver not in TRUTH_ONLY):
+    image = perception is None and driver not in TRUTH_ONLY
+    for moment, action in play(world, driver, camera, period, image, perception):
         answers += 1
         if action is None:
             withheld += 1

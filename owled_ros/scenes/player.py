@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from owled_ros.driving.answer import Action, Manoeuvre, Scene
 from owled_ros.driving.frame import EgoState, Frame
 from owled_ros.driving.navigation import NavigationCommand
+from owled_ros.driving.surroundings import Surroundings
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.expert import constant_speed_action, expert_action
+from owled_ros.scenes.perception import Perception, surroundings_of
 from owled_ros.scenes.render import RenderedView, render
 from owled_ros.scenes.world import DriveEnd, World
 
@@ -30,13 +32,14 @@ class Moment:
     expert: Action
     constant: Action  # what the constant-speed driver would do
     command: NavigationCommand | None = None  # of the route, in a world with turns
+    around: Surroundings | None = None  # what another perception tells; None: not asked for
 
 
 Driver = Callable[[Moment], Action | None]
 Policy = Callable[[Frame], Action | None]
 
 
-def look(world: World, camera: Camera, image: bool = True) -> Moment:
+def look(world: World, camera: Camera, image: bool = True, perception: Perception | None = None) -> Moment:
     """Render what the ego's camera sees now; without `image` only the truth is computed."""
     noise = np.random.default_rng([world.seed, round(world.time * 1000)])
     view: RenderedView = render(world.stage, camera, noise, image)
@@ -48,11 +51,17 @@ def look(world: World, camera: Camera, image: bool = True) -> Moment:
         expert=expert_action(world.stage, view.seen),
         constant=constant_speed_action(world.stage),
         command=world.command,
+        around=None if perception is None else surroundings_of(world.stage, perception, round(world.time * 1000)),
     )
 
 
 def play(
-    world: World, driver: Driver, camera: Camera, period: float = PERIOD, image: bool = True
+    world: World,
+    driver: Driver,
+    camera: Camera,
+    period: float = PERIOD,
+    image: bool = True,
+    perception: Perception | None = None,
 ) -> Iterator[tuple[Moment, Action | None]]:
     """Drive until the world ends; yields every moment with the driver's answer, before it takes effect.
 
@@ -60,7 +69,10 @@ def play(
     """
     steering = 0.0
     while world.outcome is DriveEnd.RUNNING:
-        moment = look(world, camera, image)
+        moment = look(world, camera, image, perception)
+        if perception is not None:  # its vectors tell what the vehicle does
+            measured = replace(moment.ego, acceleration=world.acceleration, steering_tire_angle=steering)
+            moment = replace(moment, ego=measured)
         action = driver(moment)
         yield moment, action
         applied = action or fallback(steering)
@@ -84,10 +96,12 @@ def constant_driver(moment: Moment) -> Action:
 
 
 def driver_of(policy: Policy) -> Driver:
-    """Make a driver of a function that sees the image, the ego state and the command only."""
+    """Make a driver of a function that sees what a node would: image, ego state and command; told what is around, a blank image."""
+    blank = np.zeros((2, 2, 3), np.uint8)
 
     def drive(moment: Moment) -> Action | None:
-        assert moment.image is not None, "a policy needs images: play with image=True"
-        return policy(Frame(moment.image, moment.ego.stamp, moment.ego, command=moment.command))
+        image = moment.image if moment.around is None else blank
+        assert image is not None, "a policy needs images: play with image=True"
+        return policy(Frame(image, moment.ego.stamp, moment.ego, command=moment.command, around=moment.around))
 
     return drive
