@@ -142,9 +142,9 @@ def _asked(
     last = profile.calls[-1]
     yield last.name, asking.conversation(profile, last, frame, said, clean), right, True
     described = scene_text(profile, truth)
-    conversation = asking.scene_conversation(profile, frame, clean)
-    if described is not None and conversation is not None:
-        yield "scene", conversation, described, True
+    of_scene = asking.scene_conversation(profile, frame, clean)
+    if described is not None and of_scene is not None:
+        yield "scene", of_scene, described, True
 
 
 def _own(engine: VlmEngine, sample: Sample) -> list[tuple[Call, Conversation, str, bool]]:

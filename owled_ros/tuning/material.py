@@ -184,8 +184,8 @@ def _evenly(driven: Sequence[Driven], masks: Sequence[np.ndarray], count: int) -
     """Choose frames evenly over all that may judge."""
     places = [(number, index) for number, (bag, mask) in enumerate(zip(driven, masks, strict=True))
               for index in bag.summary.frames.index[mask].tolist()]  # fmt: skip
-    taken = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int) if places else []
-    wanted = [places[place] for place in taken]
+    taken = np.linspace(0, max(len(places) - 1, 0), min(count, len(places))).round()
+    wanted = [places[int(place)] for place in taken]
     return tuple(
         Chosen(
             bag,

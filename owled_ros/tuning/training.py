@@ -114,7 +114,7 @@ def loss_of(model: Any, batch: Tensors, device: str) -> torch.Tensor:
     labels = batch["labels"]
     learned = (labels[:, 1:] != IGNORED).any(dim=0).nonzero()
     first, last = int(learned[0]), int(learned[-1])  # places whose next token is learned
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    inputs: dict[str, Any] = {name: value for name, value in batch.items() if name != "labels"}
     if takes_argument(model, "use_cache"):
         inputs["use_cache"] = False
     length = labels.shape[1]
