@@ -10,7 +10,7 @@ import numpy as np
 from owled_ros.driving.ego import Pose
 from owled_ros.driving.surroundings import RoadUser, RoadUserClass, Surroundings, TrafficLight, nearest_first
 from owled_ros.driving.vectors import ROUTE, ROUTE_SPACING
-from owled_ros.scenes.stage import Stage
+from owled_ros.scenes.stage import Car, Pedestrian, Stage
 
 OBJECT_REACH, LIGHT_REACH = 100.0, 80.0  # [m]
 WALKING = 1.4  # [m/s]
@@ -30,8 +30,9 @@ def surroundings_of(stage: Stage, perception: Perception, tick: int) -> Surround
     """Tell what is around at one moment; `tick` numbers the moments of a drive, the same one is seen the same way."""
     rng = np.random.default_rng([perception.seed, tick])
     kinds = [RoadUserClass.CAR] * len(stage.cars) + [RoadUserClass.PEDESTRIAN] * len(stage.pedestrians)
+    actors: list[Car | Pedestrian] = [*stage.cars, *stage.pedestrians]
     users = []
-    for actor, kind in zip([*stage.cars, *stage.pedestrians], kinds, strict=True):
+    for actor, kind in zip(actors, kinds, strict=True):
         x, y, heading = _placed(stage, actor.s, actor.offset)
         heading += actor.heading
         speed = getattr(actor, "speed", WALKING)
