@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import bandwidth
+from card import bandwidth
 from rows import Step, seconds, settled, step_arguments
 from shapes import ANSWER_TOKENS, make, make_engine, step_bytes
 

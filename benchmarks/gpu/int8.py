@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from card import bandwidth
 from decode import LONG, token_ms
-from machine import bandwidth
 from rows import Step, seconds, settled, step_arguments
 from shapes import ANSWER_TOKENS, make, make_engine, step_bytes
 

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 LIMIT_S = 480.0
 LEAST_S = 5.0  # a step is not begun with less
 STEPS: dict[str, tuple[str, float, tuple[str, ...]]] = {  # name: file, cap [s], words; the order is that of importance
-    "machine": ("machine.py", 40, ()),
+    "machine": ("card.py", 40, ()),
     "decode_7b": ("decode.py", 90, ("llava_7b",)),
     "decode_3b": ("decode.py", 90, ("qwen_3b",)),
     "int8": ("int8.py", 75, ()),

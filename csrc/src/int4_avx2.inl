@@ -86,7 +86,8 @@ void prepare_codes(Activation* a, int columns) {
     }
     __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    sums[t] = 8 * _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    sums[t] = _mm_cvtsi128_si32(_mm_slli_epi32(sum, 3));  // times 8; numbers that are none may wrap, as the sum did
   }
 }
 
