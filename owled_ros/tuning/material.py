@@ -140,18 +140,17 @@ def _split(
         )
     settings = request.settings
     split = split_by_drive([bag.summary for bag in driven], settings.held_out_share, settings.seed, request.cut_single)
-    old = [bag.of_drives(learned_before) for bag in driven]
-    if any((mask & ~known).any() for mask, known in zip(split.gate, old, strict=True)):
-        judge = [mask & ~known for mask, known in zip(split.gate, old, strict=True)]
-    else:
+    unknown = sorted(digests - learned_before)
+    judge = [mask & ~bag.of_drives(learned_before) for bag, mask in zip(driven, split.gate, strict=True)]
+    if unknown and not any(mask.any() for mask in judge):  # the choice fell on known drives alone
+        judge = [bag.of_drives({unknown[settings.seed % len(unknown)]}) for bag in driven]
+    elif not unknown:
         judge = split.gate
         logger.warning(
             "the drives that judge were learned from in an earlier tuning: what is told of them flatters. Name a drive that the "
             "model never saw with --held-out"
         )
-    learn = [
-        split_mask | (mask ^ kept) for split_mask, mask, kept in zip(split.calibration, split.gate, judge, strict=True)
-    ]
+    learn = [(mask | gate) & ~kept for mask, gate, kept in zip(split.calibration, split.gate, judge, strict=True)]
     return (
         [mask & bag.known for mask, bag in zip(learn, driven, strict=True)],
         [mask & bag.known for mask, bag in zip(judge, driven, strict=True)],
