@@ -26,7 +26,7 @@ from owled_ros.models.load import load_model
 from owled_ros.models.manifest import read_manifest, verify
 from owled_ros.models.tuned import read_record, traces_of_tuning
 from owled_ros.pruning.prune import PruneConfig, prune
-from owled_ros.tuning import curves, learner
+from owled_ros.tuning import curves, state
 from owled_ros.tuning.material import choose_material, traces_of
 from owled_ros.tuning.settings import TuneRequest, TuneSettings
 from owled_ros.tuning.tune import Tuned, tune
@@ -65,6 +65,14 @@ def tuned_until(request: TuneRequest, last: int) -> None:
 
     with pytest.raises(Killed):
         tune(request, report)
+
+
+def step_of(run: Path) -> int:
+    """The step of the last state, and that it is the only one."""
+    found = state.last_state(run)
+    assert found is not None
+    assert len(list(run.glob(f"{state.CHECKPOINT}*"))) == 1
+    return int(json.loads((found / "state.json").read_text())["step"])
 
 
 def weights_of(model: Path) -> dict[str, torch.Tensor]:
@@ -124,6 +132,8 @@ def test_more_steps_go_on_from_where_it_was(home: Path, straight: Tuned, tmp_pat
     assert not same(longer.model, straight.model)
     with pytest.raises(OwledError, match="not of this run"):
         tune(request_of(home, tmp_path / "out", seed=5))
+    with state.only_one(tmp_path / "out.run"), pytest.raises(OwledError, match="another process works on"):
+        tune(request_of(home, tmp_path / "out", steps=6))
 
 
 def test_adapters_are_merged_and_resumed(home: Path, tmp_path: Path) -> None:
@@ -176,12 +186,12 @@ def test_a_loss_that_is_no_number_keeps_the_last_state(home: Path, tmp_path: Pat
     monkey.undo()
     with pytest.raises(OwledError, match=r"no number any more.*last state.*whole.*--learning-rate"):
         tune(replace(request, settings=replace(request.settings, steps=9, learning_rate=1e30)))
-    assert json.loads((tmp_path / "out.run/checkpoint/state.json").read_text())["step"] == 2
+    assert step_of(tmp_path / "out.run") == 2
 
 
 def test_a_full_disk_leaves_the_last_state_whole(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_of(home, tmp_path / "out", save_every_s=0.0)
-    write, count = learner.save_file, 0
+    write, count = state.save_file, 0
 
     def full(*arguments: Any) -> None:
         nonlocal count
@@ -190,10 +200,10 @@ def test_a_full_disk_leaves_the_last_state_whole(home: Path, tmp_path: Path, mon
             raise OSError(errno.ENOSPC, "No space left on device")
         write(*arguments)
 
-    monkeypatch.setattr(learner, "save_file", full)
+    monkeypatch.setattr(state, "save_file", full)
     with pytest.raises(OwledError, match="free some disk space"):
         tune(request)
-    assert json.loads((tmp_path / "out.run/checkpoint/state.json").read_text())["step"] == 2
+    assert step_of(tmp_path / "out.run") == 2
 
 
 def changed_model(home: Path, directory: Path, profile: DrivingProfile, **changes: Any) -> Path:

@@ -1,4 +1,4 @@
-"""The weights that learn, how they learn, and their state on the disk. Needs torch and safetensors; peft for LoRA.
+"""The weights that learn, and how they learn. Needs torch; peft for LoRA.
 
 LoRA: adapters on every linear layer of vision tower, projector and language model, the rest stands still (Hu et al. 2021,
 arXiv 2106.09685). All: every weight, in float32; in an artifact the zeros of its matrices stay zero. Schedule: warm-up,
@@ -8,30 +8,23 @@ constant, linear decay (Haegele et al. 2024, arXiv 2405.18392).
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from owled_ros.errors import OwledError
-from owled_ros.files import replace_directory, write_json
 from owled_ros.models.components import find_structure
 from owled_ros.tuning.settings import SMALL, TuneSettings
 
-CHECKPOINT = "checkpoint"
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.01  # of matrices
 CLIP_NORM = 1.0
 WARM_UP_SHARE, WARM_UP_STEPS = 0.05, 100
 DECAY_SHARE, FINAL_RATE = 0.3, 0.02
 LORA_RATE, ALL_RATE, MOST_RATE = 2e-4, 3.0, 2e-3  # of all weights: ALL_RATE / sqrt(how many), at most MOST_RATE
-SHAPE_MARK = "."  # parts the number of a parameter from the name of its moment
 
 
 @dataclass
@@ -106,49 +99,6 @@ def rate_share(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / warm_up) * max(FINAL_RATE, min(1.0, (steps - step) / decay))
 
 
-def save_state(learner: Learner, directory: Path, facts: dict[str, Any]) -> None:
-    """Replace the state on the disk in one step; what fails leaves the last one whole."""
-    numbers = _numbers(learner)
-    state = learner.optimizer.state_dict()["state"]
-    moments = {f"{index}{SHAPE_MARK}{key}": value for index, entry in state.items() for key, value in entry.items()}
-    weights = {str(index): parameter.detach().contiguous() for index, (_, parameter) in enumerate(numbers)}
-    try:
-        with replace_directory(directory / CHECKPOINT) as aside:
-            save_file(weights, aside / "weights.safetensors")
-            save_file(moments, aside / "moments.safetensors")
-            write_json(aside / "state.json", {**facts, "trained": [name for name, _ in numbers]})
-    except (OSError, SafetensorError) as error:
-        raise OwledError(
-            f"cannot write the state of the run to {directory} ({error}); the one before is whole: free some disk space and run "
-            "the same command again"
-        ) from error
-
-
-def load_state(learner: Learner, directory: Path) -> dict[str, Any] | None:
-    """Go on from the state on the disk; None where there is none."""
-    checkpoint = directory / CHECKPOINT
-    if not checkpoint.exists():
-        return None
-    try:
-        facts: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
-        numbers = _numbers(learner)
-        if facts["trained"] != [name for name, _ in numbers]:
-            raise ValueError("it is of other weights")
-        weights = load_file(checkpoint / "weights.safetensors")
-        with torch.no_grad():
-            for index, (_, parameter) in enumerate(numbers):
-                parameter.copy_(weights[str(index)])
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in load_file(checkpoint / "moments.safetensors").items():
-            index_of, key = name.split(SHAPE_MARK)
-            state.setdefault(int(index_of), {})[key] = value
-        groups = learner.optimizer.state_dict()["param_groups"]
-        learner.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise OwledError(f"{checkpoint} cannot be gone on from ({error}); delete it to begin anew") from error
-    return facts
-
-
 def merged(learner: Learner) -> Any:
     """Return the plain model with what was learned in its weights, in float32 on the CPU; the learner is used up."""
     model = learner.model if learner.wrapped is None else learner.wrapped
@@ -163,10 +113,6 @@ def zeros_of(model: Any) -> dict[str, int]:
         for block in find_structure(model).blocks
         for matrix in block.matrices
     }
-
-
-def _numbers(learner: Learner) -> list[tuple[str, torch.nn.Parameter]]:
-    return sorted(learner.trained.items())
 
 
 def _zeros(model: Any) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:

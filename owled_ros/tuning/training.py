@@ -26,9 +26,10 @@ from owled_ros.tuning.checks import encode_example
 from owled_ros.tuning.curves import add_entry
 from owled_ros.tuning.encoding import IGNORED, Encoded, Tensors, learned_tokens, stacked
 from owled_ros.tuning.examples import Examples
-from owled_ros.tuning.learner import Learner, rate_share, save_state
+from owled_ros.tuning.learner import Learner, rate_share
 from owled_ros.tuning.measuring import HeldOut, Measure
 from owled_ros.tuning.settings import SMALL, TuneSettings
+from owled_ros.tuning.state import save_state
 
 LOG_EVERY_S = 10.0
 TIMED_STEPS = 8  # after which a run that was given minutes knows how many steps fit; the first of them are left out

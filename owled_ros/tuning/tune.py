@@ -37,10 +37,11 @@ from owled_ros.tuning.checks import check_examples, check_reads_forwards, check_
 from owled_ros.tuning.curves import cut_back, draw
 from owled_ros.tuning.examples import Examples, make_examples
 from owled_ros.tuning.finish import write_tuned
-from owled_ros.tuning.learner import Learner, load_state, make_learner, merged, method_of, zeros_of
+from owled_ros.tuning.learner import Learner, make_learner, merged, method_of, zeros_of
 from owled_ros.tuning.material import Material, choose_material, read_chosen, read_options, traces_of
 from owled_ros.tuning.measuring import HeldOut, Measure, judged_seconds
 from owled_ros.tuning.settings import TuneRequest
+from owled_ros.tuning.state import load_state, only_one
 from owled_ros.tuning.training import Loop, run, steps_of
 
 EXAMPLES = "examples"
@@ -74,13 +75,29 @@ def tune(request: TuneRequest, report: Report = lambda done, total, detail: None
     profile = choose_profile(request.profile, directory)
     stored = sum(tensor.size for tensor in find_weights(directory).tensors.values())
     method = method_of(settings, stored, is_artifact(directory))
-    kind, source, vehicle = profile.kind(directory), source_of(directory), VehicleParameters()
-    before = traces_of_tuning(directory)
-    material = choose_material(request, profile, vehicle, before)
+    source, before = source_of(directory), traces_of_tuning(directory)
+    material = choose_material(request, profile, VehicleParameters(), before)
     key = _key(request, source, profile, material)
     _refuse_other(request.out, key)
     request.run.mkdir(parents=True, exist_ok=True)
-    sweep_asides(request.run)
+    with only_one(request.run):
+        sweep_asides(request.run)
+        return _tuned(request, source, profile, method, material, before, key, report)
+
+
+def _tuned(
+    request: TuneRequest,
+    source: ModelSource,
+    profile: DrivingProfile,
+    method: str,
+    material: Material,
+    before: Mapping[str, Any],
+    key: str,
+    report: Report,
+) -> Tuned:
+    """Begin or go on, to the end."""
+    settings, directory, vehicle = request.settings, source.path, VehicleParameters()
+    kind = profile.kind(directory)
     model = load_model(directory, settings.device, _dtype(settings.device, method))
     zeros = zeros_of(model) if is_artifact(directory) else {}
     engine = _engine_around(model, directory, profile, settings.device)
