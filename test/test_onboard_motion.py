@@ -105,3 +105,16 @@ def test_measured_tire_angle_and_acceleration_belong_to_the_states_near_them() -
     motion.hear(EgoState(NOW + 2 * TENTH, 5.0))
     later = motion.at(NOW + 2 * TENTH, InputNeeds(), 0.2)[0]
     assert later.steering_tire_angle is None, "0.2 s old"
+
+
+def test_what_is_measured_with_a_state_counts_though_it_comes_behind_it() -> None:
+    motion = EgoMotion()
+    for number, measured in enumerate((0.0, -1.0, 2.0)):  # odometry first, as a bag may hold them
+        motion.hear(EgoState(NOW + number * TENTH, 5.0))
+        motion.hear_acceleration(NOW + number * TENTH, measured)
+        motion.hear_steering(NOW + number * TENTH, 0.1 * measured)
+    motion.hear_acceleration(NOW, 9.0)  # late: others are nearer
+    past = InputNeeds(ego_offsets_s=(0.2, 0.1))
+    now, before = motion.at(NOW + 2 * TENTH, past, 0.05)
+    assert [state.acceleration for state in (*before, now)] == [0.0, -1.0, 2.0]
+    assert [state.steering_tire_angle for state in (*before, now)] == [0.0, -0.1, 0.2]

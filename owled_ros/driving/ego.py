@@ -82,6 +82,13 @@ class EgoHistory:
             del self._states[: -self._capacity]
         return not jumped
 
+    def amend(self, since: int, until: int, **measured: float) -> None:
+        """Give the states from `since` to `until` [ns] what was measured with them and came later."""
+        first = bisect.bisect_left(self._states, since, key=_stamp)
+        last = bisect.bisect_right(self._states, until, key=_stamp)
+        for place in range(first, last):
+            self._states[place] = replace(self._states[place], **measured)  # type: ignore[arg-type]
+
     def clear(self) -> None:
         """Forget everything."""
         self._states.clear()

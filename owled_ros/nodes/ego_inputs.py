@@ -69,9 +69,9 @@ class EgoInputs:
 
     def look(self) -> None:
         """Hear what waits, so that an image meets the newest."""
-        self._odometry.look()
-        if self._report is not None:
-            self._report.look()
+        for item in (self._odometry, self._report, *self._others):
+            if item is not None:
+                item.look()
 
     def follow_types(self) -> None:
         """Listen to velocity reports on the topic of the odometry where those are published there, and back."""

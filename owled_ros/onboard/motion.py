@@ -84,15 +84,17 @@ class EgoMotion:
             self._take(replace(state, pose=None if beside is None else beside.pose), lateral, problem, REPORT)
 
     def hear_acceleration(self, stamp: int, acceleration: float) -> None:
-        """Take a measured acceleration [m/s2]; one that cannot be is left out."""
+        """Take a measured acceleration [m/s2], whether it comes before or after its odometry; one that cannot be is left out."""
         if abs(acceleration) <= MAX_ACCELERATION:  # NaN is not
             with self._lock:
+                self._history.amend(*_nearest_to(self._accelerations, stamp), acceleration=acceleration)
                 self._accelerations.append((stamp, acceleration))
 
     def hear_steering(self, stamp: int, tire_angle: float) -> None:
         """Take a measured tire angle [rad]; one that cannot be is left out."""
         if abs(tire_angle) <= MAX_TIRE_ANGLE:  # NaN is not
             with self._lock:
+                self._history.amend(*_nearest_to(self._tire_angles, stamp), steering_tire_angle=tire_angle)
                 self._tire_angles.append((stamp, tire_angle))
 
     def state_at(self, stamp: int, max_gap_s: float) -> EgoState | None:
@@ -150,6 +152,13 @@ class EgoMotion:
 def _near(values: deque[tuple[int, float]], stamp: int) -> float | None:
     at, value = min(values, key=lambda item: abs(item[0] - stamp), default=(0, 0.0))
     return value if values and abs(at - stamp) <= MEASURED_GAP_S * NANOSECONDS else None
+
+
+def _nearest_to(values: deque[tuple[int, float]], stamp: int) -> tuple[int, int]:
+    """Return from when to when [ns] a new value is the nearest; one that is late changes nothing."""
+    gap = round(MEASURED_GAP_S * NANOSECONDS)
+    before = values[-1][0] if values else stamp - 2 * gap
+    return max(stamp - gap, (before + stamp + 1) // 2), (stamp + gap if before <= stamp else -1)
 
 
 def problem_of(state: EgoState, what: str = "odometry") -> str:
