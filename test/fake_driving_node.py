@@ -11,16 +11,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.engine import never
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.needs import CameraNeed, InputNeeds, SurroundingsNeed
 from owled_ros.driving.prediction import ActionAnswer, Generation, ModelIdentity, SceneAnswer, judge_action, judge_scene
 from owled_ros.driving.rollout import roll_out
+from owled_ros.driving.vector_frame import vectors_of
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.errors import OwledError
 
-CONTROL = "control.json"
+CONTROL, TOLD = "control.json", "told"  # TOLD: directory of vectors, <stamp>.npy
 EXIT_CODE = 7  # of a process that leaves at the image number `exit_at`
 GOOD = "cruise, acceleration +0.4 m/s2, steering +0.02 rad"
 SCENE = "1 car: lead 12 m; 0 pedestrians; traffic light red 22 m"
@@ -43,6 +46,8 @@ class FakeEngine:
         needs = self.control().get("needs")
         if needs is not None:  # a model with a driving profile
             self.profile = SimpleNamespace(needs=input_needs(**needs), confidence=Calibration())
+            if self.profile.needs.route is not None:  # what it was told is kept
+                (directory / TOLD).mkdir(exist_ok=True)
 
     def control(self) -> dict[str, Any]:
         return json.loads((self.directory / CONTROL).read_text())
@@ -53,6 +58,8 @@ class FakeEngine:
         if control.get("fail"):
             raise FAILURES[control["fail"]]()
         self.seen += 1
+        if (self.directory / TOLD).is_dir():
+            np.save(self.directory / TOLD / f"{frame.stamp}.npy", vectors_of(frame).packed())
         if self.seen == control.get("exit_at"):
             os._exit(EXIT_CODE)
         return frame
@@ -105,12 +112,14 @@ def input_needs(
     ego: list[float] | None = None,
     objects_s: float | None = None,
     lights_s: float | None = None,
+    route_s: float | None = None,
     **flags: bool,
 ) -> InputNeeds:
-    """Make needs of what a control file holds; objects and lights by how old they may be [s]."""
+    """Make needs of what a control file holds; objects, lights and route by how old they may be [s]."""
     budgets = tuple(CameraNeed(name, 2_000, 500) for name in cameras)
-    objects, lights = (None if age is None else SurroundingsNeed(age) for age in (objects_s, lights_s))
-    return InputNeeds(budgets, tuple(images), tuple(ego or ()), objects=objects, lights=lights, **flags)
+    ages = (objects_s, lights_s, route_s)
+    objects, lights, route = (None if age is None else SurroundingsNeed(age) for age in ages)
+    return InputNeeds(budgets, tuple(images), tuple(ego or ()), objects=objects, lights=lights, route=route, **flags)
 
 
 def load_fake(path: str, *, device: str, dtype: str, threads: int, runtime: str) -> FakeEngine:

@@ -101,6 +101,7 @@ def test_units_stand_in_the_names_of_numbers() -> None:
         "seed",
         "routes",
         "seconds",
+        "perception.dropped",
     }  # counts, shares, and a unit as its name
     for _, entries in NODES:
         for entry in entries:

@@ -26,10 +26,12 @@ from owled_ros.driving.around import Around, Localised, SurroundingsError
 from owled_ros.driving.frame import NANOSECONDS, EgoHistory, EgoState, Frame, View
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.surroundings import Surroundings
+from owled_ros.driving.vector_frame import left_out, vectors_of
 from owled_ros.errors import OwledError
 
 HELD_BYTES = 512 << 20  # [bytes] of images that wait, or that the next frames show as their past
 EGO_CAPACITY = 4096  # states in the history
+CROWDED = "at times there are more road users than the model is told of; the nearest are in"
 TRUTH_TOLERANCE = NANOSECONDS // 20  # [ns] between an image and the truth that belongs to it
 
 
@@ -122,6 +124,10 @@ class Aligner:
             self._around.hear_objects(stamp, content)
         elif topic == topics.lights:
             self._around.hear_lights(stamp, content)
+        elif topic == topics.path:
+            self._around.hear_route(stamp, content)
+        elif topic == topics.stop_lines:
+            self._around.hear_stop_lines(stamp, content)
         elif topic == topics.ego and topics.ego_type == ODOMETRY:
             self._pose_frame = str(content.header.frame_id)
         if self._source.is_part(message.connection):
@@ -239,9 +245,7 @@ class Aligner:
         try:
             around = self._around_at(stamp)
         except SurroundingsError as error:
-            statistics.without_surroundings += 1
-            statistics.first_lack = statistics.first_lack or str(error)
-            return None
+            return self._without_surroundings(error)
         try:
             views = tuple(
                 View(camera.need.name, camera.image(item, is_past), item.stamp, item.frame_id)
@@ -252,7 +256,22 @@ class Aligner:
             statistics.undecodable += 1
             statistics.first_fault = statistics.first_fault or str(error)
             return None
-        return Frame(image, stamp, ego, held.frame_id, views if len(views) > 1 else (), past, command, around)
+        frame = Frame(image, stamp, ego, held.frame_id, views if len(views) > 1 else (), past, command, around)
+        return frame if needs.route is None else self._checked_vectors(frame)
+
+    def _checked_vectors(self, frame: Frame) -> Frame | None:
+        """Return a frame that can be told in vectors; None, and a count, for numbers that no scene has."""
+        try:
+            vectors_of(frame)
+        except OwledError as error:
+            return self._without_surroundings(error)
+        if left_out(frame.around) and CROWDED not in self._bag.notes:
+            self._bag.note(CROWDED)
+        return frame
+
+    def _without_surroundings(self, error: OwledError) -> None:
+        self._statistics.without_surroundings += 1
+        self._statistics.first_lack = self._statistics.first_lack or str(error)
 
     def _around_at(self, stamp: int) -> Surroundings | None:
         """Return what another perception saw; raises SurroundingsError where the model needs it and it is not there."""

@@ -35,6 +35,9 @@ IMU = "sensor_msgs/msg/Imu"
 COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
 FOXGLOVE_IMAGE = "foxglove_msgs/msg/CompressedImage"
 FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+POINT_CLOUD, POINT_FIELD = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/PointField"
+PATH = "nav_msgs/msg/Path"
+PATHS = (PATH, "autoware_planning_msgs/msg/Path", "autoware_planning_msgs/msg/Trajectory")
 ACCELERATION = "geometry_msgs/msg/AccelStamped"
 ACCELERATION_WITH_COVARIANCE = "geometry_msgs/msg/AccelWithCovarianceStamped"
 

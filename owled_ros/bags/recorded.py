@@ -22,11 +22,16 @@ from owled_ros.errors import OwledError
 
 IMAGE, EGO, ACCELERATION, COMMAND = "image", "ego", "acceleration", "command"
 OBJECTS, LIGHTS, STEERING = "objects", "lights", "steering"
+STOP_LINES, PATH = "stop_lines", "path"
 HEARD_EGO = (types.ODOMETRY, types.VELOCITY_REPORT)
-AUTOWARE = (
+HEARD_OTHERS = (  # objects, lights, routes and reports of these types are heard by driving_node
     "autoware_perception_msgs/",
+    "autoware_planning_msgs/",
     "autoware_vehicle_msgs/",
-)  # whose objects, lights and reports driving_node hears
+    types.POINT_CLOUD,
+    types.PATH,
+)
+OTHERS = (OBJECTS, LIGHTS, STOP_LINES, PATH, STEERING)  # named as in TopicChoice
 ANY_AGE = SurroundingsNeed(60.0, required=False)
 HEARD_IMAGES = (types.IMAGE, types.COMPRESSED_IMAGE)  # that driving_node listens to
 CLOCK_APART = NANOSECONDS  # [ns], headers further from the time of recording have a clock of their own
@@ -36,7 +41,7 @@ CLOCK_APART = NANOSECONDS  # [ns], headers further from the time of recording ha
 class Recorded:
     """One message."""
 
-    part: str  # IMAGE, EGO, ACCELERATION, COMMAND, OBJECTS, LIGHTS or STEERING
+    part: str  # IMAGE, EGO, ACCELERATION, COMMAND or one of OTHERS
     camera: str  # of an image, by its name in the profile
     connection: Connection
     stamp: int  # [ns], of its header
@@ -53,7 +58,7 @@ class Recording:
     cameras: tuple[str, ...]  # by their names in the profile, the first one first
     types: dict[str, str]  # camera -> message type
     acceleration: bool  # of the kind that driving_node hears
-    others: dict[str, str] = field(default_factory=dict)  # OBJECTS, LIGHTS, STEERING -> message type
+    others: dict[str, str] = field(default_factory=dict)  # one of OTHERS -> message type
 
     def messages(self) -> Iterator[Recorded]:
         """Yield the messages in the order of the recording."""
@@ -74,7 +79,10 @@ class Recording:
 def open_recording(path: Path, options: ReadOptions) -> Recording:
     """Choose what is played; raises OwledError for messages that a driving node does not listen to."""
     bag = find_bag(path)
-    needs = replace(options.needs, objects=options.needs.objects or ANY_AGE, lights=options.needs.lights or ANY_AGE)
+    asked = options.needs
+    needs = replace(
+        asked, objects=asked.objects or ANY_AGE, lights=asked.lights or ANY_AGE, route=asked.route or ANY_AGE
+    )
     topics = choose_topics(bag, replace(options, needs=needs))
     found = dict(topics.types)
     images = {topic: found[topic] for topic in topics.cameras}
@@ -89,13 +97,13 @@ def open_recording(path: Path, options: ReadOptions) -> Recording:
         )
     names = tuple(need.name for need in options.needs.cameras)
     heard = found.get(topics.acceleration) == types.ACCELERATION_WITH_COVARIANCE
-    others = {part: found.get(_topic_of(topics, part), "") for part in (OBJECTS, LIGHTS, STEERING)}
-    others = {part: msgtype for part, msgtype in others.items() if msgtype.startswith(AUTOWARE)}
+    others = {part: found.get(_topic_of(topics, part), "") for part in OTHERS}
+    others = {part: msgtype for part, msgtype in others.items() if msgtype.startswith(HEARD_OTHERS)}
     return Recording(path, topics, names, dict(zip(names, images.values(), strict=True)), heard, others)
 
 
 def _topic_of(topics: TopicChoice, part: str) -> str:
-    return {OBJECTS: topics.objects, LIGHTS: topics.lights, STEERING: topics.steering}[part]
+    return str(getattr(topics, part))
 
 
 def image_of(decode: MessageDecoder, message: Recorded) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,19 @@ from owled_ros.bags.camera_topics import choose_cameras
 from owled_ros.bags.conversions import ACCELERATION_CONVERTERS, STEERING_TYPES
 from owled_ros.bags.ego_topics import GNSS, TWIST, EgoChoice, choose_ego, pose_beside
 from owled_ros.bags.foreign import what_encoding_is
+from owled_ros.bags.peek import first_messages
 from owled_ros.bags.perception import LIGHT_TYPES, OBJECT_TYPES
 from owled_ros.bags.reading import ReadOptions
 from owled_ros.bags.speed_fields import SpeedField
 from owled_ros.bags.storage import Bag, TopicSummary, list_topics
+from owled_ros.bags.topic_names import listed
+from owled_ros.driving.needs import InputNeeds
+from owled_ros.driving.perceived_tables import LIGHTS, OBJECTS, STOP_LINES, is_table_of
 from owled_ros.errors import OwledError
 
 EXPERT_NAMESPACE = "/expert/"
 TRUTH_NAMESPACE = "/truth/"
+PREDICTED = r"debug|output|predicted|candidate"  # in the name of a path that is somebody's answer
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class TopicChoice:
     command: str = ""  # of the navigation
     objects: str = ""  # of another perception, for models that ask for them
     lights: str = ""
+    stop_lines: str = ""  # of the groups of lights
+    path: str = ""  # the route as points
     types: frozenset[tuple[str, str]] = frozenset()  # (topic, message type) of everything that is read
 
     def reads(self, connection: Connection) -> bool:
@@ -66,8 +74,7 @@ def choose_topics(bag: Bag, options: ReadOptions | None = None) -> TopicChoice:
         "command": _first(topics, (types.NAVIGATION_COMMAND,)),
         "pose": pose_beside(ego, topics, options.ego_from),
         "gyro": _first(topics, (types.IMU,)) if _wants_gyro(ego) else None,
-        "objects": _first_objects(topics) if options.needs.objects else None,
-        "lights": _first(topics, LIGHT_TYPES) if options.needs.lights else None,
+        **_of_perception(bag, topics, options.needs),
     }
     perception = () if others["scene"] else _perception(topics, ego.topic)
     read = [*cameras, ego.topic, *perception, *filter(None, others.values())]
@@ -98,6 +105,38 @@ def _note_of_yaw_rate(ego: EgoChoice, gyro: TopicSummary | None) -> str:
     if gyro is not None:
         return f", the yaw rate of {gyro.name}"
     return ", the yaw rate of the course" if ego.kind == GNSS else "; nothing tells the yaw rate, which is taken as 0"
+
+
+def _of_perception(bag: Bag, topics: Sequence[TopicSummary], needs: InputNeeds) -> dict[str, TopicSummary | None]:
+    """Find objects, lights, stop lines and route, as far as they are asked for: by type, and tables by their columns."""
+    found = {
+        "objects": _first_objects(topics) if needs.objects else None,
+        "lights": _first(topics, LIGHT_TYPES) if needs.lights else None,
+        "path": _first_path(bag, topics) if needs.route else None,
+        "stop_lines": None,
+    }
+    wanted = {
+        "objects": OBJECTS if needs.objects and not found["objects"] else None,
+        "lights": LIGHTS if needs.lights and not found["lights"] else None,
+        "stop_lines": STOP_LINES if needs.route and found["lights"] else None,
+    }
+    clouds = [topic for topic in topics if topic.msgtype == types.POINT_CLOUD and topic.count]
+    if any(wanted.values()) and clouds:
+        first = first_messages(bag, clouds)
+        for part, columns in wanted.items():
+            if columns:
+                fitting = (topic for topic in clouds if topic.name in first and is_table_of(first[topic.name], columns))
+                found[part] = next(fitting, None)
+    return found
+
+
+def _first_path(bag: Bag, topics: Sequence[TopicSummary]) -> TopicSummary | None:
+    """Find the route; a path that this node or another driver made of its own answer is none."""
+    paths = [topic for topic in topics if topic.msgtype in types.PATHS and not re.search(PREDICTED, topic.name)]
+    found = next((found for kind in types.PATHS if (found := _first(paths, (kind,)))), None)
+    if found is not None and len(paths) > 1:
+        bag.note(f"the route is taken from {found.name}; the bag holds {listed(paths)}")
+    return found
 
 
 def _first_objects(topics: Sequence[TopicSummary]) -> TopicSummary | None:

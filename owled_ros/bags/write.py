@@ -21,7 +21,10 @@ from owled_ros.bags import message_types as types
 from owled_ros.driving.answer import Action, Light, Scene, SceneObject, format_action, format_scene
 from owled_ros.driving.frame import NANOSECONDS, EgoState, check_image
 from owled_ros.driving.navigation import NavigationCommand
+from owled_ros.driving.number_table import layout_of
+from owled_ros.driving.perceived_tables import lights_table, objects_table
 from owled_ros.driving.prediction import Reason
+from owled_ros.driving.surroundings import Surroundings
 from owled_ros.driving.vehicle import VehicleParameters, controls_of
 from owled_ros.errors import OwledError
 
@@ -33,6 +36,7 @@ VELOCITY_TOPIC = "/vehicle/status/velocity_status"
 STEERING_TOPIC = "/vehicle/status/steering_status"
 ACCELERATION_TOPIC = "/localization/acceleration"
 COMMAND_TOPIC = "/navigation/command"
+OBJECTS_TOPIC, LIGHTS_TOPIC, PATH_TOPIC = "/perception/objects", "/perception/traffic_lights", "/planning/path"
 CAMERA_FRAME = "camera"
 BASE_FRAME = "base_link"
 ODOM_FRAME = "odom"
@@ -170,6 +174,32 @@ class BagWriter:
             topic, types.NAVIGATION_COMMAND, stamp, received, header=self._header(stamp, BASE_FRAME),
             kind=int(command.kind), distance=math.nan if command.distance is None else command.distance, text=command.text,
         )  # fmt: skip
+
+    def surroundings(self, stamp: int, around: Surroundings, received: int | None = None) -> None:
+        """Write what another perception tells in base_link: objects and lights as tables, the route as a path."""
+        for topic, table in (
+            (OBJECTS_TOPIC, objects_table(around.objects or ())),
+            (LIGHTS_TOPIC, lights_table(around.lights or ())),
+        ):
+            fields = [
+                self._make(types.POINT_FIELD, name=name, offset=offset, datatype=kind, count=1)
+                for name, offset, kind in layout_of(table.dtype)
+            ]
+            step = table.dtype.itemsize
+            self._write(
+                topic, types.POINT_CLOUD, stamp, received, header=self._header(stamp, BASE_FRAME), height=1, width=len(table),
+                fields=fields, is_bigendian=False, point_step=step, row_step=step * len(table), is_dense=True,
+                data=np.frombuffer(table.tobytes(), np.uint8),
+            )  # fmt: skip
+        still = self._make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0)
+        header = self._header(stamp, BASE_FRAME)
+        poses = [
+            self._make("geometry_msgs/msg/PoseStamped", header=header, pose=self._make(
+                "geometry_msgs/msg/Pose", position=self._vector("Point", place.x, place.y, 0.0), orientation=still,
+            ))
+            for place in around.route
+        ]  # fmt: skip
+        self._write(PATH_TOPIC, types.PATH, stamp, received, header=header, poses=poses)
 
     def acceleration(
         self, stamp: int, acceleration: float, topic: str = ACCELERATION_TOPIC, received: int | None = None

@@ -21,10 +21,19 @@ def demo(
         0.0, min=0.0, help="End after this many seconds of driving; 0: at the end of the routes, bag or clip."
     ),
     seed: int = typer.Option(1, min=0, help="Seed of the first route; the following count up."),
-    model: str = typer.Option("", help="Model directory or artifact; empty: the bundled small model."),
+    model: str = typer.Option(
+        "",
+        help="Model directory or artifact; empty: the bundled small model.",
+    ),
     rate: float = typer.Option(10.0, min=0.1, max=60.0, help="Images per second of the world."),
     width: int = typer.Option(1280, min=64, help="Width of the world's images."),
     height: int = typer.Option(720, min=64, help="Height of the world's images."),
+    noise_m: float = typer.Option(
+        0.0, min=0.0, max=10.0, help="World, for a model that reads vectors: noise of objects' places [m]."
+    ),
+    dropped: float = typer.Option(
+        0.0, min=0.0, max=1.0, help="World, for a model that reads vectors: share of objects missed."
+    ),
     record: Path | None = typer.Option(
         None, help="Record camera, odometry, actions and truth into this new rosbag2 directory (mcap)."
     ),
@@ -76,7 +85,7 @@ def demo(
     directory = out or Path("demo_output") / datetime.now().strftime("%Y%m%d-%H%M%S")
     options = DemoOptions(
         out=directory, source=source, path=path, image_topic=image_topic, ego_topic=ego_topic, ego_from=ego_from, recorded=as_recorded, model=model, routes=routes, seconds=seconds, seed=seed, rate_hz=rate,
-        width=width, height=height, lockstep=fast, record=record, film=film, device=device, threads=threads, domain=domain,
+        width=width, height=height, noise_m=noise_m, dropped=dropped, lockstep=fast, record=record, film=film, device=device, threads=threads, domain=domain,
         load_timeout_s=load_timeout, parameters=tuple(set_parameter), go_on=go_on,
     )  # fmt: skip
     run_demo(options, Console(force_terminal=False if headless else None))

@@ -374,10 +374,10 @@ def _cut(items: list[Any]) -> tuple[list[Any], list[Any]]:
 
 
 def place_of(model: str) -> Path:
-    """Return the path of a model given by its path or as 'mini'."""
-    from owled_ros.models.driving_model import BUNDLED, bundled_model
+    """Return the path of a model given by its path or by its name, such as 'mini'."""
+    from owled_ros.models.driving_model import place_of_model
 
-    return bundled_model() if model == BUNDLED else Path(model).expanduser()
+    return place_of_model(model)
 
 
 def _budgets(given: list[str]) -> dict[str, float]:

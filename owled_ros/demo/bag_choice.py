@@ -13,7 +13,7 @@ from owled_ros.bags.topics import choose_topics
 from owled_ros.driving.needs import CameraNeed, InputNeeds
 from owled_ros.driving.profile import read_profile
 from owled_ros.errors import OwledError
-from owled_ros.models.driving_model import BUNDLED, bundled_model
+from owled_ros.models.driving_model import BUNDLED, place_of_model
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def choose_from_bag(
     bag: Path, model: str, image_topic: str, ego_topic: str, ego_from: str, recorded: bool
 ) -> BagChoice:
     """Find the cameras that the model's profile asks for; raises OwledError for a bag that cannot be played."""
-    directory = bundled_model() if model in ("", BUNDLED) else Path(model).expanduser()  # driving_node judges it
+    directory = place_of_model(model or BUNDLED)  # driving_node judges it
     asked = tuple(need.name for need in read_profile(directory).needs.cameras)
     names = named_cameras(image_topic) or asked
     needs = InputNeeds(tuple(CameraNeed(name) for name in names))

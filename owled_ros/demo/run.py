@@ -56,6 +56,8 @@ class DemoOptions:
     width: int = 1280
     height: int = 720
     lockstep: bool = False
+    noise_m: float = 0.0  # of the places of objects that a model which reads vectors is told
+    dropped: float = 0.0  # share of them that it is not told
     record: Path | None = None
     film: bool = True
     device: str = "cpu"
@@ -158,6 +160,8 @@ def _source_arguments(options: DemoOptions) -> list[str]:
         "rate_hz": float(options.rate_hz),
         "width_px": options.width,
         "height_px": options.height,
+        "perception.noise_m": float(options.noise_m),
+        "perception.dropped": float(options.dropped),
         "record": options.record or "",
         "film": options.out if options.film else "",
     }

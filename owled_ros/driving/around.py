@@ -1,8 +1,9 @@
-"""The newest objects and traffic lights, and what of them belongs to a frame. Needs driving.perceived.
+"""The newest objects, traffic lights and route, and what of them belongs to a frame. Needs driving.perceived.
 
 The node and the reader of bags both put the surroundings of a frame together here. Objects are carried on with their velocity to
 the frame's stamp and turned into its base_link: with the vehicle's pose where they come in its frame (Autoware: map), or with
-the motion since where they come in base_link.
+the motion since where they come in base_link; so is the route. Lights stand along it where their place is told, by themselves or by a
+table of stop lines that the map's numbers name.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from owled_ros.driving.ego import NANOSECONDS, EgoState, Pose
 from owled_ros.driving.needs import InputNeeds, SurroundingsNeed
+from owled_ros.driving.number_table import is_table
 from owled_ros.driving.perceived import road_users_of, traffic_lights_of
-from owled_ros.driving.surroundings import RoadUser, RoadUserClass, Surroundings, nearest_first
+from owled_ros.driving.perceived_tables import stop_lines_in
+from owled_ros.driving.route_line import AHEAD_M, STEP_M, RouteLine, distance_along, places_of
+from owled_ros.driving.surroundings import RoadUser, RoadUserClass, Surroundings, TrafficLight, nearest_first
 from owled_ros.errors import OwledError
 
 BASE_FRAME = "base_link"
+KEPT_ROUTES = 20  # messages; planners send 10 a second, and each may hold thousands of places
 KEPT = 100  # messages of each kind; perception sends 10 a second, and bags are read half a second ahead
 
 
@@ -46,6 +51,9 @@ class Around:
     def __init__(self) -> None:
         self._objects: deque[tuple[int, Any]] = deque(maxlen=KEPT)
         self._lights: deque[tuple[int, Any]] = deque(maxlen=KEPT)
+        self._routes: deque[tuple[int, Any]] = deque(maxlen=KEPT_ROUTES)
+        self._stop_lines: tuple[int, Any] | None = None
+        self._line: tuple[Any, RouteLine] | None = None  # of the route message that was looked at last
         self._lock = threading.Lock()
 
     def clear(self) -> None:
@@ -53,6 +61,8 @@ class Around:
         with self._lock:
             self._objects.clear()
             self._lights.clear()
+            self._routes.clear()
+            self._stop_lines = None
 
     def hear_objects(self, stamp: int, message: Any) -> None:
         """Take objects, stamp in [ns]."""
@@ -62,21 +72,57 @@ class Around:
         """Take traffic lights, stamp in [ns]."""
         self._hear(self._lights, stamp, message)
 
+    def hear_route(self, stamp: int, message: Any) -> None:
+        """Take a route as points, stamp in [ns]."""
+        self._hear(self._routes, stamp, message)
+
+    def hear_stop_lines(self, stamp: int, message: Any) -> None:
+        """Take a table of stop lines, stamp in [ns]: the newest one counts, however old it is."""
+        with self._lock:
+            self._stop_lines = (stamp, message)
+
     def at(self, stamp: int, needs: InputNeeds, vehicle: Localised) -> Surroundings | None:
         """Return what is around at `stamp` [ns], as far as it is asked for; None where nothing is.
 
         Raises:
             SurroundingsError: something required is missing, too old or not to be used.
         """
-        if needs.objects is None and needs.lights is None:
+        if (needs.objects, needs.lights, needs.route) == (None, None, None):
             return None
         objects = self._known(
             "objects", self._objects, stamp, needs.objects, lambda at, item: _placed(item, at, stamp, vehicle)
         )
-        lights = self._known(
-            "traffic lights", self._lights, stamp, needs.lights, lambda _, item: traffic_lights_of(item)
+        route = self._known(
+            "route points", self._routes, stamp, needs.route, lambda at, item: self._ahead(item, at, stamp, vehicle)
         )
-        return Surroundings(objects, lights)
+        lights = self._known(
+            "traffic lights", self._lights, stamp, needs.lights,
+            lambda at, item: traffic_lights_of(item) if needs.route is None else self._along(item, at, stamp, vehicle, route or ()),
+        )  # fmt: skip
+        return Surroundings(objects, lights, route or ())
+
+    def _ahead(self, message: Any, at: int, stamp: int, vehicle: Localised) -> tuple[Pose, ...]:
+        """Return the route ahead of the vehicle; the line of a message that comes once is made once."""
+        known = self._line
+        if known is None or known[0] is not message:
+            known = self._line = (message, RouteLine(places_of(message)))
+        return known[1].ahead(_origin(_frame_of(message), at, stamp, vehicle))
+
+    def _along(
+        self, message: Any, at: int, stamp: int, vehicle: Localised, route: tuple[Pose, ...]
+    ) -> tuple[TrafficLight, ...]:
+        """Return the lights with their distance along the route, as far as their place is told."""
+        lights = traffic_lights_of(message)
+        if is_table(message):
+            origin = _origin(_frame_of(message), at, stamp, vehicle)
+            return tuple(_ahead_of(item, item.place, origin, route) for item in lights)
+        with self._lock:
+            told = self._stop_lines
+        if told is None:
+            return lights
+        places = stop_lines_in(told[1])
+        origin = _origin(_frame_of(told[1]), told[0], stamp, vehicle)
+        return tuple(_ahead_of(item, places.get(item.group), origin, route) for item in lights)
 
     def _hear(self, kept: deque[tuple[int, Any]], stamp: int, message: Any) -> None:
         with self._lock:
@@ -121,18 +167,31 @@ class Around:
 
 def made_up_surroundings(needs: InputNeeds) -> Surroundings | None:
     """Make what a profile asks for: a car ahead on a road without traffic lights; for warm-ups and for trying a profile."""
-    if needs.objects is None and needs.lights is None:
+    if (needs.objects, needs.lights, needs.route) == (None, None, None):
         return None
     car = RoadUser(20.0, 0.0, 0.0, 4.5, 1.8, 5.0, 0.0, RoadUserClass.CAR, 1.5)
-    return Surroundings(None if needs.objects is None else (car,), None if needs.lights is None else ())
+    route = () if needs.route is None else tuple(Pose(x * STEP_M, 0.0, 0.0) for x in range(round(AHEAD_M / STEP_M)))
+    return Surroundings(None if needs.objects is None else (car,), None if needs.lights is None else (), route)
 
 
 def _placed(message: Any, at: int, stamp: int, vehicle: Localised) -> tuple[RoadUser, ...]:
     """Bring objects into base_link of the frame, nearest first; raises OwledError where it is not known how."""
-    frame = str(message.header.frame_id).strip("/")
-    origin = _origin(frame, at, stamp, vehicle)
+    origin = _origin(_frame_of(message), at, stamp, vehicle)
     seconds = (stamp - at) / NANOSECONDS
     return nearest_first(tuple(item.moved(seconds).seen_from(origin) for item in road_users_of(message)))
+
+
+def _ahead_of(
+    light: TrafficLight, place: tuple[float, float] | None, origin: Pose, route: tuple[Pose, ...]
+) -> TrafficLight:
+    if place is None:
+        return light
+    here = Pose(*place, 0.0).seen_from(origin)
+    return replace(light, place=(here.x, here.y), distance=distance_along(route, (here.x, here.y)))
+
+
+def _frame_of(message: Any) -> str:
+    return str(message.header.frame_id).strip("/")
 
 
 def _origin(frame: str, at: int, stamp: int, vehicle: Localised) -> Pose:

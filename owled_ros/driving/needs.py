@@ -16,7 +16,7 @@ class CameraNeed:
 
 @dataclass(frozen=True)
 class SurroundingsNeed:
-    """Objects or traffic lights of another perception."""
+    """Objects or traffic lights of another perception, or a route."""
 
     max_age_s: float  # older than this before the frame's stamp they are not used [s]
     required: bool = True  # without them there is no answer
@@ -33,6 +33,7 @@ class InputNeeds:
     needs_command: bool = False
     objects: SurroundingsNeed | None = None  # None: not asked for
     lights: SurroundingsNeed | None = None
+    route: SurroundingsNeed | None = None  # as points; asked for by models that read vectors
 
     @property
     def single(self) -> bool:

@@ -1,7 +1,8 @@
 """Autoware's objects and traffic lights by the names of their fields, from a bag or from a topic. Needs driving.surroundings.
 
 TrackedObjects, PredictedObjects, DetectedObjects and TrafficLightGroupArray of autoware_perception_msgs. A twist is given in the
-object's own frame. A message with a number that cannot be is refused whole: the bad object may be the one ahead.
+object's own frame. A message with a number that cannot be is refused whole: the bad object may be the one ahead. Tables of numbers
+(driving.perceived_tables) are read as well.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import Any
 
 from owled_ros.driving.answer import Light
 from owled_ros.driving.ego import MIN_ROTATION, squared_norm, yaw_of
+from owled_ros.driving.number_table import is_table
+from owled_ros.driving.perceived_tables import check_object, lights_in, users_in
 from owled_ros.driving.surroundings import RoadUser, RoadUserClass, TrafficLight, pointing_where_it_goes
 from owled_ros.errors import OwledError
 
 MAX_OBJECTS = 2_000  # in one message
 MAX_GROUPS = 1_000
-MAX_SPEED = 150.0  # [m/s]
-MAX_SIDE = 200.0  # [m]
 ORIENTATION_AVAILABLE = 2  # TrackedObjectKinematics: the sign of the heading is known
 COLOURS = {1: Light.RED, 2: Light.YELLOW, 3: Light.GREEN}  # TrafficLightElement
 CIRCLE, SOLID_OFF = 5, 13  # of its shapes and its statuses
@@ -29,13 +30,17 @@ def road_users_of(message: Any) -> tuple[RoadUser, ...]:
     Raises:
         OwledError: too many, or one whose numbers cannot be.
     """
+    if is_table(message):
+        return users_in(message)
     if len(message.objects) > MAX_OBJECTS:
         raise OwledError(f"the message holds {len(message.objects)} objects; at most {MAX_OBJECTS} are taken")
     return tuple(_road_user(item, number) for number, item in enumerate(message.objects))
 
 
 def traffic_lights_of(message: Any) -> tuple[TrafficLight, ...]:
-    """Convert the groups of a TrafficLightGroupArray; raises OwledError for too many."""
+    """Convert the groups of a TrafficLightGroupArray, or a table; raises OwledError for too many."""
+    if is_table(message):
+        return lights_in(message)
     groups = message.traffic_light_groups
     if len(groups) > MAX_GROUPS:
         raise OwledError(f"the message holds {len(groups)} traffic light groups; at most {MAX_GROUPS} are taken")
@@ -47,13 +52,7 @@ def _road_user(item: Any, number: int) -> RoadUser:
     pose = getattr(kinematics, "initial_pose_with_covariance", None) or kinematics.pose_with_covariance
     twist = getattr(kinematics, "initial_twist_with_covariance", None) or kinematics.twist_with_covariance
     place, turn, speed = pose.pose.position, pose.pose.orientation, twist.twist.linear
-    numbers = (place.x, place.y, squared_norm(turn), speed.x, speed.y, size.x, size.y, size.z)
-    if not all(map(math.isfinite, numbers)):
-        raise OwledError(f"object {number} holds numbers that are not finite: at x {place.x}, y {place.y}")
-    if math.hypot(speed.x, speed.y) > MAX_SPEED or not 0.0 <= min(size.x, size.y) <= max(size.x, size.y) <= MAX_SIDE:
-        raise OwledError(
-            f"object {number} is impossible: {math.hypot(speed.x, speed.y):g} m/s, {size.x:g} m long, {size.y:g} m wide"
-        )
+    check_object(number, (place.x, place.y, squared_norm(turn)), math.hypot(speed.x, speed.y), (size.x, size.y, size.z))
     known = int(getattr(kinematics, "orientation_availability", ORIENTATION_AVAILABLE)) == ORIENTATION_AVAILABLE
     heading, velocity = _motion(turn, speed, known)
     return RoadUser(

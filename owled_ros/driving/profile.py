@@ -176,7 +176,7 @@ class DrivingProfile(Part):
     @property
     def needs(self) -> InputNeeds:
         """Say what a frame must hold."""
-        interval, count = self.images.interval_s, self.images.count
+        interval, count, vectors = self.images.interval_s, self.images.count, self.vectors
         return InputNeeds(
             cameras=tuple(_need(camera) for camera in sorted(self.cameras, key=lambda camera: camera is not self.main)),
             image_offsets_s=tuple(round(step * interval, 6) for step in reversed(range(count))),
@@ -185,8 +185,10 @@ class DrivingProfile(Part):
             else tuple(round(step * self.history.interval_s, 6) for step in range(self.history.count, 0, -1)),
             needs_pose=self.history is not None and self.history.needs_pose,
             needs_command=self.command is not None and self.command.required,
-            objects=_need_around(self.objects) or _need_vectors(self.vectors),
-            lights=_need_around(self.lights),
+            objects=_need_around(self.objects) or (vectors and SurroundingsNeed(vectors.max_age_s)),
+            lights=_need_around(self.lights)
+            or (vectors and SurroundingsNeed(vectors.lights_max_age_s, vectors.lights_required)),
+            route=vectors and SurroundingsNeed(vectors.route_max_age_s, vectors.route_required),
         )
 
     @property
@@ -267,10 +269,6 @@ def _need(camera: Camera) -> CameraNeed:
 
 def _need_around(part: Objects | Lights | None) -> SurroundingsNeed | None:
     return None if part is None else SurroundingsNeed(part.max_age_s, part.required)
-
-
-def _need_vectors(part: Vectors | None) -> SurroundingsNeed | None:
-    return None if part is None else SurroundingsNeed(part.max_age_s)
 
 
 def _before_crop(pixels: int | None, camera: Camera) -> int | None:

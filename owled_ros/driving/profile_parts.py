@@ -231,6 +231,12 @@ class Vectors(Part):
     """What is around in numbers, for a model with a vector encoder (LLM-Driver); it sees no images."""
 
     max_age_s: Seconds = Field(default=0.5, description="older objects are not used")
+    lights_max_age_s: Seconds = Field(default=1.0, description="older traffic lights are not used")
+    lights_required: bool = Field(default=True, description="without fresh traffic lights there is no answer")
+    route_max_age_s: Seconds = Field(default=10.0, description="an older route is not used")
+    route_required: bool = Field(
+        default=True, description="without a route there is no answer; false: then the lane follows the command"
+    )
 
 
 class Call(Part):

@@ -84,6 +84,7 @@ class TrafficLight:
     group: int  # id of the map
     light: Light  # UNKNOWN where it is not known
     distance: float | None = None  # [m] ahead along the route; None: whoever saw it does not tell
+    place: tuple[float, float] | None = None  # [m] x and y of its lane beside the lamp or at its stop line
 
 
 @dataclass(frozen=True)

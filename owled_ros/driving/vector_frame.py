@@ -1,7 +1,8 @@
 """A frame as a vector scene: the objects, traffic lights and route of another perception in the numbers of LLM-Driver.
 
 Needs driving.vectors. Where no route is known, the lane is taken to follow the command: straight on, or a turn of a right angle.
-Lights count where it is known how far ahead they stand.
+Lights count where it is known how far ahead they stand. Objects count up to VEHICLE_REACH and PERSON_REACH; of more than there is room
+for the nearest do, and `left_out` says so.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from owled_ros.driving.answer import Light
 from owled_ros.driving.ego import EgoState, Pose
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.navigation import CommandKind, NavigationCommand
-from owled_ros.driving.surroundings import RoadUser, RoadUserClass, Surroundings
+from owled_ros.driving.surroundings import RoadUser, RoadUserClass, Surroundings, TrafficLight
 from owled_ros.driving.vector_rows import pedestrian_row, vehicle_row, write_nearest
 from owled_ros.driving.vectors import (
     METRES,
+    PEDESTRIANS,
     ROUTE,
     ROUTE_SPACING,
     ROUTE_START,
     SPEEDS,
+    VEHICLES,
     WHEEL_RATIO,
     Ego,
     Pedestrian,
@@ -39,6 +42,9 @@ VEHICLE_CLASSES = {
     RoadUserClass.UNKNOWN, RoadUserClass.CAR, RoadUserClass.TRUCK, RoadUserClass.BUS, RoadUserClass.TRAILER,
     RoadUserClass.MOTORCYCLE, RoadUserClass.BICYCLE,
 }  # fmt: skip
+VEHICLE_REACH, PERSON_REACH = 100.0, 50.0  # [m], farther objects are left out
+ABSURD_M = 1_000.0  # that nothing around is away
+STRICTEST = (Light.GREEN, Light.YELLOW, Light.RED)  # of several at one place the last one is written
 MOVES = 0.3  # [m/s], slower is standing
 ACROSS = math.radians(45.0)  # a pedestrian that heads for the lane by more than this crosses
 LANE_REACH = 2.5  # [m] from the lane's centre
@@ -57,18 +63,33 @@ def vectors_of(frame: Frame) -> VectorScene:
     around = frame.around
     if around is None or around.objects is None:
         raise OwledError("the model asks for the objects around and the frame has none")
+    far = max((item.distance for item in around.objects), default=0.0)
+    if not far <= ABSURD_M:
+        raise OwledError(f"an object is {far:g} m away; expected at most {ABSURD_M:g} m: check frame and pose")
     scene = empty_scene()
     _write_ego(scene.ego, frame.ego)
     path = _path(around.route, frame.command)
     _write_route(scene.route, path, around)
-    write_nearest(
-        scene.vehicles, [_vehicle(item, path) for item in around.objects if item.kind in VEHICLE_CLASSES], Vehicle.X
-    )
-    write_nearest(
-        scene.pedestrians,
-        [_pedestrian(item, path) for item in around.objects if item.kind in PEDESTRIAN_CLASSES], Pedestrian.X,
-    )  # fmt: skip
+    write_nearest(scene.vehicles, [_vehicle(item, path) for item in _vehicles(around)], Vehicle.X)
+    write_nearest(scene.pedestrians, [_pedestrian(item, path) for item in _people(around)], Pedestrian.X)
     return VectorScene(scene.ego, scene.route, scene.vehicles, scene.pedestrians)
+
+
+def left_out(around: Surroundings | None) -> str:
+    """Say that there are more road users than the vectors have room for; empty where all are in."""
+    if around is None or around.objects is None:
+        return ""
+    counted = ((len(_vehicles(around)), VEHICLES[0], "vehicles"), (len(_people(around)), PEDESTRIANS[0], "pedestrians"))
+    full = [f"of {count} {what} the nearest {room}" for count, room, what in counted if count > room]
+    return f"the model is told {' and '.join(full)}" if full else ""
+
+
+def _vehicles(around: Surroundings) -> list[RoadUser]:
+    return [item for item in around.objects or () if item.kind in VEHICLE_CLASSES and item.distance <= VEHICLE_REACH]
+
+
+def _people(around: Surroundings) -> list[RoadUser]:
+    return [item for item in around.objects or () if item.kind in PEDESTRIAN_CLASSES and item.distance <= PERSON_REACH]
 
 
 def _write_ego(row: np.ndarray, ego: EgoState) -> None:
@@ -118,11 +139,16 @@ def _write_route(rows: np.ndarray, path: np.ndarray, around: Surroundings) -> No
     rows[:, Route.SPEED_LIMIT] = SPEED_LIMIT / SPEEDS
     rows[:, Route.WIDTH_LEFT], rows[:, Route.WIDTH_RIGHT] = 3 * LANE / METRES, LANE / METRES
     columns = {Light.GREEN: Route.GREEN, Light.YELLOW: Route.YELLOW, Light.RED: Route.RED}
-    known = [item for item in around.lights or () if item.distance is not None and item.light in columns]
-    for light in sorted(known, key=lambda item: item.distance or 0.0)[:1]:
-        place = round(((light.distance or 0.0) - ROUTE_START) / ROUTE_SPACING)
-        if 0 <= place < len(rows):
-            rows[place, Route.LIGHT] = rows[place, columns[light.light]] = 1.0
+    places = ROUTE_START + ROUTE_SPACING * np.arange(len(rows))
+    for light in sorted((item for item in around.lights or () if item.light in columns), key=_strictness):
+        place = None if light.distance is None else int(np.argmin(np.abs(places - light.distance)))
+        if place is not None and light.distance > 0.0 and abs(places[place] - light.distance) <= ROUTE_SPACING:
+            rows[place, [Route.LIGHT, *columns.values()]] = 0.0
+            rows[place, [Route.LIGHT, columns[light.light]]] = 1.0
+
+
+def _strictness(light: TrafficLight) -> int:
+    return STRICTEST.index(light.light)
 
 
 def _vehicle(item: RoadUser, path: np.ndarray) -> np.ndarray:

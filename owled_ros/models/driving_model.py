@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 BUNDLED = "mini"
+NAMED = {BUNDLED: "mini"}  # models that come with the package: directory below share/
 SHORT_HASH = 12  # hex digits
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # [bytes]
 INT8 = "int8"  # weights; products in the device's fast type
@@ -39,13 +40,24 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", INT8)
 
 
 def bundled_model() -> Path:
-    """Return the directory of the model that comes with the package."""
-    return Path(str(importlib.resources.files("owled_ros"))) / "share" / BUNDLED
+    """Return the directory of the demonstration model that comes with the package."""
+    return place_of_model(BUNDLED)
+
+
+def place_of_model(name: str) -> Path:
+    """Return the directory of a model that comes with the package, by its name, or of the path that `name` is."""
+    if name not in NAMED:
+        return Path(name).expanduser()
+    return Path(str(importlib.resources.files("owled_ros"))) / "share" / NAMED[name]
 
 
 def resolve_model(path: str | Path | None) -> Path:
-    """Return a model directory; empty or "mini" means the bundled model. Raises OwledError when it cannot be one."""
-    directory = bundled_model() if path in (None, "", BUNDLED) else Path(str(path)).expanduser()
+    """Return a model directory; empty or "mini" means the bundled model.
+
+    Raises:
+        OwledError: it cannot be one.
+    """
+    directory = place_of_model(str(path or BUNDLED))
     if not directory.is_dir():
         raise OwledError(
             f"model directory {directory} does not exist; give the path of a Hugging Face model or an owled artifact"

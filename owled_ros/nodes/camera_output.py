@@ -28,6 +28,7 @@ from owled_ros.driving.frame import EgoState, View
 from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.overlay import Overlay
 from owled_ros.driving.prediction import SceneAnswer
+from owled_ros.driving.surroundings import Surroundings
 from owled_ros.errors import OwledError
 from owled_ros.msg import NavigationCommand as NavigationCommandMessage
 from owled_ros.msg import PredictedAction, PredictedTrajectory, SceneDescription
@@ -35,18 +36,30 @@ from owled_ros.nodes.conversions import command_to_message, ego_to_odometry, rgb
 from owled_ros.nodes.hearing import message_to_action, message_to_answer, message_to_scene, reason_of
 from owled_ros.nodes.input_watch import not_installed
 from owled_ros.nodes.optional_messages import message_class
+from owled_ros.nodes.perception_output import PerceptionOutput
 
 if TYPE_CHECKING:
     from owled_ros.bags.recorded import Recorded, Recording
 
 IMAGE_TOPIC, ODOMETRY_TOPIC, CLOCK_TOPIC = "/camera/image", "/ego/odometry", "/clock"
-OTHER_INPUTS = {"objects": "objects", "lights": "traffic_lights", "steering": "steering_report"}  # of bags.recorded
+OTHER_INPUTS = {  # of bags.recorded
+    "objects": "objects",
+    "lights": "traffic_lights",
+    "stop_lines": "stop_lines",
+    "path": "path",
+    "steering": "steering_report",
+}
 CAMERA_FRAME, BASE_FRAME, ODOM_FRAME = "camera", "base_link", "odom"
 REMEMBERED = 64  # images whose answer may still come
 ANSWERS = 50  # depth of the subscriptions
 SCENE_MEMORY_S = 2.0
 MAX_ACCELERATION, MAX_STEERING = 50.0, 1.57  # [m/s2], [rad]: the world does nothing that no vehicle could
-STARTING = (PredictedAction.REASON_CLOCK_JUMP, PredictedAction.REASON_NO_EGO)  # of a node that has not heard either yet
+STARTING = (  # of a node that has not heard clock, odometry or perception yet
+    PredictedAction.REASON_CLOCK_JUMP,
+    PredictedAction.REASON_NO_EGO,
+    PredictedAction.REASON_NO_SURROUNDINGS,
+    PredictedAction.REASON_STALE_SURROUNDINGS,
+)
 Event = Callable[[dict[str, Any]], None]
 
 
@@ -63,6 +76,7 @@ class Shown:
     expert: Action | None
     scene: Scene | None
     facts: dict[str, Any]
+    around: Surroundings | None = None  # what another perception tells
     number: int = 0  # of the image, from 1; given by CameraOutput
 
 
@@ -93,6 +107,7 @@ class CameraOutput:
         self._raw: dict[str, Publisher] = {}  # of messages as they were recorded: by camera, or "/" and what they are
         self._leader = ""  # the first camera of a recording
         self._odometry = node.create_publisher(Odometry, ODOMETRY_TOPIC, 50)
+        self.perception = PerceptionOutput(node, self._inputs)
         self._clock = node.create_publisher(Clock, CLOCK_TOPIC, sensor) if simulated else None
         self._actions = f"{driver}/output/action"
         for topic in ("action", "withheld_action"):  # together one message per image that was taken up
@@ -119,7 +134,9 @@ class CameraOutput:
         self._odometry.publish(ego_to_odometry(ego, pose, ODOM_FRAME, BASE_FRAME))
 
     def show(self, shown: Shown, views: Sequence[View] = ()) -> None:
-        """Publish an image, before it those of further cameras at the same moment."""
+        """Publish an image, before it those of further cameras at the same moment, and what is around."""
+        if shown.around is not None:
+            self.perception.tell(shown.stamp, shown.around)
         for view in views:
             publisher = self._views.get(view.camera) or self._view(view.camera)
             publisher.publish(rgb_to_image(view.image, view.stamp, view.frame_id or view.camera))
@@ -159,7 +176,8 @@ class CameraOutput:
             if kind is None:
                 self._node.get_logger().warning(f"{part} are not played: {not_installed(msgtype)}")
             else:
-                self._open(f"/{part}", kind, f"{self._inputs}/{OTHER_INPUTS[part]}")
+                topic = f"{self._inputs}/{OTHER_INPUTS[part]}"
+                self._open(f"/{part}", kind, topic, latched=part == "stop_lines")
         if recording.acceleration:
             self._open("/acceleration", AccelWithCovarianceStamped, f"{self._inputs}/acceleration")
         if recording.topics.command:

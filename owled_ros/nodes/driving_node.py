@@ -49,6 +49,7 @@ from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.quality import SENSOR, advertise
 from owled_ros.nodes.spinning import spin_node
 from owled_ros.onboard.choice import choose_model
+from owled_ros.onboard.crowding import Crowding
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_calibrated, needs_of
 from owled_ros.onboard.loading import Loader, LoadJob, ModelChoice, load_and_warm, load_default
 from owled_ros.onboard.quarantine import try_in_child
@@ -80,6 +81,7 @@ class DrivingNode(ManagedNode):
         self._valid_at: float | None = None
         self._throttle = Throttle(LOG_PERIOD_S)
         self._was_valid = False  # what the last logged outcome said
+        self._crowding = Crowding()
         parameters.declare(self, parameters.ENTRIES)
         parameters.warn_of_unknown(self)
         self.settings = parameters.read_settings(self)
@@ -228,6 +230,9 @@ class DrivingNode(ManagedNode):
         self._outputs[topics.DEBUG_ANSWER.name].publish(String(data=text))
         self._outcome = outcome
         self._log(outcome)
+        crowded = self._crowding.look(outcome.frame, needs_of(worker.ladder.engine))
+        if crowded and self._throttle.due(crowded):
+            self.get_logger().warning(crowded)
         report_inference(self.diagnostics, worker, outcome)
         report_output(self.diagnostics, outcome, self._valid_at, settings.input_timeout_s)
         self._debug.show(outcome, settings, SHIPPED if self._geometry is None else self._geometry.view)
@@ -317,6 +322,8 @@ class DrivingNode(ManagedNode):
             level, words = judge_input(self, item, self.settings.input_timeout_s)
             if item.part == "odometry" and level is Level.OK and self._worker is not None:
                 level, words = judge_motion(self._worker.ladder.motion)
+            if item.part == "objects" and level is Level.OK and self._crowding.words:
+                level, words = Level.WARN, self._crowding.words
             self.diagnostics.report(item.part, level, words, topic=item.topic, messages=item.count)
             if level is Level.ERROR and self._throttle.due(words):
                 self.get_logger().warning(words)

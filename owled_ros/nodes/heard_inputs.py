@@ -14,6 +14,7 @@ from owled_ros.msg import NavigationCommand
 from owled_ros.nodes import conversions
 from owled_ros.nodes.ego_inputs import EgoHearers
 from owled_ros.nodes.inputs import Hearers
+from owled_ros.nodes.perception_inputs import PerceptionHearers
 from owled_ros.onboard.ladder import Ladder
 from owled_ros.onboard.throttle import Throttle
 
@@ -27,7 +28,8 @@ class HeardInputs:
     def hearers(self, image: Callable[[str, Any], None]) -> Hearers:
         """Return who hears what."""
         ego = EgoHearers(self._on_odometry, self._on_acceleration, self._on_report, self._on_steering)
-        return Hearers(image, ego, self._on_command, self._on_objects, self._on_lights)
+        perception = PerceptionHearers(self._on_objects, self._on_lights, self._on_stop_lines, self._on_path)
+        return Hearers(image, ego, self._on_command, perception)
 
     def _on_odometry(self, message: Odometry) -> None:
         if self._active():
@@ -54,7 +56,16 @@ class HeardInputs:
 
     def _on_lights(self, message: Any) -> None:
         if self._active():
-            self._ladder.around.hear_lights(conversions.time_to_stamp(message.stamp), message)
+            stamp = message.header.stamp if hasattr(message, "header") else message.stamp
+            self._ladder.around.hear_lights(conversions.time_to_stamp(stamp), message)
+
+    def _on_stop_lines(self, message: Any) -> None:
+        if self._active():
+            self._ladder.around.hear_stop_lines(conversions.stamp_of(message), message)
+
+    def _on_path(self, message: Any) -> None:
+        if self._active():
+            self._ladder.around.hear_route(conversions.stamp_of(message), message)
 
     def _on_command(self, message: NavigationCommand) -> None:
         if not self._active():

@@ -16,7 +16,7 @@ from owled_ros.nodes import topics
 from owled_ros.nodes.cameras import CameraChoices, CameraInput, camera_inputs
 from owled_ros.nodes.ego_inputs import EgoHearers, EgoInputs
 from owled_ros.nodes.input_watch import InputWatch, watch
-from owled_ros.nodes.perception_inputs import PerceptionInputs
+from owled_ros.nodes.perception_inputs import PerceptionHearers, PerceptionInputs
 from owled_ros.nodes.quality import LATCHED, SENSOR, subscribe
 
 
@@ -27,8 +27,7 @@ class Hearers:
     image: Callable[[str, Any], None]  # name of the camera (empty: the first), message
     ego: EgoHearers
     command: Callable[[NavigationCommand], None]
-    objects: Callable[[Any], None]
-    lights: Callable[[Any], None]
+    perception: PerceptionHearers
 
 
 class Inputs:
@@ -38,7 +37,7 @@ class Inputs:
         self._node, self._choices, self._hearers = node, choices, hearers
         self._cameras: dict[tuple[str, bool], InputWatch] = {}
         self._ego = EgoInputs(node, hearers.ego, ego_source)
-        self._perception = PerceptionInputs(node, hearers.objects, hearers.lights)
+        self._perception = PerceptionInputs(node, hearers.perception)
         self._command = subscribe(node, NavigationCommand, topics.COMMAND.name, hearers.command, LATCHED)
 
     @property
@@ -61,8 +60,9 @@ class Inputs:
         return [*parts, *self._perception.listen(*wanted)]
 
     def look(self) -> None:
-        """Hear the ego motion that waits, so that an image meets the newest."""
+        """Hear the ego motion and the perception that wait, so that an image meets the newest."""
         self._ego.look()
+        self._perception.look()
 
     def follow_types(self) -> None:
         """Listen to the types that are published, where more than one can be heard."""

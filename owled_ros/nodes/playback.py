@@ -91,13 +91,17 @@ class Playback:
                 bag.expert_action(shown.stamp + shift, shown.expert)
             if shown.scene is not None:
                 bag.scene_truth(shown.stamp + shift, shown.scene)
+            if shown.around is not None:
+                bag.surroundings(shown.stamp + shift, shown.around)
 
         self._scribe.do(write, wait=self.options.pace == "lockstep")
 
-    def keep_ego(self, ego: EgoState, pose: tuple[float, float, float]) -> None:
-        """Record the motion."""
+    def keep_ego(self, ego: EgoState, pose: tuple[float, float, float], acceleration: float | None = None) -> None:
+        """Record the motion, and its acceleration [m/s2] where it is known."""
         bag, stamp = self._bag, ego.stamp + self._shift
         if bag is not None:
+            if acceleration is not None:
+                self._scribe.do(lambda: bag.acceleration(stamp, acceleration), wait=True)
             self._scribe.do(lambda: bag.odometry(stamp, ego, pose=pose), wait=True)
 
     def separate_routes(self) -> None:

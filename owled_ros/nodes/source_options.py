@@ -35,6 +35,8 @@ class SourceOptions:
     record: str
     film: str
     film_width_px: int
+    perception_noise_m: float
+    perception_dropped: float
 
 
 ENTRIES = (
@@ -60,6 +62,8 @@ ENTRIES = (
     Entry("record", "str", "New bag directory; empty: no recording.", read_only=True),
     Entry("film", "str", "New directory for the overlay film and image; empty: none.", read_only=True),
     Entry("film_width_px", "int", "Width of the film [px].", 160, 3840, read_only=True),
+    Entry("perception.noise_m", "float", "World: deviation [m] of both coordinates of an object on /perception/objects.", 0.0, 10.0, read_only=True),
+    Entry("perception.dropped", "float", "World: share of objects that are missed, drawn anew for every image.", 0.0, 1.0, read_only=True),
 )  # fmt: skip
 
 

@@ -64,14 +64,28 @@ OBJECTS = Topic(
     "autoware_perception_msgs/TrackedObjects",
     "in",
     "best effort, depth 5",
-    "road users, only where the profile has `objects`; PredictedObjects and DetectedObjects too, whichever is published",
+    "road users, only where the profile has `objects` or `vectors`; PredictedObjects, DetectedObjects or a table as sensor_msgs/PointCloud2 too, whichever is published",
 )
 LIGHTS = Topic(
     "~/input/traffic_lights",
     "autoware_perception_msgs/TrafficLightGroupArray",
     "in",
     "best effort, depth 5",
-    "traffic lights, only where the profile has `lights`",
+    "traffic lights, only where the profile has `lights` or `vectors`; a table as sensor_msgs/PointCloud2 too",
+)
+STOP_LINES = Topic(
+    "~/input/stop_lines",
+    "sensor_msgs/PointCloud2",
+    "in",
+    "reliable, depth 1, transient local",
+    "where the stop line of each traffic light group crosses its lane, only where the profile has `vectors`; needed for lights without places",
+)
+PATH = Topic(
+    "~/input/path",
+    "nav_msgs/Path",
+    "in",
+    "best effort, depth 5",
+    "the route as points, only where the profile has `vectors`; autoware_planning_msgs/Path or Trajectory too, whichever is published",
 )
 COMMAND = Topic(
     "~/input/command",
@@ -182,6 +196,8 @@ DRIVING_TOPICS = (
     COMMAND,
     OBJECTS,
     LIGHTS,
+    STOP_LINES,
+    PATH,
     TRAJECTORY,
     ACTION,
     SCENE,

@@ -13,6 +13,7 @@ import time
 from owled_ros.driving.frame import NANOSECONDS, EgoState
 from owled_ros.nodes.camera_output import Shown
 from owled_ros.nodes.playback import FIRST_STAMP, Playback
+from owled_ros.scenes.perception import Perception
 from owled_ros.scenes.player import fallback, look
 from owled_ros.scenes.world import DriveEnd, World
 
@@ -83,8 +84,9 @@ def _drive(playback: Playback, world: World, route: int, clock: WorldClock, limi
         ego = EgoState(stamp, world.ego.speed, world.ego.yaw_rate)
         pose = (world.stage.ego.x, world.stage.ego.y, world.stage.ego.heading)
         playback.output.tick(stamp)
+        playback.output.perception.accelerate(stamp, world.acceleration)
         playback.output.move(ego, pose)
-        playback.keep_ego(ego, pose)
+        playback.keep_ego(ego, pose, world.acceleration)
         if step % steps == 0:
             shown = _look(playback, world, ego, route)
             if options.pace == "lockstep" and playback.output.sent == 0:
@@ -107,8 +109,15 @@ def _send(playback: Playback, ego: EgoState, pose: tuple[float, float, float], s
 
 
 def _look(playback: Playback, world: World, ego: EgoState, route: int) -> Shown:
-    moment = look(world, playback.camera)
+    options = playback.options
+    moment = look(
+        world,
+        playback.camera,
+        perception=Perception(options.perception_noise_m, options.perception_dropped, world.seed),
+    )
     assert moment.image is not None
     waited = 0.0 if playback.simulated else max(time.time_ns() - ego.stamp, 0) / NANOSECONDS
     facts = {"progress": round(world.progress, 3), "time": round(world.time, 2), "seed": world.seed}
-    return Shown(ego.stamp, moment.image, ego, time.monotonic(), waited, route, moment.expert, moment.scene, facts)
+    return Shown(
+        ego.stamp, moment.image, ego, time.monotonic(), waited, route, moment.expert, moment.scene, facts, moment.around
+    )

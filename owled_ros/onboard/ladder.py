@@ -22,7 +22,9 @@ from owled_ros.driving.navigation import NavigationCommand
 from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import ActionAnswer, ModelIdentity, Reason, withhold_below
 from owled_ros.driving.surroundings import Surroundings
+from owled_ros.driving.vector_frame import vectors_of
 from owled_ros.driving.vehicle import VehicleParameters
+from owled_ros.errors import OwledError
 from owled_ros.onboard.motion import EgoMotion
 from owled_ros.onboard.route import Route
 from owled_ros.onboard.views import Arrival, ImageViews
@@ -200,6 +202,11 @@ class Ladder:
         command = self.route.at(arrival.stamp, needs, limits.command_timeout_s)
         around = self._look_around(arrival.stamp, limits)
         frame = self.frame = Frame(image, arrival.stamp, ego, arrival.frame_id, views, past, command, around)
+        if needs.route is not None:  # what is no scene is said as that, and not as a model that failed
+            try:
+                vectors_of(frame)
+            except OwledError as error:
+                raise WithheldError(Reason.NO_SURROUNDINGS, str(error)) from error
         return replace(outcome, frame=frame)
 
     def _look_around(self, stamp: int, limits: Limits) -> Surroundings | None:

@@ -42,7 +42,7 @@ def surroundings_of(stage: Stage, perception: Perception, tick: int) -> Surround
             velocity = (speed * math.cos(heading), speed * math.sin(heading))
             users.append(RoadUser(x + shift[0], y + shift[1], heading, *size, *velocity, kind, actor.height))
     lights = [
-        TrafficLight(number, light.state, light.s - stage.ego_s)
+        TrafficLight(number, light.state, light.s - stage.ego_s, _placed(stage, light.s, 0.0)[:2])
         for number, light in enumerate(stage.lights)
         if 0.0 < light.s - stage.ego_s <= LIGHT_REACH
     ]
