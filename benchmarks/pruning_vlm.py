@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from row_file import append_row, read_rows
 
-from owled_ros.commands.prune import SCENE_SEEDS, scene_frames
+from owled_ros.commands._calibration import SCENE_SEEDS, scene_frames
 from owled_ros.evaluation.metrics import summarise
 from owled_ros.evaluation.rendered import evaluate_rendered, evaluation_scenes
 from owled_ros.models.components import find_structure

@@ -86,8 +86,10 @@ def _configure(
 
 @functools.cache
 def register_commands() -> None:
-    """Add the commands of every module in commands/, once."""
+    """Add the commands of every module in commands/, once; one with a leading underscore is what several of them share."""
     for module in pkgutil.iter_modules(commands.__path__):
+        if module.name.startswith("_"):
+            continue
         importlib.import_module(f"owled_ros.commands.{module.name}").register(app)
 
 

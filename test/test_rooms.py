@@ -29,7 +29,7 @@ BELOW = {  # room: rooms that it may import from
     "images": {"bags", "driving"},
     "doctor": {"models", "sparse", "images"},
     "deployment": {"models"},
-    "llm_driver": {"models", "driving", "scenes"},
+    "llm_driver": {"pruning", "models", "driving", "scenes"},
     "onboard": {"models", "driving", "sparse", "deployment"},
     "evaluation": {"bags", "pruning", "models", "driving", "scenes", "sparse", "llm_driver"},
     "tuning": {"evaluation", "bags", "pruning", "models", "driving"},

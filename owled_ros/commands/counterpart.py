@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from owled_ros.commands import Device
-from owled_ros.commands.prune import Sources, calibration_sets, write_artifact
+from owled_ros.commands._calibration import Sources, calibration_sets
+from owled_ros.commands.prune import write_artifact
 from owled_ros.errors import OwledError
 from owled_ros.models.manifest import Manifest, read_manifest
 from owled_ros.pruning.config import PruneConfig

@@ -203,9 +203,10 @@ def evaluate_drivingqa(
     from rich.table import Table
 
     from owled_ros.evaluation import drivingqa
-    from owled_ros.evaluation.vector_answers import before_answers, evaluate_vector_model, reads_vectors
+    from owled_ros.evaluation.vector_answers import before_answers, evaluate_vector_model
     from owled_ros.files import write_json
     from owled_ros.llm_driver.released import read_scenarios
+    from owled_ros.models.load import reads_vectors
 
     everything = read_scenarios(data)
     scenarios = everything[: first + count if count else None]

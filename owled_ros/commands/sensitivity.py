@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from owled_ros.commands import Device
+from owled_ros.commands._calibration import Sources, calibration_sets
 from owled_ros.commands.prune import (
     Bags,
     DrivingText,
@@ -18,10 +19,8 @@ from owled_ros.commands.prune import (
     Scenes,
     Seed,
     Share,
-    Sources,
     Threads,
     Tokens,
-    calibration_sets,
     place_of,
 )
 from owled_ros.pruning.config import SCORES, PruneConfig

@@ -56,6 +56,7 @@ def train_llm_driver(
     Killed at any moment it resumes from its last checkpoint. OUT/model is a Hugging Face directory, OUT/learning.png shows the
     curves, OUT/scores.json how it answers about unseen scenes, beside the best constant answer.
     """
+    from owled_ros.llm_driver.examples import acted_of
     from owled_ros.llm_driver.host import TINY, build_on, build_tiny, save
     from owled_ros.llm_driver.low_rank import add_low_rank, merge_low_rank
     from owled_ros.llm_driver.train import TrainConfig, hours_of, plot_learning, train
@@ -69,7 +70,7 @@ def train_llm_driver(
     model, processor = build_tiny(seed) if host == TINY else build_on(Path(host), seed)
     if config.lora_rank:
         add_low_rank(model, config.lora_rank, seed)
-    train(config, model, processor, out, [_acted(scene) for scene in scenes])
+    train(config, model, processor, out, [acted_of(scene) for scene in scenes])
     merge_low_rank(model)
     plot_learning(out)
     card = CARD.format(
@@ -97,15 +98,6 @@ def _released(data: Path | None, first: int, last: int) -> tuple[list[Scenario],
     scored = scenes[last + 1 + GAP :]
     check_apart(range(first, last + 1), range(last + 1 + GAP, len(scenes)))
     return scenes[first : last + 1], scored
-
-
-def _acted(scene: Scenario) -> Any:
-    from owled_ros.driving.vector_words import Pedals
-    from owled_ros.llm_driver.examples import ActedScene
-
-    assert scene.vectors is not None
-    push, steering = scene.action.longitudinal, scene.action.steering
-    return ActedScene(scene.vectors, Pedals(max(push, 0.0), max(-push, 0.0), steering))
 
 
 def _score(model: Any, processor: Any, released: list[Scenario], out: Path) -> None:

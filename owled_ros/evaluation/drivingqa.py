@@ -23,12 +23,12 @@ from owled_ros.errors import OwledError
 from owled_ros.evaluation.metrics import mean_of
 from owled_ros.files import sha256_file
 from owled_ros.llm_driver.released import (
-    SCENARIOS_NAME,
     Pedals,
     Perception,
     Scenario,
     parse_action,
     parse_perception,
+    scenarios_file,
 )
 from owled_ros.models.manifest import is_artifact, read_manifest
 from owled_ros.progress import track
@@ -134,7 +134,7 @@ def calibrated_on(path: Path, data: Path) -> bool:
     """Tell whether a pruned model was calibrated on the very file that it is to be scored on."""
     if not is_artifact(path):
         return False
-    file = data / SCENARIOS_NAME if data.is_dir() else data
+    file = scenarios_file(data)
     known = {entry.get("sha256") for entry in read_manifest(path).calibration}
     return file.is_file() and sha256_file(file) in known
 
@@ -170,13 +170,15 @@ def load_text_model(path: Path | str, device: str = "cpu", dtype: str = "float32
         logits, cache = seen.read(torch.cat([ids, wanted], dim=1), wanted.shape[1])  # (R, V)
         loss = torch.nn.functional.cross_entropy(logits, wanted[0]).item()
         if cache is not None:
-            _keep(cache, ids.shape[1] - 1)  # forget the reference; `generate` reads the last token of the prompt again
+            keep_tokens(
+                cache, ids.shape[1] - 1
+            )  # forget the reference; `generate` reads the last token of the prompt again
         said = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=MAX_TOKENS, do_sample=False, past_key_values=cache,
             pad_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
         if cache is not None:
-            _keep(cache, ids.shape[1])
+            keep_tokens(cache, ids.shape[1])
         return str(tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)), float(loss)
 
     return ask
@@ -194,7 +196,15 @@ def prompt_of(tokenizer: Any, examples: Sequence[Example], description: str) -> 
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)), False
 
 
-def _keep(cache: Any, tokens: int) -> None:
+def new_cache(config: Any) -> Any:
+    """Return an empty cache for a language model; None where its layers keep what cannot be cut back."""
+    from transformers import DynamicCache
+
+    kinds = getattr(config, "layer_types", None)
+    return DynamicCache(config=config) if kinds is None or set(kinds) == {"full_attention"} else None
+
+
+def keep_tokens(cache: Any, tokens: int) -> None:
     """Forget all but the first tokens."""
     surplus = cache.get_seq_length() - tokens
     if surplus > 0:
@@ -205,12 +215,8 @@ class _Seen:
     """Reads texts one after the other; what a text begins with as the one before (the examples) is not read again."""
 
     def __init__(self, model: Any) -> None:
-        from transformers import DynamicCache
-
-        kinds = getattr(model.config, "layer_types", None)
-        plain = kinds is None or set(kinds) == {"full_attention"}  # others cannot be cut back
         self._model = model
-        self._cache = DynamicCache(config=model.config) if plain else None
+        self._cache = new_cache(model.config)
         self._ids: list[int] = []
 
     def read(self, ids: Any, last: int) -> tuple[Any, Any]:
@@ -220,7 +226,7 @@ class _Seen:
             return self._model(ids).logits[0, -last - 1 : -1].float(), None
         limit = min(self._cache.get_seq_length(), len(text) - last - 1, len(self._ids))
         known = next((place for place in range(limit) if text[place] != self._ids[place]), limit)
-        _keep(self._cache, known)
+        keep_tokens(self._cache, known)
         self._ids = text
         logits = self._model(ids[:, known:], past_key_values=self._cache).logits
         return logits[0, -last - 1 : -1].float(), self._cache

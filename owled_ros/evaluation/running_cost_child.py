@@ -54,13 +54,10 @@ Opened = tuple[
 
 def opened(path: Path, runtime: str, threads: int) -> Opened:
     """Load a model; returns what measures one round."""
-    from owled_ros.models.load import is_vision_language
+    from owled_ros.models.load import is_vision_language, load_config
 
-    if path.is_dir():
-        from transformers import AutoConfig
-
-        if is_vision_language(AutoConfig.from_pretrained(path)):
-            return _driving(path, runtime, threads)
+    if path.is_dir() and is_vision_language(load_config(path)):
+        return _driving(path, runtime, threads)
     return _packed_text(path, threads) if runtime == "sparse" else _text(path)
 
 

@@ -14,24 +14,14 @@ from torch.nn import functional
 
 from owled_ros.devices import resolve_device
 from owled_ros.driving.vector_words import DRIVE
-from owled_ros.driving.vectors import VectorScene
-from owled_ros.errors import OwledError
-from owled_ros.evaluation.drivingqa import MAX_TOKENS, QaAnswer
+from owled_ros.evaluation.drivingqa import MAX_TOKENS, QaAnswer, keep_tokens, new_cache
 from owled_ros.llm_driver.batches import prompt_text
-from owled_ros.llm_driver.released import Pedals, Scenario, parse_action, parse_perception
-from owled_ros.models.llm_driver import MODEL_TYPE
+from owled_ros.llm_driver.released import Pedals, Scenario, parse_action, parse_perception, required_vectors
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
-from owled_ros.models.weights import read_config
 from owled_ros.progress import track
 
 BATCH = 32
-
-
-def reads_vectors(path: Path | str) -> bool:
-    """Tell whether a model directory holds an LlmDriver."""
-    place = Path(path)
-    return (place / "config.json").is_file() and read_config(place).get("model_type") == MODEL_TYPE
 
 
 def evaluate_vector_model(
@@ -48,22 +38,22 @@ def evaluate_vector_model(
 
 
 @torch.inference_mode()
-def answer_scenes(model: Any, processor: Any, scenarios: Sequence[Scenario]) -> list[QaAnswer]:
-    """Ask what is to be seen and done; `loss` is that of the released answer."""
-    scenes = [_scene(scenario) for scenario in scenarios]
+def answer_scenes(model: Any, processor: Any, scenarios: Sequence[Scenario], size: int = BATCH) -> list[QaAnswer]:
+    """Ask what is to be seen and done, `size` scenes at a time; `loss` is that of the released answer.
+
+    One pass reads scene, question and released answer; from what it keeps of the first two the model then answers.
+    """
+    scenes = [required_vectors(scenario) for scenario in scenarios]
     prompt = prompt_text(processor, DRIVE)
     answers: list[QaAnswer] = []
-    for first in track(range(0, len(scenes), BATCH), "asking about scenes"):
-        batch = [scene.packed() for scene in scenes[first : first + BATCH]]
+    for first in track(range(0, len(scenes), size), "asking about scenes"):
+        batch = [scene.packed() for scene in scenes[first : first + size]]
         inputs = processor([prompt] * len(batch), images=batch, return_tensors="pt", add_special_tokens=False)
         inputs = {name: value.to(model.device) for name, value in inputs.items() if name != "token_type_ids"}
-        start = inputs["input_ids"].shape[1]
-        said = model.generate(
-            **inputs, max_new_tokens=MAX_TOKENS, do_sample=False, pad_token_id=processor.tokenizer.pad_token_id
-        )
-        texts = processor.tokenizer.batch_decode(said[:, start:], skip_special_tokens=True)
-        references = [scenario.reference for scenario in scenarios[first : first + BATCH]]
-        for text, loss in zip(texts, _losses(model, processor, inputs, references), strict=True):
+        cache = new_cache(model.config.get_text_config(decoder=True))
+        references = [scenario.reference for scenario in scenarios[first : first + size]]
+        losses = _losses(model, processor, inputs, references, cache)
+        for text, loss in zip(_said(model, processor, inputs, cache), losses, strict=True):
             answers.append(QaAnswer(parse_perception(text), parse_action(text), loss))
     return answers
 
@@ -76,8 +66,10 @@ def before_answers(scenarios: Sequence[Scenario], before: Scenario) -> list[QaAn
     ]
 
 
-def _losses(model: Any, processor: Any, inputs: dict[str, torch.Tensor], references: Sequence[str]) -> list[float]:
-    """Return the mean loss per token of each reference behind the same prompt."""
+def _losses(
+    model: Any, processor: Any, inputs: dict[str, torch.Tensor], references: Sequence[str], cache: Any
+) -> list[float]:
+    """Return the mean loss per token of each reference behind the same prompt; the cache keeps what was read."""
     tokenizer = processor.tokenizer
     ids = [tokenizer(text, add_special_tokens=False).input_ids for text in references]
     longest = max(map(len, ids))
@@ -85,14 +77,19 @@ def _losses(model: Any, processor: Any, inputs: dict[str, torch.Tensor], referen
     for row, tokens in enumerate(ids):
         padded[row, : len(tokens)] = torch.tensor(tokens, device=model.device)
     whole = torch.cat([inputs["input_ids"], padded], dim=1)  # padding on the right changes nothing before it
-    logits = model(input_ids=whole, vectors=inputs["vectors"], logits_to_keep=longest + 1).logits[:, :-1].float()
-    losses = functional.cross_entropy(logits.transpose(1, 2), padded, reduction="none")  # (B, T)
+    read = model(input_ids=whole, vectors=inputs["vectors"], past_key_values=cache, logits_to_keep=longest + 1)
+    losses = functional.cross_entropy(read.logits[:, :-1].float().transpose(1, 2), padded, reduction="none")  # (B, T)
     return [float(losses[row, : len(tokens)].mean()) for row, tokens in enumerate(ids)]
 
 
-def _scene(scenario: Scenario) -> VectorScene:
-    if scenario.vectors is None:
-        raise OwledError(
-            f"scene {scenario.number} has no vectors: put observations.safetensors beside scenarios.jsonl, or give the .pkl"
-        )
-    return scenario.vectors
+def _said(model: Any, processor: Any, inputs: dict[str, torch.Tensor], cache: Any) -> list[str]:
+    """Answer greedily; the prompt is read again only where there is no cache that knows it."""
+    start = inputs["input_ids"].shape[1]
+    given: dict[str, Any] = dict(inputs)
+    if cache is not None:
+        keep_tokens(cache, start - 1)  # `generate` reads the last token of the prompt again
+        given = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "past_key_values": cache}
+    said = model.generate(
+        **given, max_new_tokens=MAX_TOKENS, do_sample=False, pad_token_id=processor.tokenizer.pad_token_id
+    )
+    return list(processor.tokenizer.batch_decode(said[:, start:], skip_special_tokens=True))

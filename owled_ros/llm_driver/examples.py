@@ -25,6 +25,7 @@ from owled_ros.driving.vector_words import (
 )
 from owled_ros.driving.vectors import Ego, Pedestrian, Route, VectorScene, Vehicle
 from owled_ros.errors import OwledError
+from owled_ros.llm_driver.released import Scenario, required_vectors
 from owled_ros.scenes.vector_random import random_scene
 from owled_ros.scenes.vector_scenes import sample_moment
 
@@ -91,6 +92,12 @@ def world_scene(seed: int) -> ActedScene:
     """Return a moment of our own world with the expert's pedals."""
     moment = sample_moment(seed)
     return ActedScene(moment.scene, moment.pedals)
+
+
+def acted_of(scenario: Scenario) -> ActedScene:
+    """Return a released scene with what was done in it."""
+    push, steering = scenario.action.longitudinal, scenario.action.steering
+    return ActedScene(required_vectors(scenario), Pedals(max(push, 0.0), max(-push, 0.0), steering))
 
 
 def ask(acted: ActedScene, question: str) -> Example:

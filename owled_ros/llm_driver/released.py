@@ -69,7 +69,7 @@ class Scenario:
 
 def read_scenarios(path: Path) -> list[Scenario]:
     """Read a released file or a directory with scenarios.jsonl, in the order of time."""
-    path = path / SCENARIOS_NAME if path.is_dir() else path
+    path = scenarios_file(path)
     if not path.is_file():
         raise OwledError(f"{path} does not exist; expected scenarios.jsonl or the released .pkl")
     if path.suffix == ".pkl":
@@ -86,6 +86,24 @@ def read_scenarios(path: Path) -> list[Scenario]:
             f"{path} holds no scene with 'observing … cars' and '{ACTIONS_HEADING}'; is it the right file?"
         )
     return scenarios
+
+
+def scenarios_file(path: Path) -> Path:
+    """Return the file that is meant by a released file or its directory."""
+    return path / SCENARIOS_NAME if path.is_dir() else path
+
+
+def required_vectors(scenario: Scenario) -> VectorScene:
+    """Return the vectors of a scene.
+
+    Raises:
+        OwledError: it has none.
+    """
+    if scenario.vectors is None:
+        raise OwledError(
+            f"scene {scenario.number} has no vectors: put {OBSERVATIONS_NAME} beside {SCENARIOS_NAME}, or give the .pkl"
+        )
+    return scenario.vectors
 
 
 def parse_scenario(number: int, text: str) -> Scenario | None:

@@ -147,6 +147,14 @@ def is_vision_language(config: PretrainedConfig) -> bool:
     return hasattr(config, "vision_config") or type(config) not in AutoModelForCausalLM._model_mapping
 
 
+def reads_vectors(path: Path | str) -> bool:
+    """Tell whether a model directory holds an LlmDriver, which reads objects and routes instead of images."""
+    from owled_ros.models.llm_driver import MODEL_TYPE
+
+    place = Path(path)
+    return (place / "config.json").is_file() and read_config(place).get("model_type") == MODEL_TYPE
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' own progress bars and load reports off the terminal."""
@@ -178,15 +186,22 @@ def existing(path: Path | str, allow_download: bool) -> Path | None:
     raise OwledError(f"there is no model at {path}: give a local directory or a .gguf file (downloads are off){how}")
 
 
-def load_directory(name: str, dtype: Any, local: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load with transformers and return the model with its report; nothing is checked here."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+def load_config(name: Path | str, **options: Any) -> Any:
+    """Read a model's configuration with transformers, which is told of our own class of models first."""
+    from transformers import AutoConfig
 
     from owled_ros.models.llm_driver import register
 
     register()
+    return AutoConfig.from_pretrained(str(name), **options)
+
+
+def load_directory(name: str, dtype: Any, local: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load with transformers and return the model with its report; nothing is checked here."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(name, **options)
+    config = load_config(name, **options)
     quantised = getattr(config, "quantization_config", None)
     if isinstance(quantised, dict):
         quantised["dequantize"] = True

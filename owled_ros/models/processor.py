@@ -34,6 +34,9 @@ def load_processor(path: Path | str, allow_download: bool = False) -> Any:
     torchvision_works()
     from transformers import AutoTokenizer
 
+    from owled_ros.models.llm_driver import register
+
+    register()  # else transformers takes its configuration for a damaged one
     place = existing(path, allow_download)
     options: dict[str, Any] = {"local_files_only": place is not None, "trust_remote_code": False}
     name = str(place or path)
