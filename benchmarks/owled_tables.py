@@ -196,9 +196,9 @@ class Bench:
         return id(self)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Run the cells that are not there yet, or one, or print the tables."""
-    arguments = _arguments()
+    arguments = _arguments(given)
     torch.set_num_threads(arguments.threads)
     try:
         if arguments.table:
@@ -318,7 +318,7 @@ def _rows_of(path: Path, setting: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="jsonl that collects the rows")
     parser.add_argument("--model", type=Path, help="directory of a trained LlmDriver")
@@ -337,7 +337,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--figure", type=Path, default=FIGURE)
     parser.add_argument("--dtype", default="auto", help="of the products while pruning")
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.model is None and not arguments.table:
         parser.error("--model is needed")
     if arguments.scenes is None and arguments.data is None:
