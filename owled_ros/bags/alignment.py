@@ -245,7 +245,8 @@ class Aligner:
         try:
             around = self._around_at(stamp)
         except SurroundingsError as error:
-            return self._without_surroundings(error)
+            self._without_surroundings(error)
+            return None
         try:
             views = tuple(
                 View(camera.need.name, camera.image(item, is_past), item.stamp, item.frame_id)
@@ -264,7 +265,8 @@ class Aligner:
         try:
             vectors_of(frame)
         except OwledError as error:
-            return self._without_surroundings(error)
+            self._without_surroundings(error)
+            return None
         if left_out(frame.around) and CROWDED not in self._bag.notes:
             self._bag.note(CROWDED)
         return frame

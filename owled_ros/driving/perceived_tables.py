@@ -52,12 +52,12 @@ def users_in(message: Any) -> tuple[RoadUser, ...]:
     users = []
     for number, (x, y, kind, *values) in enumerate(zip(*(columns[name] for name in OBJECTS), *rest, strict=True)):
         heading, *told, velocity_x, velocity_y = (None if math.isnan(value) else float(value) for value in values)
-        size = [usual if side is None else side for side, usual in zip(told, SIZE, strict=True)]
+        length, width, height = (usual if side is None else side for side, usual in zip(told, SIZE, strict=True))
         moving = velocity_x is not None and velocity_y is not None
         speed = math.hypot(velocity_x or 0.0, velocity_y or 0.0)
-        check_object(number, (float(x), float(y), heading or 0.0), speed, size)
+        check_object(number, (float(x), float(y), heading or 0.0), speed, (length, width, height))
         velocity = (velocity_x, velocity_y) if moving else (None, None)
-        users.append(RoadUser(float(x), float(y), heading, *size[:2], *velocity, _class_of(float(kind)), size[2]))
+        users.append(RoadUser(float(x), float(y), heading, length, width, *velocity, _class_of(float(kind)), height))
     return tuple(users)
 
 

@@ -185,10 +185,10 @@ class DrivingProfile(Part):
             else tuple(round(step * self.history.interval_s, 6) for step in range(self.history.count, 0, -1)),
             needs_pose=self.history is not None and self.history.needs_pose,
             needs_command=self.command is not None and self.command.required,
-            objects=_need_around(self.objects) or (vectors and SurroundingsNeed(vectors.max_age_s)),
+            objects=_need_around(self.objects) or (SurroundingsNeed(vectors.max_age_s) if vectors else None),
             lights=_need_around(self.lights)
-            or (vectors and SurroundingsNeed(vectors.lights_max_age_s, vectors.lights_required)),
-            route=vectors and SurroundingsNeed(vectors.route_max_age_s, vectors.route_required),
+            or (SurroundingsNeed(vectors.lights_max_age_s, vectors.lights_required) if vectors else None),
+            route=SurroundingsNeed(vectors.route_max_age_s, vectors.route_required) if vectors else None,
         )
 
     @property

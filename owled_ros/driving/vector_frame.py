@@ -141,8 +141,9 @@ def _write_route(rows: np.ndarray, path: np.ndarray, around: Surroundings) -> No
     columns = {Light.GREEN: Route.GREEN, Light.YELLOW: Route.YELLOW, Light.RED: Route.RED}
     places = ROUTE_START + ROUTE_SPACING * np.arange(len(rows))
     for light in sorted((item for item in around.lights or () if item.light in columns), key=_strictness):
-        place = None if light.distance is None else int(np.argmin(np.abs(places - light.distance)))
-        if place is not None and light.distance > 0.0 and abs(places[place] - light.distance) <= ROUTE_SPACING:
+        distance = math.inf if light.distance is None else light.distance
+        place = int(np.argmin(np.abs(places - distance)))
+        if distance > 0.0 and abs(places[place] - distance) <= ROUTE_SPACING:
             rows[place, [Route.LIGHT, *columns.values()]] = 0.0
             rows[place, [Route.LIGHT, columns[light.light]]] = 1.0
 
