@@ -12,7 +12,11 @@ from rclpy.subscription import Subscription
 from owled_ros.nodes.diagnostics import Level
 from owled_ros.nodes.optional_messages import message_class, package_of
 
-HEARABLE = ("autoware_vehicle_msgs/msg/VelocityReport",)  # on the topic of another type, where it is installed
+HEARABLE = (  # packages whose types are heard on the topic of another type, where they are installed
+    "autoware_perception_msgs",
+    "autoware_planning_msgs",
+    "autoware_vehicle_msgs",
+)
 
 
 @dataclass
@@ -68,7 +72,7 @@ def why_silent(node: Node, item: InputWatch, silent: float) -> str:
         return f"no publisher on {item.topic} ({item.type_name}); start the source or remap {item.part}"
     types = sorted({info.topic_type for info in publishers})
     if item.type_name not in types:
-        missing = [name for name in types if name in HEARABLE and message_class(name) is None]
+        missing = [name for name in types if package_of(name) in HEARABLE and message_class(name) is None]
         hint = f"; {not_installed(missing[0])}" if missing else ""
         return f"wrong type on {item.topic}: {', '.join(types)} is published, {item.type_name} is expected{hint}"
     reasons = []

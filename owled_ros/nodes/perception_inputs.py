@@ -51,8 +51,10 @@ class TypedInput:
     ) -> None:
         self._node, self._topic, self._types, self._heard, self._quality = node, topic, types, heard, quality
         self._kind: Any = None
-        self.watch = InputWatch(part, types[0], node.resolve_topic_name(topic), None)
-        self._listen(types[0])
+        first = next((name for name in types if message_class(name)), types[0])
+        self.watch = InputWatch(part, first, node.resolve_topic_name(topic), None)
+        self._listen(first)
+        self.follow_types()
 
     def follow_types(self) -> None:
         """Listen to the type that is published."""
