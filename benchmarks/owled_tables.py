@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -259,7 +260,8 @@ def _all(arguments: argparse.Namespace) -> None:
     rows = read_rows(arguments.rows)
     arguments.figure.parent.mkdir(parents=True, exist_ok=True)
     draw(rows, arguments.figure)
-    write_atomic(arguments.out, markdown(rows) + "\n")
+    figure = os.path.relpath(arguments.figure, arguments.out.parent)
+    write_atomic(arguments.out, markdown(rows, figure) + "\n")
 
 
 def _one(arguments: argparse.Namespace, cell: Cell | None) -> None:

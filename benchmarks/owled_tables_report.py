@@ -65,14 +65,16 @@ def unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*one, *other}) if name not in UNCOMPARED and one.get(name) != other.get(name)]
 
 
-def markdown(rows: Rows) -> str:
-    """Write all that the rows say."""
+def markdown(rows: Rows, figure: str = "") -> str:
+    """Write all that the rows say; `figure` is the address of what `draw` drew."""
     table = Table(rows)
     parts = [part for part in PARTS if any(cell["part"] == part for cell in table.cells)]
     lines = ["# OWLed's tables on our LlmDriver", "", *_opening(table), ""]
     lines += ["## Dense model and baselines", "", *_baselines(table), ""]
     if parts:
         lines += ["## What the numbers say", "", *_comparisons(table, parts), ""]
+    if figure:
+        lines += [f"![Metrics over the sparsity of encoder, language model and both]({figure})", ""]
     for part in parts:
         lines += [f"## {PARTS[part]}", "", *_table(table, part, METRICS), ""]
         lines += ["Recall of the traffic light by class:", "", *_table(table, part, RECALLS), ""]

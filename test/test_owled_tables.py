@@ -98,6 +98,7 @@ def test_a_killed_run_resumes_and_a_cell_made_anew_is_the_same(
     whole = rows.read_text()
     keys = [json.loads(line)["key"] for line in whole.splitlines()]
     assert keys == ["setting", "constant", "dense", "magnitude:50:llm:0", "owled:50:llm:0"]
+    assert "(rows.png)" in rows.with_suffix(".md").read_text()
     assert "| 50 % | OWLed |" in rows.with_suffix(".md").read_text()
     assert rows.with_suffix(".png").stat().st_size > 0
     last = json.loads(whole.splitlines()[-1])
