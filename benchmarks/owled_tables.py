@@ -36,7 +36,7 @@ from owled_ros.evaluation.vector_answers import answer_scenes, before_answers
 from owled_ros.files import sha256_file, write_atomic
 from owled_ros.llm_driver.calibration import driving_frames, general_frames, world_scenes
 from owled_ros.llm_driver.examples import ActedScene, acted_of
-from owled_ros.llm_driver.held_out import held_out_scenarios
+from owled_ros.llm_driver.held_out import FIRST, held_out_scenarios
 from owled_ros.llm_driver.released import Scenario, read_scenarios, scenarios_file
 from owled_ros.models.components import find_structure
 from owled_ros.models.load import load_model, reads_vectors, source_of
@@ -55,6 +55,7 @@ PARTS = {"both": ("vision", "language"), "encoder": ("vision",), "llm": ("langua
 DRAWS = 3
 AT_ONCE = 256  # scenes that are answered together
 SETTING = "setting"  # key of the row that says what the others are of
+FEWEST = 4  # questions of a calibration: two scenes
 NEIGHBOURS = 10  # released scenes that make a block of the bootstrap: the gap that training leaves
 
 
@@ -140,6 +141,7 @@ class Bench:
             Path(), Path(), cell.percent / 100, method.score, method.allocation, method.statistics,
             components=PARTS[cell.part], budgets=budgets, refine_steps=method.refine_steps, seed=cell.draw,
         )  # fmt: skip
+        config.check()
         with forward_precision(self.dtype, "cpu"):
             plan = make_plan(self.model, structure, batches, config, lambda *_: None)
             prune_blocks(self.model, structure, batches, plan.zeros, config)
@@ -282,10 +284,12 @@ def _prepared(arguments: argparse.Namespace) -> tuple[Bench, dict[str, Any]]:
     """Load model and scenes, and tell what the rows will be of."""
     if not reads_vectors(arguments.model):
         raise OwledError(f"{arguments.model} holds no LlmDriver; make one with owled train-llm-driver")
+    if arguments.samples < FEWEST:
+        raise OwledError(f"--samples is {arguments.samples}; expected {FEWEST} or more")
     setting: dict[str, Any] = {"key": SETTING, "model": source_of(arguments.model).sha256, "samples": arguments.samples}
     if arguments.data is None:
-        if not 0 < arguments.scenes < SCENE_SEEDS - 801_000:
-            raise OwledError(f"--scenes is {arguments.scenes}; expected 1 to {SCENE_SEEDS - 801_001}")
+        if not 0 < arguments.scenes <= SCENE_SEEDS - FIRST:
+            raise OwledError(f"--scenes is {arguments.scenes}; expected 1 to {SCENE_SEEDS - FIRST}")
         scored = held_out_scenarios(arguments.scenes)
         return Bench(arguments.model, scored, None, (), arguments.samples, arguments.dtype), {
             **setting, "data": "our own world", "scored": len(scored)

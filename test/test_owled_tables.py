@@ -130,6 +130,10 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
         run(tmp_path, tmp_path / "rows.jsonl")
     with pytest.raises(SystemExit, match="does not exist"):
         run(model, tmp_path / "rows.jsonl", "--data", str(tmp_path / "nothing"))
+    with pytest.raises(SystemExit, match="--samples is 1; expected 4"):
+        run(model, tmp_path / "rows.jsonl", "--samples", "1")
+    with pytest.raises(SystemExit, match="--scenes is 0"):
+        run(model, tmp_path / "rows.jsonl", "--scenes", "0")
     assert not (tmp_path / "rows.jsonl").exists()
 
 
