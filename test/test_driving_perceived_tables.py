@@ -66,7 +66,7 @@ def test_little_is_enough_and_an_unknown_class_is_unknown() -> None:
         1,
     ]
     big = 2**52 + 1.0  # ids of a map are large
-    assert stop_lines_in(cloud(rows(x=[1.0], y=[2.0], group=[big]))) == {int(big): (1.0, 2.0)}
+    assert stop_lines_in(cloud(rows(x=[1.0], y=[2.0], group=[big]))) == {int(big): ((1.0, 2.0),)}
 
 
 def test_tables_are_told_apart_by_their_columns() -> None:
@@ -162,7 +162,7 @@ def test_a_light_with_a_place_stands_along_the_route() -> None:
 
 def test_groups_stand_at_their_stop_lines() -> None:
     # the vehicle is at x 100 of the map; the lines of 7 and 8 lie 20 m ahead, that of 8 on another lane; of 9 nothing is known
-    lines = cloud(rows(x=[120.0, 120.0], y=[0.0, 6.0], group=[7.0, 8.0]), "map")
+    lines = cloud(rows(x=[120.0, 120.0, 120.0], y=[3.5, 0.0, 6.0], group=[7.0, 7.0, 8.0]), "map")  # 7 is for two lanes
     lights = seen(around_with(groups(g7=1, g8=3, g9=2), lines, "map", 100.0)).lights or ()
     assert [(item.light, item.distance) for item in lights] == [
         (Light.RED, pytest.approx(20.0)), (Light.GREEN, None), (Light.YELLOW, None),

@@ -18,9 +18,12 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import PointCloud2
 
+from owled_ros.driving.perceived_tables import stop_lines_in
 from owled_ros.msg import NavigationCommand
 from owled_ros.nodes.conversions import stamp_to_time
+from owled_ros.nodes.lanelet_map import read_map
 
 DOMAIN = free_domain()
 CORNER = [(0.0, 0.0), (100.0, 0.0), (100.0, 100.0)]
@@ -149,16 +152,28 @@ def test_autowares_route_on_its_map(tmp_path: Path) -> None:
         routes.publish(message)
         car.hears(NavigationCommand.KIND_UNKNOWN, "but no map", lambda: car.drive(30.0))
         maps.publish(LaneletMapBin(data=data))
+        lines: list[PointCloud2] = []
+        car.node.create_subscription(PointCloud2, "/route_node/output/stop_lines", lines.append, LATCHED)
         car.hears(NavigationCommand.KIND_LANE_CHANGE_LEFT, "change to the left lane now", lambda: car.drive(30.0))
         car.hears(NavigationCommand.KIND_LEFT, "turn left", lambda: car.drive(60.0, 4.0))
+        (found,) = stop_lines_in(lines[-1]).values()
+        assert (found, lines[-1].header.frame_id) == (((50.0, 4.0),), "map")  # where the turn begins
         maps.publish(LaneletMapBin(data=data[:100]))
-        process.wait_for_text("map of 3 lanes")
+        process.wait_for_text("map of 3 lanes, 1 of them at the stop line")
         car.hears(NavigationCommand.KIND_UNKNOWN, "the map is not used", lambda: car.drive(30.0))
     car.close()
 
 
+def test_a_lane_stands_at_the_stop_line_of_its_light(tmp_path: Path) -> None:
+    lanelet2 = pytest.importorskip("lanelet2", reason="needs lanelet2's Python")
+    lanes, data = _map(lanelet2, tmp_path / "map.bin")
+    found = read_map(data)
+    assert set(found.lanes) == set(lanes)
+    assert [(x, y) for x, y, _ in found.stop_lines] == [(50.0, 4.0)]  # where the turn begins, not where it ends
+
+
 def _map(lanelet2: Any, path: Path) -> tuple[list[int], bytes]:
-    from lanelet2.core import Lanelet, LaneletMap, LineString3d, Point3d, getId
+    from lanelet2.core import AttributeMap, Lanelet, LaneletMap, LineString3d, Point3d, TrafficLight, getId
     from lanelet2.projection import UtmProjector
 
     points: dict[tuple[float, float], Any] = {}
@@ -173,6 +188,8 @@ def _map(lanelet2: Any, path: Path) -> tuple[list[int], bytes]:
     left = Lanelet(getId(), line((0, 6), (50, 6)), line((0, 2), (50, 2)))
     turn = Lanelet(getId(), line((50, 6), (100, 6)), line((50, 2), (100, 2)))
     turn.attributes["turn_direction"] = "left"
+    lamp, stop = line((60, 8), (60, 9)), line((48, 2), (48, 6))
+    turn.addRegulatoryElement(TrafficLight(getId(), AttributeMap(), [lamp], stop))
     made = LaneletMap()
     for lane in (right, left, turn):
         made.add(lane)

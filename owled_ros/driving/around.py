@@ -115,14 +115,14 @@ class Around:
         lights = traffic_lights_of(message)
         if is_table(message):
             origin = _origin(_frame_of(message), at, stamp, vehicle)
-            return tuple(_ahead_of(item, item.place, origin, route) for item in lights)
+            return tuple(_ahead_of(item, () if item.place is None else (item.place,), origin, route) for item in lights)
         with self._lock:
             told = self._stop_lines
         if told is None:
             return lights
         places = stop_lines_in(told[1])
         origin = _origin(_frame_of(told[1]), told[0], stamp, vehicle)
-        return tuple(_ahead_of(item, places.get(item.group), origin, route) for item in lights)
+        return tuple(_ahead_of(item, places.get(item.group, ()), origin, route) for item in lights)
 
     def _hear(self, kept: deque[tuple[int, Any]], stamp: int, message: Any) -> None:
         with self._lock:
@@ -182,12 +182,16 @@ def _placed(message: Any, at: int, stamp: int, vehicle: Localised) -> tuple[Road
 
 
 def _ahead_of(
-    light: TrafficLight, place: tuple[float, float] | None, origin: Pose, route: tuple[Pose, ...]
+    light: TrafficLight, places: tuple[tuple[float, float], ...], origin: Pose, route: tuple[Pose, ...]
 ) -> TrafficLight:
-    if place is None:
-        return light
-    here = Pose(*place, 0.0).seen_from(origin)
-    return replace(light, place=(here.x, here.y), distance=distance_along(route, (here.x, here.y)))
+    """Place a light that is told for several lanes at the one of the route."""
+    for place in places:
+        here = Pose(*place, 0.0).seen_from(origin)
+        distance = distance_along(route, (here.x, here.y))
+        light = replace(light, place=(here.x, here.y), distance=distance)
+        if distance is not None:
+            break
+    return light
 
 
 def _frame_of(message: Any) -> str:

@@ -2,7 +2,8 @@
 
 Columns, SI units, in the frame of the message; what is not given is NaN or left out. Velocities are over ground.
 objects: x, y, class (RoadUserClass); heading, length, width, height, velocity_x, velocity_y.
-lights: x, y, light (driving.answer.Light); group. stop lines: x, y, group (of the map, as in TrafficLightGroup).
+lights: x, y, light (driving.answer.Light); group. stop lines: x, y, group (of the map, as in TrafficLightGroup), a row for each
+lane of a group.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ OBJECT_ROW = np.dtype(
     + [("class", "<u1")]
 )
 LIGHT_ROW = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("group", "<i4"), ("light", "<u1")])
+STOP_LINE_ROW = np.dtype([("x", "<f8"), ("y", "<f8"), ("group", "<f8")])  # of a map: large places, large numbers
 SIZE = (4.5, 1.8, 1.5)  # [m], of an object whose size is not told
 
 
@@ -74,12 +76,14 @@ def lights_in(message: Any) -> tuple[TrafficLight, ...]:
     )
 
 
-def stop_lines_in(message: Any) -> dict[int, tuple[float, float]]:
-    """Convert a table of stop lines to group -> x, y [m]; raises OwledError for numbers that are not finite."""
+def stop_lines_in(message: Any) -> dict[int, tuple[tuple[float, float], ...]]:
+    """Convert a table of stop lines to group -> x, y [m] of each of its lanes; raises OwledError for numbers that are not finite."""
     columns = columns_of(message, STOP_LINES)
     _check_places(columns, "stop line", "group")
-    rows = zip(*(columns[name] for name in STOP_LINES), strict=True)
-    return {int(group): (float(x), float(y)) for x, y, group in rows}
+    found: dict[int, tuple[tuple[float, float], ...]] = {}
+    for x, y, group in zip(*(columns[name] for name in STOP_LINES), strict=True):
+        found[int(group)] = (*found.get(int(group), ()), (float(x), float(y)))
+    return found
 
 
 def objects_table(users: Sequence[RoadUser]) -> np.ndarray:
@@ -102,6 +106,11 @@ def lights_table(lights: Sequence[TrafficLight]) -> np.ndarray:
     """Write lights whose place is known as rows of LIGHT_ROW."""
     rows = [(*item.place, 0.0, item.group, int(item.light)) for item in lights if item.place is not None]
     return np.array(rows, LIGHT_ROW)
+
+
+def stop_lines_table(places: Sequence[tuple[float, float, int]]) -> np.ndarray:
+    """Write x, y [m] and group as rows of STOP_LINE_ROW."""
+    return np.array(list(places), STOP_LINE_ROW)
 
 
 def _check_places(columns: dict[str, np.ndarray], what: str, *more: str) -> None:

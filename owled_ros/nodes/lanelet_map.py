@@ -1,4 +1,4 @@
-"""Autoware's LaneletMapBin as plain lanes, through lanelet2's Python. Needs lanelet2, which is not installed with this package.
+"""Autoware's LaneletMapBin as plain lanes and stop lines, through lanelet2's Python. Needs lanelet2, which is not installed with this package.
 
 The message holds what lanelet2 writes into a .bin file. Autoware's own regulatory elements are known only where
 autoware_lanelet2_extension_python is installed too; a map with others cannot be read without it. lanelet2 reads the bytes in
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,17 @@ def is_installed() -> bool:
     return _lanelet2() is not None
 
 
-def lanes_of(data: bytes) -> dict[int, Lane]:
+@dataclass(frozen=True)
+class LaneMap:
+    """What is taken from a map."""
+
+    lanes: dict[int, Lane]
+    stop_lines: tuple[
+        tuple[float, float, int], ...
+    ]  # x, y [m] of a lane at the stop line of a traffic light, and the light's id
+
+
+def read_map(data: bytes) -> LaneMap:
     """Read the bytes of a map.
 
     Raises:
@@ -47,7 +58,22 @@ def lanes_of(data: bytes) -> dict[int, Lane]:
             found = lanelet2.io.load(str(path), lanelet2.projection.UtmProjector(origin))
         except Exception as error:  # whatever the native code throws
             raise OwledError(f"lanelet2 cannot read the map: {error}") from error
-    return {lane.number: lane for lane in map(_lane, found.laneletLayer)}
+    lanes = {lane.number: lane for lane in map(_lane, found.laneletLayer)}
+    return LaneMap(lanes, tuple(place for lanelet in found.laneletLayer for place in _stop_lines(lanelet)))
+
+
+def _stop_lines(lanelet: Any) -> list[tuple[float, float, int]]:
+    """Return where a lane meets the stop line of each of its lights: the end of its centre line that lies nearer to it."""
+    centre = [(point.x, point.y) for point in lanelet.centerline]
+    found = []
+    for light in lanelet.trafficLights():
+        if light.stopLine is None or not centre:
+            continue
+        line = np.array([[point.x, point.y] for point in light.stopLine], np.float64)
+        middle = line.mean(axis=0)
+        x, y = min((centre[0], centre[-1]), key=lambda place: float(np.hypot(*(middle - place))))
+        found.append((x, y, int(light.id)))
+    return found
 
 
 def _lane(lanelet: Any) -> Lane:

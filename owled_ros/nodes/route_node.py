@@ -1,4 +1,4 @@
-"""route_node: a route and odometry in, navigation commands out: "turn left in 40 m". A plain node. Needs rclpy.
+"""route_node: a route and odometry in, navigation commands out: "turn left in 40 m"; of a map also its stop lines. Needs rclpy.
 
 The route is Autoware's (LaneletRoute on a LaneletMapBin, where lanelet2's Python is installed), a nav_msgs/Path, or a text file; the
 newest that came counts. Where nothing can be said a command of kind UNKNOWN takes the last one back, with the reason as its text.
@@ -16,11 +16,13 @@ from nav_msgs.msg import Path as PathMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import PointCloud2
 
 from owled_ros.driving.ego import NANOSECONDS
 from owled_ros.driving.guidance import GuidanceLimits, Guide
 from owled_ros.driving.lane_route import Lane, Section, line_and_marks
 from owled_ros.driving.navigation import CommandKind, NavigationCommand
+from owled_ros.driving.perceived_tables import stop_lines_table
 from owled_ros.driving.waypoint_file import read_waypoints
 from owled_ros.errors import OwledError
 from owled_ros.msg import NavigationCommand as CommandMessage
@@ -29,9 +31,10 @@ from owled_ros.nodes.diagnostics import Diagnostics, Level
 from owled_ros.nodes.ego_inputs import EGO_DEPTH
 from owled_ros.nodes.fast_input import FastInput
 from owled_ros.nodes.input_watch import not_installed
-from owled_ros.nodes.lanelet_map import lanes_of
+from owled_ros.nodes.lanelet_map import read_map
 from owled_ros.nodes.optional_messages import message_class
 from owled_ros.nodes.parameters import Entry, declare, read_values
+from owled_ros.nodes.perception_output import table_to_cloud
 from owled_ros.nodes.process import StopRequest
 from owled_ros.nodes.quality import LATCHED, SENSOR, advertise, subscribe
 from owled_ros.nodes.spinning import spin_node
@@ -39,6 +42,7 @@ from owled_ros.onboard.throttle import Throttle
 
 ROUTE_TYPE, MAP_TYPE = "autoware_planning_msgs/msg/LaneletRoute", "autoware_map_msgs/msg/LaneletMapBin"
 LOG_PERIOD_S = 5.0
+MAP_FRAME = "map"  # of a map that names none
 MAX_SECTIONS = 20_000
 ENTRIES = (
     Entry("waypoints_file", "str", "A route as a text file, x and y per line, in the frame of the odometry; empty: none.", read_only=True),
@@ -87,6 +91,7 @@ class RouteNode(Node):
         self._said: CommandKind | None = None
         sensor = QoSProfile(depth=EGO_DEPTH, reliability=SENSOR)
         self._command = advertise(self, CommandMessage, "~/output/command", LATCHED)
+        self._stop_lines = advertise(self, PointCloud2, "~/output/stop_lines", LATCHED)
         self._fast = FastInput(self, Odometry, "~/input/odometry", self._on_odometry, sensor)
         subscribe(self, PathMessage, "~/input/path", self._on_path, QoSProfile(depth=1))
         for name, topic, heard in (
@@ -125,11 +130,15 @@ class RouteNode(Node):
 
     def _on_map(self, message: Any) -> None:
         try:
-            self._lanes = lanes_of(bytes(message.data))
+            found = read_map(bytes(message.data))
         except OwledError as error:
             self._refuse(f"the map is not used: {error}")
             return
-        self.get_logger().info(f"map of {len(self._lanes)} lanes")
+        self._lanes = found.lanes
+        table = stop_lines_table(found.stop_lines)
+        now = self.get_clock().now().nanoseconds
+        self._stop_lines.publish(table_to_cloud(table, now, message.header.frame_id or MAP_FRAME))
+        self.get_logger().info(f"map of {len(self._lanes)} lanes, {len(table)} of them at the stop line of a light")
         if self._route is not None:
             self._on_route(self._route)
 
