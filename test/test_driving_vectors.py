@@ -135,6 +135,7 @@ def test_a_frame_becomes_vectors() -> None:
     assert [round(item.distance) for item in facts.vehicles] == [3, 20]  # of an unknown class, on the route; the truck
     assert [item.crossing for item in facts.pedestrians] == [True, False]
     assert (facts.light, facts.light_distance) == ("red", pytest.approx(24.3))
+    assert facts.junction == pytest.approx(26.3)  # the point behind the light
     assert facts.last_pedals == (0.0, pytest.approx(0.5), pytest.approx(0.5))
     assert facts.wheel == pytest.approx(50.0, rel=1e-3)
 

@@ -33,6 +33,9 @@ from owled_ros.driving.vector_facts import facts_of
 from owled_ros.driving.vector_frame import vectors_of
 from owled_ros.driving.vector_words import Pedals
 from owled_ros.driving.vectors import Route, VectorScene, Vehicle, unpack
+from owled_ros.errors import OwledError
+from owled_ros.llm_driver.host import build_tiny, save
+from owled_ros.models.llm_driver import VectorConfig
 from owled_ros.nodes.perception_output import route_to_path, table_to_cloud
 from owled_ros.scenes.vector_scenes import scene_of
 from owled_ros.scenes.world import World
@@ -82,6 +85,23 @@ def test_what_the_model_is_told_is_the_world_and_so_is_the_recording(tmp_path: P
         assert np.abs(scene.packed() - again.packed()).max() < 1e-3
     facts = facts_of(seen[0])
     assert (len(facts.vehicles), len(facts.pedestrians), seen[0].route[:, Route.LIGHT].sum()) == (2, 3, 1.0)
+
+
+@pytest.mark.slow
+def test_an_llm_driver_is_asked_in_the_node(tmp_path: Path) -> None:
+    """One that was never trained: every image is answered, and nothing that it says can be driven."""
+    small = VectorConfig(
+        hidden_size=16, num_latents=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16
+    )
+    save(*build_tiny(0, small), tmp_path / "model", "untrained")
+    options = DemoOptions(
+        out=tmp_path / "out", model=str(tmp_path / "model"), seconds=0.3, width=64, height=64, lockstep=True, routes=1,
+        seed=SEED, domain=free_domain(), film=False, noise_m=0.5, dropped=0.2,
+    )  # fmt: skip
+    with pytest.raises(
+        OwledError, match=r"no action in 3 answered images; the last was withheld for (UNPARSED|INCOMPLETE)"
+    ):
+        run_demo(options, Console(file=open(os.devnull, "w"), force_terminal=False))  # noqa: SIM115
 
 
 class Perception:

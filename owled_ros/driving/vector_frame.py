@@ -2,7 +2,7 @@
 
 Needs driving.vectors. Where no route is known, the lane is taken to follow the command: straight on, or a turn of a right angle.
 Lights count where it is known how far ahead they stand. Objects count up to VEHICLE_REACH and PERSON_REACH; of more than there is room
-for the nearest do, and `left_out` says so.
+for the nearest do, and `left_out` says so. No message tells a junction: one lies behind every light.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ VEHICLE_CLASSES = {
 VEHICLE_REACH, PERSON_REACH = 100.0, 50.0  # [m], farther objects are left out
 ABSURD_M = 1_000.0  # that nothing around is away
 STRICTEST = (Light.GREEN, Light.YELLOW, Light.RED)  # of several at one place the last one is written
+JUNCTION = 6  # route points behind a light that are a junction's, in our world and in the released scenes
 MOVES = 0.3  # [m/s], slower is standing
 ACROSS = math.radians(45.0)  # a pedestrian that heads for the lane by more than this crosses
 LANE_REACH = 2.5  # [m] from the lane's centre
@@ -146,6 +147,7 @@ def _write_route(rows: np.ndarray, path: np.ndarray, around: Surroundings) -> No
         if distance > 0.0 and abs(places[place] - distance) <= ROUTE_SPACING:
             rows[place, [Route.LIGHT, *columns.values()]] = 0.0
             rows[place, [Route.LIGHT, columns[light.light]]] = 1.0
+            rows[place + 1 : place + 1 + JUNCTION, Route.JUNCTION] = 1.0
 
 
 def _strictness(light: TrafficLight) -> int:
