@@ -55,9 +55,15 @@ class Prompter:
             raise OwledError(f"the prompt shows {conversation.images} images, {len(images)} were given")
         return self._tokenized(self.render(conversation), images)
 
-    def make_answered(self, conversation: Conversation, images: Sequence[Any], answer: str) -> tuple[Prompt, int]:
-        """Make a prompt that continues with an answer and its end; also tell how many tokens come before the answer."""
-        asked = self.make(conversation, images)
+    def make_answered(
+        self, conversation: Conversation, images: Sequence[Any], answer: str, asked: Prompt | None = None
+    ) -> tuple[Prompt, int]:
+        """Make a prompt that continues with an answer and its end; also tell how many tokens come before the answer.
+
+        Args:
+            asked: the prompt without the answer, where it has been made already.
+        """
+        asked = asked or self.make(conversation, images)
         whole = self._tokenized(self._told(conversation, answer), images)
         start = next(
             (place for place, (one, other) in enumerate(zip(asked.ids, whole.ids, strict=False)) if one != other),

@@ -44,7 +44,7 @@ def encode(
         finished: False for an answer that was cut off: then no end is learned.
     """
     asked = prompter.make(conversation, images)
-    whole, _ = prompter.make_answered(conversation, images, answer)
+    whole, _ = prompter.make_answered(conversation, images, answer, asked)
     start = len(asked.ids)
     told = whole.ids[start:] if whole.ids[:start] == asked.ids else []
     end = next((place for place, token in enumerate(told) if token in stop_ids), None)

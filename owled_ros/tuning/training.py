@@ -35,7 +35,7 @@ LOG_EVERY_S = 10.0
 TIMED_STEPS = 8  # after which a run that was given minutes knows how many steps fit; the first of them are left out
 UNTIMED_STEPS = 3
 MEASURES = 10  # of a run, where nobody says how often
-READ_AHEAD = 2  # batches that are encoded while the model learns
+READ_AHEAD = 2  # batches that are encoded while a GPU learns
 logger = logging.getLogger(__name__)
 
 
@@ -214,30 +214,39 @@ def _fitting(loop: Loop, seconds: list[float], measuring_s: float) -> int:
 
 
 class _Batches:
-    """Encodes the batches to come in a thread of its own."""
+    """Encodes the batches to come: in a thread of its own while a GPU learns; on a CPU, whose cores learn, each when it is its turn."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._thread = ThreadPoolExecutor(1, "tuning-batches")
+        self._ahead = 0 if loop.settings.device == "cpu" else READ_AHEAD
+        self._thread = ThreadPoolExecutor(1, "tuning-batches") if self._ahead else None
         self._ready: dict[int, Future[list[Tensors]]] = {}
         self._pad = loop.prompter.tokenizer.pad_token_id or 0
 
     def peek(self, step: int) -> list[Tensors]:
         """Return the batches of a step that is still to come."""
-        if step not in self._ready:
-            self._ready[step] = self._thread.submit(self._make, step)
+        self._begin(step)
         return self._ready[step].result()
 
     def at(self, step: int) -> list[Tensors]:
         """Return the batches of a step, and begin with those that follow."""
-        for ahead in range(step, step + 1 + READ_AHEAD):
-            if ahead not in self._ready:
-                self._ready[ahead] = self._thread.submit(self._make, ahead)
+        for ahead in range(step, step + 1 + self._ahead):
+            self._begin(ahead)
         return self._ready.pop(step).result()
 
     def close(self) -> None:
         """End the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _begin(self, step: int) -> None:
+        if step in self._ready:
+            return
+        if self._thread is not None:
+            self._ready[step] = self._thread.submit(self._make, step)
+        else:
+            self._ready[step] = Future()
+            self._ready[step].set_result(self._make(step))
 
     def _make(self, step: int) -> list[Tensors]:
         settings, examples = self._loop.settings, self._loop.examples
