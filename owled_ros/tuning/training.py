@@ -28,13 +28,11 @@ from owled_ros.tuning.encoding import IGNORED, Encoded, Tensors, learned_tokens,
 from owled_ros.tuning.examples import Examples
 from owled_ros.tuning.learner import Learner, rate_share
 from owled_ros.tuning.measuring import HeldOut, Measure
+from owled_ros.tuning.pace import MEASURES, TIMED_STEPS, Pace
 from owled_ros.tuning.settings import SMALL, TuneSettings
 from owled_ros.tuning.state import save_state
 
 LOG_EVERY_S = 10.0
-TIMED_STEPS = 8  # after which a run that was given minutes knows how many steps fit; the first of them are left out
-UNTIMED_STEPS = 3
-MEASURES = 10  # of a run, where nobody says how often
 READ_AHEAD = 2  # batches that are encoded while a GPU learns
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,8 @@ class Loop:
     held_out: HeldOut
     settings: TuneSettings
     directory: Path
-    facts: dict[str, Any]  # of the state: key, steps
+    key: str  # of the run
+    pace: Pace
     report: Callable[[int, int, str], None]
     best_in_form: float = 0.0
 
@@ -61,33 +60,30 @@ def run(loop: Loop, step: int) -> Measure:
     Raises:
         OwledError: the loss is no number any more, or the disk is full; the last state on the disk is whole.
     """
-    settings, batches = loop.settings, _Batches(loop)
-    steps: int = loop.facts["steps"]
-    sums, tokens = 0.0, 0
-    began = saved = logged = time.monotonic()
+    settings, batches, pace = loop.settings, _Batches(loop), loop.pace
+    sums, tokens, took_s, taken = 0.0, 0, 0.0, 0
+    saved = logged = time.monotonic()
     measure = _measured(loop, step) if step == 0 else None
-    measuring_s = time.monotonic() - began
-    seconds: list[float] = []
     try:
-        while step < steps:
+        while step < pace.steps:
             started = time.monotonic()
-            loss, count = _learn(loop, batches.at(step), step, steps)
+            loss, count = _learn(loop, batches.at(step), step, pace.steps)
             sums, tokens, step = sums + loss, tokens + count, step + 1
             now = time.monotonic()
-            seconds.append(now - started)
-            if settings.minutes and not loop.facts["timed"] and step == TIMED_STEPS:
-                steps = _fitting(loop, seconds[UNTIMED_STEPS:] or seconds, measuring_s)
-                saved = _saved(loop, batches, step)
-            if now - logged > LOG_EVERY_S or step == steps or step == 1:
+            pace.stepped(now - started)
+            took_s, taken = took_s + now - started, taken + 1
+            if pace.fit(step):
+                saved = _fitted(loop, batches, step)
+            if now - logged > LOG_EVERY_S or step == pace.steps or step == 1:
                 mean = sums / max(tokens, 1)
-                add_entry(loop.directory, {"step": step, "loss": round(mean, 5), "seconds": round(now - began, 1)})
-                rate = settings.batch_size * len(seconds) / max(sum(seconds), 1e-9)
-                loop.report(step, steps, f"loss {mean:.3f}, {rate:.1f} frames/s")
+                add_entry(loop.directory, {"step": step, "loss": round(mean, 5), "seconds": round(pace.spent_s, 1)})
+                rate = settings.batch_size * taken / max(took_s, 1e-9)
+                loop.report(step, pace.steps, f"loss {mean:.3f}, {rate:.1f} frames/s")
                 sums, tokens, logged = 0.0, 0, now
-            if step < steps and step % _measure_every(settings, steps) == 0:
+            if step < pace.steps and step % _measure_every(settings, pace.steps) == 0:
                 measure = _measured(loop, step)
-                saved = _saved(loop, batches, step)
-            elif now - saved >= settings.save_every_s and step < steps:
+                saved = _fitted(loop, batches, step) if pace.fit(step, again=True) else _saved(loop, batches, step)
+            elif now - saved >= settings.save_every_s and step < pace.steps:
                 saved = _saved(loop, batches, step)
         _saved(loop, batches, step)
     finally:
@@ -158,7 +154,7 @@ def _saved(loop: Loop, batches: _Batches, step: int) -> float:
     with torch.no_grad():
         moved = to_device(batch, parameter.device, next(loop.learner.model.parameters()).dtype)
         _check_number(loop, "loss", float(loss_of(loop.learner.model, moved, loop.settings.device)), step)
-    save_state(loop.learner, loop.directory, {**loop.facts, "step": step})
+    save_state(loop.learner, loop.directory, {"key": loop.key, "step": step, **loop.pace.facts()})
     return time.monotonic()
 
 
@@ -172,7 +168,9 @@ def _check_number(loop: Loop, what: str, value: float, step: int) -> None:
 
 def _measured(loop: Loop, step: int) -> Measure:
     loop.learner.model.eval()
+    began = time.monotonic()
     measure = loop.held_out.measure(loop.engine)
+    loop.pace.measured(time.monotonic() - began)
     add_entry(loop.directory, {"step": step, **measure.line()})
     told = (
         "no valid answer"
@@ -182,7 +180,7 @@ def _measured(loop: Loop, step: int) -> Measure:
     beside = (
         "" if measure.hold is None else f" (hold {measure.hold:.2f}, constant velocity {measure.constant_velocity:.2f})"
     )
-    loop.report(step, loop.facts["steps"], f"held out: {measure.in_form:.0%} in the form, {told}{beside}")
+    loop.report(step, loop.pace.steps, f"held out: {measure.in_form:.0%} in the form, {told}{beside}")
     if step and measure.collapsed:
         logger.warning(
             "collapse: all %d held-out answers are the same, %r, though different things were driven. Lower --learning-rate, or "
@@ -200,17 +198,10 @@ def _measure_every(settings: TuneSettings, steps: int) -> int:
     return settings.measure_every or max(steps // MEASURES, 1)
 
 
-def _fitting(loop: Loop, seconds: list[float], measuring_s: float) -> int:
-    """Tell how many steps fit into the minutes that were given, and keep it: a run that goes on has the same schedule.
-
-    `measuring_s` is what a measurement takes; at least half of the time is for learning.
-    """
-    given_s = 60.0 * loop.settings.minutes
-    learning_s = max(0.5 * given_s, given_s - MEASURES * measuring_s)
-    steps = max(TIMED_STEPS + 1, int(learning_s / (sum(seconds) / len(seconds))))
-    loop.facts.update(steps=steps, timed=True)
-    logger.info("%d steps fit into %g minutes", steps, loop.settings.minutes)
-    return steps
+def _fitted(loop: Loop, batches: _Batches, step: int) -> float:
+    """Say how many steps fit, and keep it: a run that goes on has the same schedule."""
+    logger.info("%d steps fit into %g minutes", loop.pace.steps, loop.settings.minutes)
+    return _saved(loop, batches, step)
 
 
 class _Batches:

@@ -40,6 +40,7 @@ from owled_ros.tuning.finish import write_tuned
 from owled_ros.tuning.learner import Learner, make_learner, merged, method_of, zeros_of
 from owled_ros.tuning.material import Material, choose_material, read_chosen, read_options, traces_of
 from owled_ros.tuning.measuring import HeldOut, Measure, judged_seconds
+from owled_ros.tuning.pace import Pace
 from owled_ros.tuning.settings import TuneRequest
 from owled_ros.tuning.state import load_state, only_one
 from owled_ros.tuning.training import Loop, run, steps_of
@@ -103,19 +104,19 @@ def _tuned(
     engine = _engine_around(model, directory, profile, settings.device)
     examples = _examples(request, profile, engine, model, kind, material, vehicle, key)
     learner = make_learner(model, settings, method, is_artifact(directory))
-    facts = {"key": key, "steps": steps_of(settings, len(examples)), "timed": not settings.minutes}
-    step = _resume(learner, request, facts)
+    pace = Pace(steps_of(settings, len(examples)), settings.minutes)
+    step = _resume(learner, request, key, pace)
     held_out = HeldOut(
         [(sample, truth) for _, sample, truth in read_chosen(material.judged, read_options(request, profile))],
         vehicle,
         judged_seconds(profile),
     )
     prompter = Prompter(load_processor(directory), model.config)
-    run(Loop(engine, prompter, learner, examples, held_out, settings, request.run, facts, report), step)
-    record = _record(request, source, profile, material, examples, facts, learner, key, before)
+    run(Loop(engine, prompter, learner, examples, held_out, settings, request.run, key, pace, report), step)
+    record = _record(request, source, profile, material, examples, pace, learner, key, before)
     engine.close()
     write_tuned(merged(learner), source, request.out, profile, record, zeros)
-    return _finished(request, held_out, facts, examples)
+    return _finished(request, held_out, pace)
 
 
 def _key(request: TuneRequest, source: ModelSource, profile: DrivingProfile, material: Material) -> str:
@@ -186,21 +187,20 @@ def _config(engine: VlmEngine) -> Any:
     return engine.chat.decoding.config
 
 
-def _resume(learner: Learner, request: TuneRequest, facts: dict[str, Any]) -> int:
+def _resume(learner: Learner, request: TuneRequest, key: str, pace: Pace) -> int:
     """Go on from the state on the disk; returns the step."""
     found = load_state(learner, request.run)
     if found is None:
         cut_back(request.run, -1)
         return 0
-    if found["key"] != facts["key"]:
+    if found["key"] != key:
         raise OwledError(
             f"{request.run} is the run of another model, profile, drives or settings: choose another --out, or delete it to begin anew"
         )
     step = int(found["step"])
-    if request.settings.minutes and found["timed"]:
-        facts.update(steps=found["steps"], timed=True)
-    if found["steps"] != facts["steps"] and not (request.settings.minutes and not found["timed"]):
-        logger.warning("going on to %d steps, the run began with %d", facts["steps"], found["steps"])
+    pace.go_on(step, found)
+    if found["steps"] != pace.steps and not pace.minutes:
+        logger.warning("going on to %d steps, the run began with %d", pace.steps, found["steps"])
     cut_back(request.run, step)
     logger.info("going on from step %d", step)
     return step
@@ -212,7 +212,7 @@ def _record(
     profile: DrivingProfile,
     material: Material,
     examples: Examples,
-    facts: dict[str, Any],
+    pace: Pace,
     learner: Learner,
     key: str,
     before: Mapping[str, Any],
@@ -223,7 +223,7 @@ def _record(
         "base": source.path.name,
         "base_sha256": source.sha256,
         "method": "all" if learner.wrapped is None else "lora",
-        "steps": facts["steps"],
+        "steps": pace.steps,
         "learning_rate": learner.rate,
         "settings": request.settings.binding(),
         "answer": profile.answer.kind,
@@ -236,7 +236,7 @@ def _record(
     }
 
 
-def _finished(request: TuneRequest, held_out: HeldOut, facts: dict[str, Any], examples: Examples) -> Tuned:
+def _finished(request: TuneRequest, held_out: HeldOut, pace: Pace) -> Tuned:
     """Load what was written as the node does, ask it, and draw the curves."""
     settings = request.settings
     engine = load_engine(request.out, device=settings.device, threads=max(settings.threads, 1))
@@ -256,4 +256,4 @@ def _finished(request: TuneRequest, held_out: HeldOut, facts: dict[str, Any], ex
             "keeping on as now would be nearer to what was driven than the model: give more drives, or more steps"
         )
     notes.append("its confidence says nothing yet: `owled calibrate` fits it on drives")
-    return Tuned(request.out, draw(request.run), measure, facts["steps"], tuple(notes))
+    return Tuned(request.out, draw(request.run), measure, pace.steps, tuple(notes))
