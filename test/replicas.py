@@ -11,7 +11,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,24 @@ from owled_ros.driving.answers.kind import RawAnswer
 from owled_ros.driving.answers.meta_action import MetaActionSpec, PathWord, SpeedWord
 from owled_ros.driving.judging import reads_text
 from owled_ros.driving.presets import preset
-from owled_ros.driving.profile import DrivingProfile, profile_text, read_profile
+from owled_ros.driving.profile import DrivingProfile, profile_text
 from owled_ros.driving.trajectory import Trajectory
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.driving.wording import AnswerError
 from owled_ros.evaluation.offline import truth_from
+from owled_ros.models.driving_model import load_engine
+from owled_ros.models.tuned import read_record
 from owled_ros.tuning.settings import TuneRequest, TuneSettings
 from owled_ros.tuning.targets import answer_text, plan_of
 from owled_ros.tuning.tune import tune
 
 VEHICLE = VehicleParameters()
 ENTRIES = 48  # of the codebook
+STAGES = (200, 400, 800, 1600)  # steps, until every answer is right
+RATE = 2e-3
+NEAR = 1e-6
+EGO_GAP_S = 0.2  # as the node has it
+Truths = dict[int, tuple[Trajectory, Trajectory]]  # by stamp: what was driven, and how the form says it
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,21 @@ def impromptu(_: Path) -> DrivingProfile:
     return preset("points_history").model_copy(update={"scene": None})
 
 
-def zero_shot(_: Path) -> DrivingProfile:
+def zero_shot(directory: Path) -> DrivingProfile:
+    """Ask for scene and intent in a word each, which the model may choose as it likes."""
+    from transformers import AutoTokenizer
+
+    tokenizer, settings = AutoTokenizer.from_pretrained(directory), directory / "generation_config.json"
+    said = [tokenizer.decode([index]) for index in range(len(tokenizer))]
+    useful = {tokenizer.eos_token_id}
+    useful |= {index for index, text in enumerate(said) if text and not set(text) - set("[](), -.0123456789")}
+    words = {index for index, text in enumerate(said) if len(text) > 2 and text.isalpha()}
+    useful |= {index for index in words if tokenizer.encode(said[index]) == [index]}
+    forbidden = [index for index in range(len(tokenizer) + 64) if index not in useful]
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "suppress_tokens": forbidden}))
     profile = preset("three_calls")
     look, intent, plan = profile.calls
-    calls = (look.model_copy(update={"max_tokens": 6}), intent.model_copy(update={"max_tokens": 4}), plan)
+    calls = (look.model_copy(update={"max_tokens": 1}), intent.model_copy(update={"max_tokens": 1}), plan)
     return profile.model_copy(update={"calls": calls, "scene": None, "max_seconds": None})
 
 
@@ -122,10 +140,12 @@ class Replica:
     error_m: float  # largest distance between what was published and the truth as its form says it
     truth_m: float  # largest distance between what was published and what was driven
     said: dict[int, str]  # by stamp: reasons of what was withheld
+    steps: int
+    learning_s: float
 
 
-def learned(row: Row, home: Path, steps: int, rate: float = 2e-3) -> Path:
-    """Make model and bag of a row in `home`, and tune; returns the model."""
+def learned(row: Row, home: Path, stages: Sequence[int] = STAGES) -> tuple[Path, Truths]:
+    """Make model and bag of a row in `home`, and tune until every answer is right; returns the model, and what is right."""
     model = save_family(row.family, home / "model")
     profile = row.profile(model)
     (model / "driving.json").write_text(profile_text(profile))
@@ -133,17 +153,36 @@ def learned(row: Row, home: Path, steps: int, rate: float = 2e-3) -> Path:
     topics = topics if len(topics) > 1 else ("/camera/image",)
     learn = make_drives(home / "bag", drives=1, seconds=10.0, cameras=topics)
     judge = make_drives(home / "judge", drives=1, seconds=10.0, day=1, cameras=topics)
-    settings = TuneSettings(
-        method="all", steps=steps, batch_size=8, frames=64, held_out_frames=2, measure_every=steps, learning_rate=rate
-    )
-    return tune(
-        TuneRequest(model, (learn,), home / "tuned", held_out=(judge,), accept_little=True, settings=settings)
-    ).model
+    known = truths(model, profile, learn)
+    for steps in stages:
+        settings = TuneSettings(
+            method="all", steps=steps, batch_size=8, frames=64, held_out_frames=2, measure_every=steps, learning_rate=RATE
+        )  # fmt: skip
+        asked = TuneRequest(model, (learn,), home / "tuned", held_out=(judge,), accept_little=True, settings=settings)
+        tuned = tune(asked).model
+        if knows_all(tuned, known, learn):
+            break
+    return tuned, known
 
 
-def truths(model: Path, profile: DrivingProfile, bag: Path) -> dict[int, tuple[Trajectory, Trajectory]]:
-    """Return by stamp what was driven, and how the form says it."""
-    options, kind = ReadOptions(needs=profile.needs), profile.kind(model)
+def knows_all(model: Path, known: Truths, bag: Path) -> bool:
+    """Tell whether a model answers every frame of a bag with what is right, without ROS."""
+    engine = load_engine(model, device="cpu", threads=1)
+    try:
+        for sample in read_samples(bag, _options(engine.profile)):
+            if sample.frame.stamp in known:
+                found = engine.act(engine.see(sample.frame)).trajectory
+                right = known[sample.frame.stamp][1]
+                if found is None or len(found) != len(right) or np.abs(found.values - right.values).max() > NEAR:
+                    return False
+    finally:
+        engine.close()
+    return True
+
+
+def truths(model: Path, profile: DrivingProfile, bag: Path) -> Truths:
+    """Return by stamp what was driven, and how the form says it, of every frame whose inputs the node has."""
+    options, kind = _options(profile), profile.kind(model)
     truth_of = truth_from(summarise_bag(bag, options).tracks)
     found = {}
     for sample in read_samples(bag, options):
@@ -156,6 +195,10 @@ def truths(model: Path, profile: DrivingProfile, bag: Path) -> dict[int, tuple[T
             continue
         found[sample.frame.stamp] = (plan.trajectory, said)
     return found
+
+
+def _options(profile: DrivingProfile) -> ReadOptions:
+    return ReadOptions(needs=profile.needs, max_ego_gap_s=EGO_GAP_S)
 
 
 def _said(profile: DrivingProfile, kind: Any, plan: Any, sample: Sample) -> Trajectory:
@@ -230,11 +273,11 @@ class _Listener:
         self._thread.join(5.0)
 
 
-def replica(name: str, home: Path, domain: int, steps: int = 400) -> Replica:
+def replica(name: str, home: Path, domain: int) -> Replica:
     """Learn and drive one row."""
-    row = ROWS[name]
-    model = learned(row, home, steps)
-    known = truths(model, read_profile(model), home / "bag")
+    began = time.monotonic()
+    model, known = learned(ROWS[name], home)
+    steps, learning_s = read_record(model)["steps"], time.monotonic() - began
     trajectories, withheld = driven(model, home / "bag", home, domain)
     errors, apart = [0.0], [0.0]
     published = 0
@@ -249,4 +292,4 @@ def replica(name: str, home: Path, domain: int, steps: int = 400) -> Replica:
         true = truth.sample(times)
         apart.append(float(np.hypot(found[: len(times), 1] - true.x, found[: len(times), 2] - true.y).max()))
     reasons = {stamp: why for stamp, why in withheld.items() if stamp in known}
-    return Replica(name, len(known), published, max(errors), max(apart), reasons)
+    return Replica(name, len(known), published, max(errors), max(apart), reasons, steps, learning_s)
