@@ -22,8 +22,8 @@ from owled_ros.llm_driver.batches import IGNORE, collate
 from owled_ros.llm_driver.examples import HELD_OUT_SEEDS, Example, world_scene
 from owled_ros.llm_driver.host import build_tiny, save
 from owled_ros.llm_driver.released import VECTOR_NAMES, read_scenarios
-from owled_ros.models.llm_driver import VectorConfig
 from owled_ros.models.load import reads_vectors
+from owled_ros.models.vector_encoder import VectorConfig
 
 SMALL = VectorConfig(hidden_size=16, num_latents=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
 COUNT = 14

@@ -32,7 +32,7 @@ from owled_ros.llm_driver.examples import (
 from owled_ros.llm_driver.hollow import numbers_of, read_hollow
 from owled_ros.llm_driver.host import build_tiny
 from owled_ros.llm_driver.released import VECTOR_NAMES, parse_action, parse_perception, read_scenarios
-from owled_ros.models.llm_driver import VectorConfig
+from owled_ros.models.vector_encoder import VectorConfig
 from owled_ros.scenes.sample import EVALUATION_SEEDS
 from owled_ros.scenes.vector_random import random_scene
 

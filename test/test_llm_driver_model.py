@@ -18,7 +18,7 @@ from owled_ros.llm_driver.batches import collate, prompt_text
 from owled_ros.llm_driver.examples import ask, world_scene
 from owled_ros.llm_driver.host import build_on, build_tiny, save
 from owled_ros.models.components import find_structure
-from owled_ros.models.llm_driver import VectorConfig
+from owled_ros.models.vector_encoder import VectorConfig
 from owled_ros.models.load import is_vision_language, load_model
 from owled_ros.models.processor import load_processor
 

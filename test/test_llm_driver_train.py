@@ -23,7 +23,7 @@ from owled_ros.llm_driver.held_out import held_out_scenarios
 from owled_ros.llm_driver.host import TINY, build_tiny
 from owled_ros.llm_driver.low_rank import add_low_rank, merge_low_rank
 from owled_ros.llm_driver.train import TrainConfig, answer_loss, choose, learn, schedule, train
-from owled_ros.models.llm_driver import VectorConfig
+from owled_ros.models.vector_encoder import VectorConfig
 from owled_ros.models.load import load_model
 
 SMALL = VectorConfig(hidden_size=16, num_latents=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)

@@ -19,7 +19,7 @@ from owled_ros.driving.vector_frame import vectors_of
 from owled_ros.driving.vector_words import Pedals
 from owled_ros.driving.vectors import Route
 from owled_ros.llm_driver.host import build_tiny, save
-from owled_ros.models.llm_driver import VectorConfig
+from owled_ros.models.vector_encoder import VectorConfig
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.closed_loop import drive_route
 from owled_ros.scenes.perception import Perception, surroundings_of

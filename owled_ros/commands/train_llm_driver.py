@@ -20,7 +20,7 @@ tags: [driving, ros2, owled_ros, llm_driver]
 ---
 # LLM-Driver, made by `owled train-llm-driver`
 
-Host: {host}. {parameters:.1f} M parameters. {encoder} examples for the encoder, {driving} for driving, {hours:.2f} h on {device}.
+Host: {host}. {parameters:.1f} M parameters. {encoder} scenes for the encoder, {driving} for driving, each with several questions, {hours:.2f} h on {device}.
 Trained on the rendered world of owled_ros (seeds from 10 000 000), on scenes drawn at random{released}.
 
 **It knows the world that it was trained on, not your roads.** docs/llm_driver.md of owled_ros says how it is asked and what it can do.
@@ -37,16 +37,16 @@ def train_llm_driver(
     host: str = typer.Option(
         "tiny", help="tiny (from scratch), or a directory or GGUF file of a causal language model."
     ),
-    encoder_samples: int = typer.Option(60_000, min=0, help="Examples of the first stage: what the vectors hold."),
-    driving_samples: int = typer.Option(120_000, min=32, help="Examples of the second stage: questions and actions."),
+    encoder_samples: int = typer.Option(40_000, min=0, help="Scenes of the first stage: what the vectors hold."),
+    driving_samples: int = typer.Option(80_000, min=32, help="Scenes of the second stage: questions and actions."),
     lora_rank: int = typer.Option(16, min=0, help="Of a host that is not the tiny one; 0 leaves it as it is."),
     data: Path | None = typer.Option(
         None, help="Released scenes to train on too (docs/llm_driver.md); none: our world."
     ),
     first: int = typer.Option(0, min=0, help="First released scene to train on."),
     last: int = typer.Option(599, min=0, help="Last released scene to train on; later ones, ten left out, are scored."),
-    batch_size: int = typer.Option(32, min=1, help="Examples per step."),
-    learning_rate: float = typer.Option(1e-3, min=1e-7, max=1.0, help="Highest rate of the schedule."),
+    batch_size: int = typer.Option(16, min=1, help="Scenes per step, each with several questions."),
+    learning_rate: float = typer.Option(2e-3, min=1e-7, max=1.0, help="Highest rate of the schedule."),
     seed: int = typer.Option(0, help="Start weights; training examples are numbered and the same for every run."),
     device: Device = "auto",
     threads: int = typer.Option(1, min=1, help="CPU threads."),
@@ -67,7 +67,8 @@ def train_llm_driver(
         host=host, lora_rank=0 if host == TINY else lora_rank, released=f"{first}:{last}" if data else "", seed=seed,
         device=device, threads=threads,
     )  # fmt: skip
-    model, processor = build_tiny(seed) if host == TINY else build_on(Path(host), seed)
+    shown = [scene.vectors for scene in scenes if scene.vectors is not None]
+    model, processor = build_tiny(seed, scenes=shown) if host == TINY else build_on(Path(host), seed, scenes=shown)
     if config.lora_rank:
         add_low_rank(model, config.lora_rank, seed)
     train(config, model, processor, out, [acted_of(scene) for scene in scenes])

@@ -1,10 +1,11 @@
 """Examples as tensors: prompts in the processor's template, padded to the longest. Needs torch.
 
-Letters: B examples, T tokens.
+Letters: B examples, R rows, T tokens.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +13,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from owled_ros.llm_driver.examples import TRAINING_SEEDS, ActedScene, Example, Mix, make_example
+from owled_ros.llm_driver.examples import TRAINING_SEEDS, ActedScene, Example, Mix, make_examples
 from owled_ros.models.llm_driver_processor import VECTOR_TOKEN, LlmDriverProcessor
 
 IGNORE = -100
+DECIMALS = re.compile(r"(?<=\d\.)\d+")
+WEIGHT_OF_DECIMALS = 0.1  # hardly to be foretold, and worth little: at full weight their noise hides the metres
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of one step."""
+    """Tensors of one step. Several questions about one scene may share a row: each sees the scene and itself."""
 
-    inputs: dict[str, torch.Tensor]  # input_ids (B, T), vectors (B, 81, 33), attention_mask (B, T)
-    labels: torch.Tensor  # (B, T), IGNORE where nothing is predicted
+    inputs: dict[str, torch.Tensor]
+    # input_ids (R, T), vectors (R, 81, 33), attention_mask (R, T); packed: (R, 1, T, T) bool, and position_ids (R, T)
+    labels: torch.Tensor  # (R, T), IGNORE where nothing is predicted
+    weights: torch.Tensor  # (R, T) of the labels in the loss
 
     def to(self, device: str) -> Batch:
         """Move to a device."""
-        return Batch({name: value.to(device) for name, value in self.inputs.items()}, self.labels.to(device))
+        inputs = {name: value.to(device) for name, value in self.inputs.items()}
+        return Batch(inputs, self.labels.to(device), self.weights.to(device))
 
 
 def prompt_text(processor: LlmDriverProcessor, question: str) -> str:
@@ -40,35 +46,75 @@ def prompt_text(processor: LlmDriverProcessor, question: str) -> str:
 
 
 def collate(processor: LlmDriverProcessor, examples: Sequence[Example]) -> Batch:
-    """Pad examples on the right."""
-    tokenizer: Any = processor.tokenizer
-    rows = []
-    for example in examples:
-        asked = prompt_text(processor, example.question).replace(VECTOR_TOKEN, VECTOR_TOKEN * processor.latents)
-        given = _ids(tokenizer, asked)
-        said = _ids(tokenizer, example.answer) + ([] if example.open_end else [tokenizer.eos_token_id])
-        rows.append((given + said, len(given)))
-    length = max(len(ids) for ids, _ in rows)
-    ids = torch.full((len(rows), length), tokenizer.pad_token_id)
-    labels = torch.full((len(rows), length), IGNORE)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    for row, (tokens, start) in enumerate(rows):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        labels[row, start : len(tokens)] = ids[row, start : len(tokens)]
-        mask[row, : len(tokens)] = 1
-    scenes = torch.from_numpy(np.stack([example.scene.packed() for example in examples]))
-    return Batch({"input_ids": ids, "vectors": scenes, "attention_mask": mask}, labels)
+    """Give every example a row of its own, padded on the right."""
+    table = _table(processor, [[example] for example in examples])
+    return table.batch({"attention_mask": (table.part >= 0).long()})
+
+
+def pack(processor: LlmDriverProcessor, scenes: Sequence[Sequence[Example]]) -> Batch:
+    """Give every scene a row for all questions about it: the scene is read once, and no question sees another one."""
+    table = _table(processor, scenes)
+    asking, asked = table.part[:, :, None], table.part[:, None, :]
+    seen = ((asked == 0) | (asked == asking)).tril()  # padding sees itself, which no loss sees
+    return table.batch({"attention_mask": seen[:, None], "position_ids": table.position})
 
 
 def training_batches(
     processor: LlmDriverProcessor, mix: Mix, released: Sequence[ActedScene], size: int, first: int
 ) -> Iterator[Batch]:
-    """Yield batches from the sample `first` on, without end; the same ones for the same place."""
+    """Yield batches from the scene `first` on, without end; the same ones for the same place."""
     while True:
         numbers = range(TRAINING_SEEDS + first, TRAINING_SEEDS + first + size)
-        yield collate(processor, [make_example(number, mix, released) for number in numbers])
+        yield pack(processor, [make_examples(number, mix, released) for number in numbers])
         first += size
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+@dataclass(frozen=True)
+class _Table:
+    """Tokens of rows (R, T): a row begins with its scene (part 0), then come its questions with answers (parts 1, 2, ...)."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
+    part: torch.Tensor  # -1: padding
+    position: torch.Tensor  # as if every question were the first one
+    vectors: torch.Tensor  # (R, 81, 33)
+
+    def batch(self, how: dict[str, torch.Tensor]) -> Batch:
+        """Make a batch in which `how` says what sees what."""
+        return Batch({"input_ids": self.ids, "vectors": self.vectors, **how}, self.labels, self.weights)
+
+
+def _table(processor: LlmDriverProcessor, scenes: Sequence[Sequence[Example]]) -> _Table:
+    rows = [_row(processor, examples) for examples in scenes]
+    length = max(len(row[0]) for row in rows)
+    empty = (processor.tokenizer.pad_token_id, IGNORE, 1.0, -1, 0)
+    columns = [
+        torch.tensor([list(row[kind]) + [nothing] * (length - len(row[kind])) for row in rows])
+        for kind, nothing in enumerate(empty)
+    ]
+    return _Table(*columns, torch.from_numpy(np.stack([examples[0].scene.packed() for examples in scenes])))
+
+
+def _row(processor: LlmDriverProcessor, examples: Sequence[Example]) -> tuple[Sequence[float], ...]:
+    """Write questions about one scene: id, label, weight, part and position of every token."""
+    tokenizer: Any = processor.tokenizer
+    tokens: list[tuple[float, ...]] = []
+    for part, example in enumerate(examples, start=1):
+        asked = prompt_text(processor, example.question).replace(VECTOR_TOKEN, VECTOR_TOKEN * processor.latents)
+        given = tokenizer(asked, add_special_tokens=False).input_ids
+        scene = len(given) - given[::-1].index(tokenizer.convert_tokens_to_ids(VECTOR_TOKEN))  # with all before it
+        if part == 1:
+            tokens += [(token, IGNORE, 1.0, 0, place) for place, token in enumerate(given[:scene])]
+        tokens += [(token, IGNORE, 1.0, part, place) for place, token in enumerate(given[scene:], start=scene)]
+        said = tokenizer(example.answer, add_special_tokens=False, return_offsets_mapping=True)
+        decimals = [match.span() for match in DECIMALS.finditer(example.answer)]
+        for place, (token, (first, end)) in enumerate(
+            zip(said.input_ids, said.offset_mapping, strict=True), start=len(given)
+        ):
+            light = any(start <= first and end <= stop for start, stop in decimals)
+            tokens.append((token, token, WEIGHT_OF_DECIMALS if light else 1.0, part, place))
+        if not example.open_end:
+            ends = tokenizer.eos_token_id
+            tokens.append((ends, ends, 1.0, part, len(given) + len(said.input_ids)))
+    return tuple(zip(*tokens, strict=True))

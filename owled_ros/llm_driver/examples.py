@@ -60,21 +60,22 @@ class Example:
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the questions and of the sources of one stage; the rest are QUESTIONS, and scenes of our own world."""
+    """What one stage asks, and shares of its sources; the rest are scenes of our own world."""
 
-    describe: float
-    drive: float
+    describe: float  # share of the scenes that are described, which is long; the others are asked
+    questions: int  # how many about one scene, each a different one
+    drive: float  # weights of DRIVE and ACT among the questions; each of QUESTIONS has 1
     act: float
     chance: float  # scenes drawn at random
     released: float  # where there are any
 
 
-ENCODER_STAGE = Mix(describe=0.5, drive=0.3, act=0.0, chance=0.6, released=0.2)
-DRIVING_STAGE = Mix(describe=0.05, drive=0.6, act=0.2, chance=0.2, released=0.45)
+ENCODER_STAGE = Mix(describe=0.1, questions=6, drive=2.0, act=0.0, chance=0.6, released=0.2)
+DRIVING_STAGE = Mix(describe=0.05, questions=5, drive=50.0, act=50.0, chance=0.25, released=0.35)
 
 
-def make_example(number: int, mix: Mix, released: Sequence[ActedScene] = ()) -> Example:
-    """Make the example of a number, from TRAINING_SEEDS on."""
+def make_examples(number: int, mix: Mix, released: Sequence[ActedScene] = ()) -> list[Example]:
+    """Make the examples of a number, from TRAINING_SEEDS on: questions about one scene."""
     rng = np.random.default_rng([number, 0x11D])
     source = rng.random()
     if source < mix.chance:
@@ -85,7 +86,10 @@ def make_example(number: int, mix: Mix, released: Sequence[ActedScene] = ()) -> 
             acted = mirrored(acted)
     else:
         acted = world_scene(number)
-    return ask(acted, _question(number, rng, mix))
+    questions = _questions(number, rng, mix)
+    if acted.pedals is None and ACT in questions and DRIVE in questions:
+        questions.remove(ACT)  # nobody drove: it would be asked as DRIVE
+    return [ask(acted, question) for question in questions]
 
 
 def world_scene(seed: int) -> ActedScene:
@@ -142,15 +146,13 @@ def check_apart(training: range, held_out: range) -> None:
         )
 
 
-def _question(number: int, rng: np.random.Generator, mix: Mix) -> str:
-    """Draw a question; descriptions, which are long, come RUN at a time so that batches are padded little."""
+def _questions(number: int, rng: np.random.Generator, mix: Mix) -> list[str]:
+    """Draw the questions; descriptions, which are long, come RUN at a time so that batches are padded little."""
     if np.random.default_rng([number // RUN, 0xDE5]).random() < mix.describe:
-        return DESCRIBE
-    kinds = [DRIVE, ACT, *QUESTIONS]
-    shares = np.array(
-        [mix.drive, mix.act, *[(1.0 - mix.describe - mix.drive - mix.act) / len(QUESTIONS)] * len(QUESTIONS)]
-    )
-    return kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+        return [DESCRIBE]
+    weights = np.array([mix.drive, mix.act, *[1.0] * len(QUESTIONS)])
+    kinds = (DRIVE, ACT, *QUESTIONS)
+    return [kinds[k] for k in rng.choice(len(kinds), mix.questions, replace=False, p=weights / weights.sum())]
 
 
 def _perceived(facts: Facts) -> str:

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from owled_ros.driving.answers.pedals import PedalsSpec
 from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, profile_text
 from owled_ros.driving.profile_parts import Call, Vectors
 from owled_ros.driving.vector_words import ACT
+from owled_ros.driving.vectors import VectorScene
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_atomic
 from owled_ros.llm_driver import tokens
+from owled_ros.llm_driver.examples import TRAINING_SEEDS, world_scene
 from owled_ros.models.llm_driver import (
     LlmDriverConfig,
     LlmDriverForConditionalGeneration,
-    VectorConfig,
     register,
-    start,
 )
 from owled_ros.models.llm_driver_processor import LlmDriverProcessor, with_vector_token
+from owled_ros.models.vector_encoder import VectorConfig, start
+from owled_ros.scenes.vector_random import random_scene
 
 TINY = "tiny"
 WIDTH, HEADS, MLP, LAYERS, POSITIONS = 128, 4, 384, 3, 512
 ACTION_TOKENS, SCENE_TOKENS = 24, 400
+LOUD = 10.0  # how much larger the tiny host's words are than a Llama's at first
+MEASURED = (64, 256)  # scenes of our own world and of chance from which the encoder takes what features are like
 NOTICED = 2.0  # size of the adapter's output at first: with 0.5 the host learns much later that scenes differ
 
 
-def build_tiny(seed: int, encoder: VectorConfig | None = None) -> tuple[Any, LlmDriverProcessor]:
-    """Make the tiny host with an encoder, all from random numbers; number tokens begin as waves of their value."""
+def build_tiny(
+    seed: int, encoder: VectorConfig | None = None, scenes: Sequence[VectorScene] = ()
+) -> tuple[Any, LlmDriverProcessor]:
+    """Make the tiny host with an encoder, all from random numbers; number tokens begin as waves of their value.
+
+    The encoder is begun with `scenes` beside those of our own world.
+    """
     from transformers import LlamaConfig
 
     register()
@@ -45,14 +57,21 @@ def build_tiny(seed: int, encoder: VectorConfig | None = None) -> tuple[Any, Llm
     model = LlmDriverForConditionalGeneration(config)
     features = torch.from_numpy(tokens.number_features(WIDTH))
     with torch.no_grad():
+        for name, weight in model.model.language_model.layers.named_parameters():
+            if weight.ndim == 2:
+                ends = name.endswith(("o_proj.weight", "down_proj.weight"))  # they are added up, two of every layer
+                weight.normal_(std=weight.shape[1] ** -0.5 * ((2 * LAYERS) ** -0.5 if ends else 1.0))
         for table in (model.get_input_embeddings(), model.lm_head):
             weight = table.get_parameter("weight")
             weight.add_(features * weight.std())
-    _settle(model, tokens.EOS, tokens.PAD)
+        model.get_input_embeddings().weight.mul_(LOUD)
+    _settle(model, tokens.EOS, tokens.PAD, scenes)
     return model, LlmDriverProcessor(tokens.build_tokenizer(), vectors.num_latents)
 
 
-def build_on(host: Path, seed: int, encoder: VectorConfig | None = None) -> tuple[Any, LlmDriverProcessor]:
+def build_on(
+    host: Path, seed: int, encoder: VectorConfig | None = None, scenes: Sequence[VectorScene] = ()
+) -> tuple[Any, LlmDriverProcessor]:
     """Put an untrained encoder and adapter before the causal LM of a directory or GGUF file.
 
     Raises:
@@ -78,7 +97,7 @@ def build_on(host: Path, seed: int, encoder: VectorConfig | None = None) -> tupl
     model = LlmDriverForConditionalGeneration(config)
     model.model.language_model = lm.base_model
     model.lm_head = lm.get_output_embeddings()
-    _settle(model, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    _settle(model, tokenizer.eos_token_id, tokenizer.pad_token_id, scenes)
     return model, LlmDriverProcessor(tokenizer, vectors.num_latents)
 
 
@@ -100,10 +119,19 @@ def save(model: Any, processor: LlmDriverProcessor, directory: Path, card: str) 
 
 
 @torch.no_grad()
-def _settle(model: Any, end: int, pad: int) -> None:
-    """Say where answers end, and begin with an adapter that is noticed beside words."""
+def _settle(model: Any, end: int, pad: int, scenes: Sequence[VectorScene]) -> None:
+    """Say where answers end, and begin with an encoder that tells scenes apart and an adapter that is noticed beside words."""
+    shown = np.stack([*_own_scenes(), *(scene.packed() for scene in scenes)])
+    model.model.vector_encoder.begin(torch.from_numpy(shown))
     adapter = model.model.adapter
     start(adapter.fc1)
     start(adapter.fc2, NOTICED)
     model.generation_config.eos_token_id = end
     model.generation_config.pad_token_id = pad
+
+
+@lru_cache(maxsize=1)
+def _own_scenes() -> tuple[np.ndarray, ...]:
+    own = [world_scene(TRAINING_SEEDS + number).scene for number in range(MEASURED[0])]
+    chance = [random_scene(np.random.default_rng([TRAINING_SEEDS, number])) for number in range(MEASURED[1])]
+    return tuple(scene.packed() for scene in (*own, *chance))

@@ -58,10 +58,10 @@ FIXED = (
 class TrainConfig:
     """One training run; a run resumes from its directory's checkpoint."""
 
-    encoder_samples: int = 60_000  # stage 1
-    driving_samples: int = 120_000  # stage 2
-    batch_size: int = 32
-    learning_rate: float = 1e-3
+    encoder_samples: int = 40_000  # scenes of stage 1
+    driving_samples: int = 80_000  # scenes of stage 2
+    batch_size: int = 16  # scenes of a step, each with several questions
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     decay_share: float = 0.3  # last part of the run in which the learning rate falls
     host: str = TINY  # or a directory of a causal LM
@@ -75,7 +75,7 @@ class TrainConfig:
 
     @property
     def samples(self) -> int:
-        """Examples in all."""
+        """Scenes in all."""
         return self.encoder_samples + self.driving_samples
 
 
@@ -125,7 +125,7 @@ class _Run:
 
     @property
     def seen(self) -> int:
-        """Examples learnt so far."""
+        """Scenes learnt so far."""
         return self.step * self.config.batch_size
 
     @property
@@ -148,7 +148,7 @@ class _Run:
             mean = float(self._sum) / self._summed
             if not math.isfinite(mean):
                 raise OwledError(
-                    f"the loss is {mean} after {self.seen} examples: start again with a smaller learning rate than "
+                    f"the loss is {mean} after {self.seen} scenes: start again with a smaller learning rate than "
                     f"{self.config.learning_rate:g}"
                 )
             self._log({"stage": stage, "rate": round(rate, 6), "loss": round(mean, 4)})
@@ -181,11 +181,13 @@ def learn(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch
 
 
 def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the mean loss of the answers' tokens."""
+    """Return the weighted mean loss of the answers' tokens."""
     labels = batch.labels[:, 1:]
     known = labels != IGNORE
+    weights = batch.weights[:, 1:][known]
     hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state[:, :-1]
-    return functional.cross_entropy(model.lm_head(hidden[known]).float(), labels[known])
+    losses = functional.cross_entropy(model.lm_head(hidden[known]).float(), labels[known], reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
 @torch.no_grad()
@@ -234,7 +236,7 @@ def plot_learning(directory: Path) -> Path:
         points = [(entry["samples"], entry[key]) for entry in entries if key in entry]
         if points:
             axis.semilogy(*zip(*points, strict=True), label=key.replace("_", " "))
-    axis.set(xlabel="examples seen", ylabel="loss per token")
+    axis.set(xlabel="scenes seen", ylabel="loss per token")
     axis.legend()
     axis.grid(alpha=0.3)
     path = directory / "learning.png"

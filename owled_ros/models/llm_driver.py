@@ -1,13 +1,11 @@
 """LLM-Driver (arXiv 2310.01957, section IV) as a Hugging Face model: vectors of a scene, a Perceiver, an adapter, any causal LM.
 
 Needs torch and transformers. `register` makes it known to AutoConfig and AutoModelForImageTextToText, so that no code of a model
-directory is ever run. The Perceiver (Jaegle et al., arXiv 2103.03206, section 3): latents look
-at the scene's rows, then at each other. Letters: B scenes, N rows of a scene, L latents, F features, C width, T tokens, V vocabulary.
+directory is ever run. Letters: B scenes, L latents, C width, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,31 +21,11 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.configuration_utils import SubConfigSpec
-from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
-from owled_ros.driving import vectors
+from owled_ros.models.vector_encoder import VectorConfig, VectorEncoder
 
 MODEL_TYPE = "llm_driver"
-FAINT = 0.2  # size of what latents and adapter begin with
-SMOOTH, WAVES = (
-    0.8,
-    6,
-)  # of the features: the slowest wave turns once in 2 pi / SMOOTH units, each next one twice as fast
-
-
-class VectorConfig(PreTrainedConfig):
-    """The vector encoder."""
-
-    model_type = "llm_driver_vectors"
-    base_config_key = "vector_config"
-
-    hidden_size: int = 128
-    num_latents: int = 24
-    num_hidden_layers: int = 3
-    num_attention_heads: int = 4
-    intermediate_size: int = 384
-    initializer_range: float = 0.1  # of places
 
 
 class LlmDriverConfig(PreTrainedConfig):
@@ -80,44 +58,6 @@ class LlmDriverOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class Attention(nn.Module):
-    """Multi-head attention of latents to others or to themselves."""
-
-    def __init__(self, config: VectorConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.heads = config.num_attention_heads
-        self.q_proj, self.k_proj = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
-        self.v_proj, self.o_proj = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
-
-    def forward(self, asking: torch.Tensor, asked: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Attend from (B, L, C) to (B, N, C); `mask` (B, 1, 1, N) is true where there is something."""
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.q_proj(asking), self.k_proj(asked), self.v_proj(asked))
-        )  # (B, H, ., C / H)
-        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.o_proj(found.transpose(1, 2).flatten(2))
-
-
-class PerceiverBlock(nn.Module):
-    """Latents look at the rows, at each other, and think."""
-
-    def __init__(self, config: VectorConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.cross_norm, self.self_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
-        self.cross_attn, self.self_attn = Attention(config), Attention(config)
-        self.fc1, self.fc2 = nn.Linear(width, config.intermediate_size), nn.Linear(config.intermediate_size, width)
-
-    def forward(self, latents: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the latents (B, L, C) after one look at the rows (B, N, C)."""
-        latents = latents + self.cross_attn(self.cross_norm(latents), rows, mask)
-        own = self.self_norm(latents)
-        latents = latents + self.self_attn(own, own)
-        return latents + self.fc2(functional.gelu(self.fc1(self.mlp_norm(latents))))
-
-
 class LlmDriverPreTrainedModel(PreTrainedModel):
     """What both classes share."""
 
@@ -127,70 +67,6 @@ class LlmDriverPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012  (as declared by the base class)
-
-
-class VectorEncoder(PreTrainedModel):
-    """A scene to latents."""
-
-    config_class = VectorConfig
-    main_input_name = "vectors"
-    _supports_sdpa = True
-
-    def __init__(self, config: VectorConfig) -> None:
-        super().__init__(config)
-        width = config.hidden_size
-        features = vectors.WIDTH * (1 + 2 * WAVES)
-        self.row_embedding = nn.ModuleDict(
-            {kind: RowEmbedding(features, width) for kind in ("ego", "route", "vehicle", "pedestrian")}
-        )
-        self.place = nn.Parameter(torch.randn(vectors.ROWS, width) * config.initializer_range)
-        self.latents = nn.Parameter(torch.randn(config.num_latents, width) * FAINT)
-        self.blocks = nn.ModuleList(PerceiverBlock(config) for _ in range(config.num_hidden_layers))
-        self.rows_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.post_init()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Begin with weights that keep the size of what passes: scenes must differ from the first step on."""
-        if isinstance(module, nn.Linear) and not getattr(module.weight, "_is_hf_initialized", False):
-            start(module)
-        else:
-            super()._init_weights(module)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return what reads the rows; there is no table."""
-        return self.row_embedding
-
-    def forward(self, vectors: torch.Tensor, **_: Any) -> BaseModelOutput:
-        """Return the latents (B, L, C) of packed scenes (B, 81, 33)."""
-        rows, mask = self.read(vectors.to(self.place.dtype))
-        latents = self.latents.expand(len(vectors), -1, -1)
-        for block in self.blocks:
-            latents = block(latents, rows=rows, mask=mask)
-        return BaseModelOutput(last_hidden_state=self.norm(latents))
-
-    def read(self, scenes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed the rows (B, N, C), and tell which hold something (B, 1, 1, N)."""
-        waves = scenes[..., None] * (SMOOTH * 2.0 ** torch.arange(WAVES, device=scenes.device, dtype=scenes.dtype))
-        features = torch.cat([scenes[..., None], waves.sin(), waves.cos()], dim=-1).flatten(-2)  # (B, N, F)
-        sizes = (1, vectors.ROUTE[0], vectors.VEHICLES[0], vectors.PEDESTRIANS[0])
-        parts = zip(self.row_embedding.values(), features.split(sizes, dim=1), strict=True)
-        rows = self.rows_norm(torch.cat([embed(part) for embed, part in parts], dim=1) + self.place)
-        there = torch.ones(scenes.shape[:2], dtype=torch.bool, device=scenes.device)
-        there[:, vectors.FIRST_VEHICLE :] = scenes[:, vectors.FIRST_VEHICLE :, 0] != 0
-        return rows, there[:, None, None, :]
-
-
-class RowEmbedding(nn.Module):
-    """The numbers of one kind of row, as waves, to the encoder's width."""
-
-    def __init__(self, features: int, width: int) -> None:
-        super().__init__()
-        self.lift, self.mix = nn.Linear(features, width), nn.Linear(width, width)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Embed rows (B, N, F)."""
-        return self.mix(functional.gelu(self.lift(features)))
 
 
 class Adapter(nn.Module):
@@ -330,13 +206,6 @@ class LlmDriverForConditionalGeneration(LlmDriverPreTrainedModel, GenerationMixi
         if first or not kwargs.get("use_cache", True):
             prepared["vectors"] = vectors
         return prepared
-
-
-def start(layer: nn.Linear, size: float = 1.0) -> None:
-    """Draw weights that make an output of a size from inputs of size 1."""
-    layer.weight.normal_(std=size / math.sqrt(layer.in_features))
-    if layer.bias is not None:
-        layer.bias.zero_()
 
 
 def register() -> None:

@@ -1,0 +1,199 @@
+"""The scene encoder of LlmDriver: rows of numbers to latents (Perceiver, Jaegle et al., arXiv 2103.03206, section 3). Needs torch.
+
+Latents look at the scene's rows, then at each other. Letters: B scenes, N rows of a scene, L latents, F features, C width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from owled_ros.driving import vectors
+
+FAINT = 0.2  # size of what latents begin with where nothing better is known
+SMOOTH, WAVES = 0.8, 6  # the slowest wave turns once in 2 pi / SMOOTH units, each next one twice as fast
+SAME, FARTHEST = 1e-3, 4.0  # a feature that varies less is left out; none counts for more deviations than this
+SHARP = 1.5  # how surely a latent begins by looking at its own rows
+FEATURES = vectors.WIDTH * (1 + 2 * WAVES)
+KINDS = {"ego": 1, "route": vectors.ROUTE[0], "vehicle": vectors.VEHICLES[0], "pedestrian": vectors.PEDESTRIANS[0]}  # rows
+
+
+class VectorConfig(PreTrainedConfig):
+    """The vector encoder."""
+
+    model_type = "llm_driver_vectors"
+    base_config_key = "vector_config"
+
+    hidden_size: int = 128
+    num_latents: int = 24
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    intermediate_size: int = 384
+    initializer_range: float = 0.1  # of places
+
+
+class Attention(nn.Module):
+    """Multi-head attention of latents to others or to themselves."""
+
+    def __init__(self, config: VectorConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.q_proj, self.k_proj = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.v_proj, self.o_proj = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+
+    def forward(self, asking: torch.Tensor, asked: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Attend from (B, L, C) to (B, N, C); `mask` (B, 1, 1, N) is true where there is something."""
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.q_proj(asking), self.k_proj(asked), self.v_proj(asked))
+        )  # (B, H, ., C / H)
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.o_proj(found.transpose(1, 2).flatten(2))
+
+
+class PerceiverBlock(nn.Module):
+    """Latents look at the rows, at each other, and think."""
+
+    def __init__(self, config: VectorConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.cross_norm, self.self_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.cross_attn, self.self_attn = Attention(config), Attention(config)
+        self.fc1, self.fc2 = nn.Linear(width, config.intermediate_size), nn.Linear(config.intermediate_size, width)
+
+    def forward(self, latents: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the latents (B, L, C) after one look at the rows (B, N, C)."""
+        latents = latents + self.cross_attn(self.cross_norm(latents), rows, mask)
+        own = self.self_norm(latents)
+        latents = latents + self.self_attn(own, own)
+        return latents + self.fc2(functional.gelu(self.fc1(self.mlp_norm(latents))))
+
+
+class VectorEncoder(PreTrainedModel):
+    """A scene to latents."""
+
+    config_class = VectorConfig
+    main_input_name = "vectors"
+    _supports_sdpa = True
+
+    def __init__(self, config: VectorConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.row_embedding = nn.ModuleDict({kind: RowEmbedding(FEATURES, width) for kind in KINDS})
+        self.place = nn.Parameter(torch.randn(vectors.ROWS, width) * config.initializer_range)
+        self.latents = nn.Parameter(torch.randn(config.num_latents, width) * FAINT)
+        self.blocks = nn.ModuleList(PerceiverBlock(config) for _ in range(config.num_hidden_layers))
+        self.rows_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Begin with weights that keep the size of what passes: scenes must differ from the first step on."""
+        if isinstance(module, nn.Linear) and not getattr(module.weight, "_is_hf_initialized", False):
+            start(module)
+        else:
+            super()._init_weights(module)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return what reads the rows; there is no table."""
+        return self.row_embedding
+
+    def forward(self, vectors: torch.Tensor, **_: Any) -> BaseModelOutput:
+        """Return the latents (B, L, C) of packed scenes (B, 81, 33)."""
+        rows, mask = self.read(vectors.to(self.place.dtype))
+        latents = self.latents.expand(len(vectors), -1, -1)
+        for block in self.blocks:
+            latents = block(latents, rows=rows, mask=mask)
+        return BaseModelOutput(last_hidden_state=self.norm(latents))
+
+    def read(self, scenes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed the rows (B, N, C), and tell which hold something (B, 1, 1, N)."""
+        parts = zip(self.row_embedding.values(), _features(scenes).split(tuple(KINDS.values()), dim=1), strict=True)
+        rows = self.rows_norm(torch.cat([embed(part) for embed, part in parts], dim=1) + self.place)
+        return rows, _taken(scenes)[:, None, None, :]
+
+    @torch.no_grad()
+    def begin(self, scenes: torch.Tensor) -> None:
+        """Start from what scenes (B, 81, 33) are like: features in deviations from their mean, latents that look at rows of their own.
+
+        Without this nearly all of an embedding is what all scenes share, a latent sees the mean of 81 rows, and a small host
+        needs ten times the examples before it reads a number.
+        """
+        taken = _taken(scenes).split(tuple(KINDS.values()), dim=1)
+        found = _features(scenes).split(tuple(KINDS.values()), dim=1)
+        for embed, features, there in zip(self.row_embedding.values(), found, taken, strict=True):
+            embed.measure(features[there])
+        self.place.normal_()
+        for latent, rows in zip(self.latents, first_looks(len(self.latents)), strict=True):
+            look = self.place[rows].mean(0)
+            latent.copy_(look / look.std())
+        first = self.blocks[0].cross_attn
+        first.q_proj.weight.mul_(SHARP)
+        first.k_proj.weight.copy_(first.q_proj.weight)  # alike is looked at
+
+
+def first_looks(latents: int) -> list[list[int]]:
+    """Say which rows each latent begins by looking at: the vehicle itself, stretches of the route, the nearest road users, whole kinds."""
+    route = np.array_split(np.arange(vectors.FIRST_ROUTE, vectors.FIRST_VEHICLE), max(latents // 4, 1))
+    vehicles = [[vectors.FIRST_VEHICLE + near] for near in range(min(latents // 3, vectors.VEHICLES[0]))]
+    people = [[vectors.FIRST_PEDESTRIAN + near] for near in range(min(latents // 6, vectors.PEDESTRIANS[0]))]
+    ends = np.cumsum(list(KINDS.values()))
+    kinds = [list(range(end - count, end)) for end, count in zip(ends[1:], list(KINDS.values())[1:], strict=True)]
+    own = [[0], *(list(stretch) for stretch in route), *vehicles, *people]
+    return [*own, *(kinds[place % len(kinds)] for place in range(latents))][:latents]
+
+
+def _features(scenes: torch.Tensor) -> torch.Tensor:
+    """Write the numbers of rows (B, N, 33) as themselves and as waves (B, N, F)."""
+    waves = scenes[..., None] * (SMOOTH * 2.0 ** torch.arange(WAVES, device=scenes.device, dtype=scenes.dtype))
+    return torch.cat([scenes[..., None], waves.sin(), waves.cos()], dim=-1).flatten(-2)
+
+
+def _taken(scenes: torch.Tensor) -> torch.Tensor:
+    """Tell which rows (B, N) hold something."""
+    there = torch.ones(scenes.shape[:2], dtype=torch.bool, device=scenes.device)
+    there[:, vectors.FIRST_VEHICLE :] = scenes[:, vectors.FIRST_VEHICLE :, 0] != 0
+    return there
+
+
+class RowEmbedding(nn.Module):
+    """The features of one kind of row, in deviations from their mean, to the encoder's width."""
+
+    centre: torch.Tensor  # (F,)
+    gain: torch.Tensor  # (F,)
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.lift, self.mix, self.norm = nn.Linear(features, width), nn.Linear(width, width), nn.LayerNorm(width)
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("gain", torch.ones(features))
+
+    def measure(self, features: torch.Tensor) -> None:
+        """Take centre and gain from rows (N, F); what is always the same is left out, the rest is of size 1 together."""
+        if len(features) < 2:
+            return
+        spread = features.std(0)
+        kept = spread > SAME
+        self.centre.copy_(features.mean(0))
+        self.gain.copy_(torch.where(kept, 1.0 / spread.clamp(min=SAME), 0.0))
+        self.lift.weight.mul_(math.sqrt(len(kept) / max(int(kept.sum()), 1)))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Embed rows (B, N, F)."""
+        told = ((features - self.centre) * self.gain).clamp(-FARTHEST, FARTHEST)
+        return self.norm(self.mix(functional.gelu(self.lift(told))))
+
+
+def start(layer: nn.Linear, size: float = 1.0) -> None:
+    """Draw weights that make an output of a size from inputs of size 1."""
+    layer.weight.normal_(std=size / math.sqrt(layer.in_features))
+    if layer.bias is not None:
+        layer.bias.zero_()
