@@ -5,43 +5,47 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from torch.nn import functional
 
 from owled_ros.driving.vector_facts import facts_of
 from owled_ros.driving.vector_words import ACT, DESCRIBE, DRIVE, Pedals, drive_answer
 from owled_ros.errors import OwledError
 from owled_ros.llm_driver import tokens
-from owled_ros.llm_driver.batches import IGNORE, collate
+from owled_ros.llm_driver.batches import IGNORE, WEIGHT_OF_DECIMALS, Batch, collate, pack
 from owled_ros.llm_driver.examples import (
     DRIVING_STAGE,
     ENCODER_STAGE,
     HELD_OUT_SEEDS,
     TRAINING_SEEDS,
     ActedScene,
+    Example,
     ask,
     check_apart,
-    make_example,
+    make_examples,
     mirrored,
     world_scene,
 )
 from owled_ros.llm_driver.hollow import numbers_of, read_hollow
 from owled_ros.llm_driver.host import build_tiny
 from owled_ros.llm_driver.released import VECTOR_NAMES, parse_action, parse_perception, read_scenarios
-from owled_ros.models.vector_encoder import VectorConfig
+from owled_ros.models.vector_encoder import VectorConfig, first_looks
 from owled_ros.scenes.sample import EVALUATION_SEEDS
 from owled_ros.scenes.vector_random import random_scene
 
 
 def test_the_same_number_gives_the_same_example_and_another_another() -> None:
-    one, again, other = (make_example(TRAINING_SEEDS + n, DRIVING_STAGE) for n in (5, 5, 6))
-    assert (one.question, one.answer) == (again.question, again.answer)
-    assert np.array_equal(one.scene.packed(), again.scene.packed())
-    assert not np.array_equal(one.scene.packed(), other.scene.packed())
+    one, again, other = (make_examples(TRAINING_SEEDS + n, DRIVING_STAGE) for n in (5, 5, 6))
+    assert [(item.question, item.answer) for item in one] == [(item.question, item.answer) for item in again]
+    assert np.array_equal(one[0].scene.packed(), again[0].scene.packed())
+    assert not np.array_equal(one[0].scene.packed(), other[0].scene.packed())
+    assert len({item.question for item in one}) == len(one) > 1
 
 
 def test_training_and_held_out_scenes_are_apart() -> None:
@@ -94,7 +98,9 @@ def test_random_scenes_hold_all_there_is() -> None:
 
 def test_the_tokenizer_loses_nothing_and_keeps_numbers_whole() -> None:
     tokenizer = tokens.build_tokenizer()
-    texts = [make_example(TRAINING_SEEDS + n, mix).answer for n in range(12) for mix in (ENCODER_STAGE, DRIVING_STAGE)]
+    mixes = (ENCODER_STAGE, DRIVING_STAGE)
+    examples = [item for n in range(6) for mix in mixes for item in make_examples(TRAINING_SEEDS + n, mix)]
+    texts = [item.answer for item in examples]
     for text in [*texts, "Zürich 🚗 \t <vectors", drive_answer(facts_of(world_scene(1).scene), Pedals(1.0, 0.0, 0.0))]:
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
     assert tokenizer.tokenize("12.05m") == ["12", ".", "05", "m"]
@@ -109,6 +115,50 @@ def test_a_batch_asks_and_scores_the_answer_alone() -> None:
         assert processor.tokenizer.decode(wanted) == example.answer + "<eos>"
     assert (batch.inputs["input_ids"] == tokens.VECTORS).sum(1).tolist() == [3, 3]
     assert batch.inputs["attention_mask"].sum(1).tolist()[0] < batch.inputs["input_ids"].shape[1]
+
+
+def test_questions_in_one_row_are_answered_as_if_each_stood_alone() -> None:
+    small = VectorConfig(hidden_size=8, num_latents=3, num_hidden_layers=1, num_attention_heads=1)
+    model, processor = build_tiny(0, small)
+    scenes = [make_examples(TRAINING_SEEDS + n, replace(ENCODER_STAGE, describe=0.0)) for n in range(2)]
+    together, alone = pack(processor, scenes), collate(processor, [item for scene in scenes for item in scene])
+    assert len(together.labels) == 2 < len(alone.labels)
+
+    def losses(batch: Batch) -> list[float]:
+        with torch.no_grad():
+            logits = model.eval()(**batch.inputs).logits[:, :-1].transpose(1, 2)
+        labels = batch.labels[:, 1:]
+        found = functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORE)
+        return found[labels != IGNORE].tolist()
+
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
+
+
+def test_decimals_weigh_little() -> None:
+    _, processor = build_tiny(0, VectorConfig(hidden_size=8, num_latents=3, num_hidden_layers=1, num_attention_heads=1))
+    batch = collate(processor, [Example(world_scene(1).scene, ACT, "12.34m. 5 cars.")])
+    light = batch.labels[batch.weights < 1.0]
+    assert processor.tokenizer.decode(light.tolist()) == "34"
+    assert batch.weights.min() == WEIGHT_OF_DECIMALS
+
+
+def test_latents_begin_with_rows_of_their_own() -> None:
+    looks = first_looks(24)
+    assert looks[0] == [0]
+    assert [len(rows) for rows in looks[1:7]] == [5] * 6
+    assert looks[7:15] == [[31 + near] for near in range(8)]
+    assert looks[15:19] == [[61 + near] for near in range(4)]
+    assert [len(rows) for rows in looks[19:]] == [30, 30, 20, 30, 30]
+    assert [len(first_looks(count)) for count in (1, 3, 8, 64)] == [1, 3, 8, 64]
+    model, _ = build_tiny(0)
+    encoder = model.model.vector_encoder
+    scene = torch.from_numpy(world_scene(1).scene.packed())[None]
+    with torch.no_grad():
+        rows, mask = encoder.read(scene)
+        first = encoder.blocks[0]
+        asked = first.cross_attn.q_proj(first.cross_norm(encoder.latents[:1]))
+        likeness = (asked @ first.cross_attn.k_proj(rows)[0].T).masked_fill(~mask[0, 0], -torch.inf)
+    assert int(likeness.argmax()) == 0
 
 
 def released(place: Path, count: int) -> list[ActedScene]:

@@ -18,9 +18,9 @@ from owled_ros.llm_driver.batches import collate, prompt_text
 from owled_ros.llm_driver.examples import ask, world_scene
 from owled_ros.llm_driver.host import build_on, build_tiny, save
 from owled_ros.models.components import find_structure
-from owled_ros.models.vector_encoder import VectorConfig
 from owled_ros.models.load import is_vision_language, load_model
 from owled_ros.models.processor import load_processor
+from owled_ros.models.vector_encoder import VectorConfig
 
 SMALL = {"hidden_size": 32, "num_latents": 6, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 DRIVE_SEED = 800_000

@@ -23,8 +23,8 @@ from owled_ros.llm_driver.held_out import held_out_scenarios
 from owled_ros.llm_driver.host import TINY, build_tiny
 from owled_ros.llm_driver.low_rank import add_low_rank, merge_low_rank
 from owled_ros.llm_driver.train import TrainConfig, answer_loss, choose, learn, schedule, train
-from owled_ros.models.vector_encoder import VectorConfig
 from owled_ros.models.load import load_model
+from owled_ros.models.vector_encoder import VectorConfig
 
 SMALL = VectorConfig(hidden_size=16, num_latents=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
 SHORT = TrainConfig(encoder_samples=4, driving_samples=6, batch_size=2, checkpoint_every_s=0.0, log_every_steps=1)
@@ -95,7 +95,7 @@ def test_what_is_learnt_hangs_on_the_vectors() -> None:
 
 
 def shown(batch: Batch, vectors: torch.Tensor) -> Batch:
-    return Batch({**batch.inputs, "vectors": vectors}, batch.labels)
+    return replace(batch, inputs={**batch.inputs, "vectors": vectors})
 
 
 def loss_of(model: torch.nn.Module, batch: Batch) -> float:
@@ -158,4 +158,4 @@ def test_the_command_writes_a_model_that_loads(tmp_path: Path, monkeypatch: pyte
     assert load_model(tmp_path / "model").config.model_type == "llm_driver"
     assert (tmp_path / "learning.png").is_file()
     assert set(json.loads((tmp_path / "scores.json").read_text())) == {"own world, model", "own world, constant"}
-    assert "32 examples for the encoder" in (tmp_path / "model" / "README.md").read_text()
+    assert "32 scenes for the encoder" in (tmp_path / "model" / "README.md").read_text()

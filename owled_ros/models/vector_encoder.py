@@ -22,7 +22,12 @@ SMOOTH, WAVES = 0.8, 6  # the slowest wave turns once in 2 pi / SMOOTH units, ea
 SAME, FARTHEST = 1e-3, 4.0  # a feature that varies less is left out; none counts for more deviations than this
 SHARP = 1.5  # how surely a latent begins by looking at its own rows
 FEATURES = vectors.WIDTH * (1 + 2 * WAVES)
-KINDS = {"ego": 1, "route": vectors.ROUTE[0], "vehicle": vectors.VEHICLES[0], "pedestrian": vectors.PEDESTRIANS[0]}  # rows
+KINDS = {
+    "ego": 1,
+    "route": vectors.ROUTE[0],
+    "vehicle": vectors.VEHICLES[0],
+    "pedestrian": vectors.PEDESTRIANS[0],
+}  # rows
 
 
 class VectorConfig(PreTrainedConfig):
