@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from torch.nn import functional
 
 from owled_ros.driving.vector_facts import facts_of
-from owled_ros.driving.vector_words import ACT, DESCRIBE, DRIVE, Pedals, drive_answer
+from owled_ros.driving.vector_words import ACT, DESCRIBE, DRIVE, QUESTIONS, Pedals, drive_answer
 from owled_ros.errors import OwledError
 from owled_ros.llm_driver import tokens
 from owled_ros.llm_driver.batches import IGNORE, WEIGHT_OF_DECIMALS, Batch, collate, pack
@@ -23,6 +23,7 @@ from owled_ros.llm_driver.examples import (
     DRIVING_STAGE,
     ENCODER_STAGE,
     HELD_OUT_SEEDS,
+    LESSONS,
     TRAINING_SEEDS,
     ActedScene,
     Example,
@@ -132,6 +133,16 @@ def test_questions_in_one_row_are_answered_as_if_each_stood_alone() -> None:
         return found[labels != IGNORE].tolist()
 
     assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
+
+
+def test_questions_are_taught_one_after_the_other() -> None:
+    assert set(LESSONS) == set(QUESTIONS)
+    mix = replace(ENCODER_STAGE, lesson=10, describe=0.0)
+    asked = [[item.question for item in make_examples(TRAINING_SEEDS + n, mix)] for n in (0, 10, 25, 79, 80)]
+    assert [questions[0] for questions in asked[:4]] == [LESSONS[0], LESSONS[1], LESSONS[2], LESSONS[7]]
+    assert asked[0] == [LESSONS[0]]
+    assert set(asked[2]) == set(LESSONS[:3])
+    assert len(asked[4]) == mix.questions
 
 
 def test_decimals_weigh_little() -> None:

@@ -37,7 +37,7 @@ def train_llm_driver(
     host: str = typer.Option(
         "tiny", help="tiny (from scratch), or a directory or GGUF file of a causal language model."
     ),
-    encoder_samples: int = typer.Option(40_000, min=0, help="Scenes of the first stage: what the vectors hold."),
+    encoder_samples: int = typer.Option(60_000, min=0, help="Scenes of the first stage: what the vectors hold."),
     driving_samples: int = typer.Option(80_000, min=32, help="Scenes of the second stage: questions and actions."),
     lora_rank: int = typer.Option(16, min=0, help="Of a host that is not the tiny one; 0 leaves it as it is."),
     data: Path | None = typer.Option(
@@ -45,7 +45,7 @@ def train_llm_driver(
     ),
     first: int = typer.Option(0, min=0, help="First released scene to train on."),
     last: int = typer.Option(599, min=0, help="Last released scene to train on; later ones, ten left out, are scored."),
-    batch_size: int = typer.Option(16, min=1, help="Scenes per step, each with several questions."),
+    batch_size: int = typer.Option(32, min=1, help="Scenes per step, each with several questions."),
     learning_rate: float = typer.Option(2e-3, min=1e-7, max=1.0, help="Highest rate of the schedule."),
     seed: int = typer.Option(0, help="Start weights; training examples are numbered and the same for every run."),
     device: Device = "auto",

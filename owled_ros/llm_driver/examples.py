@@ -32,6 +32,11 @@ from owled_ros.scenes.vector_scenes import sample_moment
 TRAINING_SEEDS, HELD_OUT_SEEDS = 10_000_000, 800_000
 RUN = 32
 GAP = 10  # released scenes left out between training and held-out: neighbours are nearly equal
+LESSONS = (  # answers that stand in one row first, sums over many last
+    "What is your current speed and steering angle?", "What is the color of the traffic light?", "What is the next turn?",
+    "What is the distance to the closest intersection?", "Where is the nearest car?", "Where is the nearest pedestrian?",
+    "How many pedestrians are crossing?", "How many cars and pedestrians are there?",
+)  # fmt: skip
 MIRRORED = {  # columns whose sign turns when left and right change places
     "ego": (Ego.STEERING_WHEEL, Ego.LAST_STEERING),
     "route": (Route.Y, Route.DY),
@@ -64,14 +69,15 @@ class Mix:
 
     describe: float  # share of the scenes that are described, which is long; the others are asked
     questions: int  # how many about one scene, each a different one
+    lesson: int  # scenes of a lesson: at first QUESTIONS come one after the other; 0: all at once
     drive: float  # weights of DRIVE and ACT among the questions; each of QUESTIONS has 1
     act: float
     chance: float  # scenes drawn at random
     released: float  # where there are any
 
 
-ENCODER_STAGE = Mix(describe=0.1, questions=6, drive=2.0, act=0.0, chance=0.6, released=0.2)
-DRIVING_STAGE = Mix(describe=0.05, questions=5, drive=50.0, act=50.0, chance=0.25, released=0.35)
+ENCODER_STAGE = Mix(describe=0.1, questions=6, lesson=4800, drive=2.0, act=0.0, chance=0.6, released=0.2)
+DRIVING_STAGE = Mix(describe=0.05, questions=5, lesson=0, drive=50.0, act=50.0, chance=0.25, released=0.35)
 
 
 def make_examples(number: int, mix: Mix, released: Sequence[ActedScene] = ()) -> list[Example]:
@@ -147,7 +153,15 @@ def check_apart(training: range, held_out: range) -> None:
 
 
 def _questions(number: int, rng: np.random.Generator, mix: Mix) -> list[str]:
-    """Draw the questions; descriptions, which are long, come RUN at a time so that batches are padded little."""
+    """Draw the questions: in a lesson its own one and some of before, later any.
+
+    A small host that is asked everything from the start learns to count and never finds where the other answers stand.
+    Descriptions, which are long, come RUN at a time so that batches are padded little.
+    """
+    lesson = (number - TRAINING_SEEDS) // mix.lesson if mix.lesson else len(LESSONS)
+    if lesson < len(LESSONS):
+        before = rng.permutation(lesson)[: mix.questions // 3]
+        return [LESSONS[lesson], *(LESSONS[k] for k in before)]
     if np.random.default_rng([number // RUN, 0xDE5]).random() < mix.describe:
         return [DESCRIBE]
     weights = np.array([mix.drive, mix.act, *[1.0] * len(QUESTIONS)])

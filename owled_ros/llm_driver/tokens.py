@@ -12,6 +12,7 @@ import numpy as np
 
 from owled_ros.driving import vector_words
 from owled_ros.models.llm_driver_processor import VECTOR_TOKEN
+from owled_ros.models.vector_encoder import number_waves
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -79,9 +80,5 @@ def number_features(width: int) -> np.ndarray:
     """Return (V, width) float32: waves of the value for whole numbers, zero elsewhere; a smooth start of embeddings."""
     vocab = vocabulary()
     table = np.zeros((len(vocab), width), np.float32)
-    generator = np.random.default_rng(0)
-    frequency, phase = generator.exponential(2.0, width // 2), generator.random(width // 2)
-    for value in range(LARGEST + 1):
-        angle = 2 * np.pi * (frequency * value / 100.0 + phase)
-        table[vocab[str(value)]] = np.concatenate([np.sin(angle), np.cos(angle)])
+    table[[vocab[str(value)] for value in range(LARGEST + 1)]] = number_waves(np.arange(LARGEST + 1), width)
     return table

@@ -58,9 +58,9 @@ FIXED = (
 class TrainConfig:
     """One training run; a run resumes from its directory's checkpoint."""
 
-    encoder_samples: int = 40_000  # scenes of stage 1
+    encoder_samples: int = 60_000  # scenes of stage 1
     driving_samples: int = 80_000  # scenes of stage 2
-    batch_size: int = 16  # scenes of a step, each with several questions
+    batch_size: int = 32  # scenes of a step, each with several questions
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     decay_share: float = 0.3  # last part of the run in which the learning rate falls

@@ -16,12 +16,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from owled_ros.driving import vectors
+from owled_ros.driving.vector_facts import FULL_WHEEL_DEGREES, MPH
+from owled_ros.driving.vectors import METRES, SPEEDS, Ego, Pedestrian, Route, Vehicle
 
 FAINT = 0.2  # size of what latents begin with where nothing better is known
 SMOOTH, WAVES = 0.8, 6  # the slowest wave turns once in 2 pi / SMOOTH units, each next one twice as fast
 SAME, FARTHEST = 1e-3, 4.0  # a feature that varies less is left out; none counts for more deviations than this
 SHARP = 1.5  # how surely a latent begins by looking at its own rows
-FEATURES = vectors.WIDTH * (1 + 2 * WAVES)
+SPOKEN = 6  # numbers of a row that sentences say
+NUMBER_WAVES = 128  # of one whole number
+FEATURES = vectors.WIDTH * (1 + 2 * WAVES) + SPOKEN * (2 * NUMBER_WAVES + 1)
 KINDS = {
     "ego": 1,
     "route": vectors.ROUTE[0],
@@ -113,7 +117,7 @@ class VectorEncoder(PreTrainedModel):
 
     def forward(self, vectors: torch.Tensor, **_: Any) -> BaseModelOutput:
         """Return the latents (B, L, C) of packed scenes (B, 81, 33)."""
-        rows, mask = self.read(vectors.to(self.place.dtype))
+        rows, mask = self.read(vectors.float())
         latents = self.latents.expand(len(vectors), -1, -1)
         for block in self.blocks:
             latents = block(latents, rows=rows, mask=mask)
@@ -156,10 +160,53 @@ def first_looks(latents: int) -> list[list[int]]:
     return [*own, *(kinds[place % len(kinds)] for place in range(latents))][:latents]
 
 
+def number_waves(values: np.ndarray, width: int) -> np.ndarray:
+    """Write whole numbers (...) as waves (..., width), half sines, half cosines: close numbers alike, each one told apart."""
+    frequency, phase = _number_code(width)
+    angle = 2.0 * np.pi * (frequency * np.asarray(values, np.float32)[..., None] / 100.0 + phase)
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1).astype(np.float32)
+
+
+def _number_code(width: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.exponential(2.0, width // 2), generator.random(width // 2)
+
+
 def _features(scenes: torch.Tensor) -> torch.Tensor:
-    """Write the numbers of rows (B, N, 33) as themselves and as waves (B, N, F)."""
+    """Write rows (B, N, 33) as (B, N, F): their numbers, these as waves, and what sentences say of them in the code of number words."""
     waves = scenes[..., None] * (SMOOTH * 2.0 ** torch.arange(WAVES, device=scenes.device, dtype=scenes.dtype))
-    return torch.cat([scenes[..., None], waves.sin(), waves.cos()], dim=-1).flatten(-2)
+    said = _spoken(scenes)[..., None]  # (B, N, S, 1)
+    hundredths = (said.abs() * 100.0).round()
+    whole, decimals = (hundredths / 100.0).floor(), hundredths % 100.0
+    frequency, phase = (torch.from_numpy(part).to(scenes) for part in _number_code(NUMBER_WAVES))
+    turns = [2.0 * math.pi * (frequency * number / 100.0 + phase) for number in (whole, decimals)]
+    spoken = torch.cat([part for turn in turns for part in (turn.sin(), turn.cos())] + [said.sign()], dim=-1)
+    return torch.cat([scenes, waves.sin().flatten(-2), waves.cos().flatten(-2), spoken.flatten(-2)], dim=-1)
+
+
+def _spoken(scenes: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of rows (B, N, S) in the units of the sentences: metres, degrees (right positive), miles per hour, percent."""
+    ego, route, vehicles, people = scenes.split(tuple(KINDS.values()), dim=1)
+    wheel = torch.rad2deg(ego[..., Ego.STEERING_WHEEL]) / FULL_WHEEL_DEGREES
+    pedals = [
+        ego[..., column] for column in (Ego.LAST_ACCELERATOR, Ego.LAST_BRAKE, Ego.LAST_STEERING, Ego.ACCELERATION)
+    ]
+    own = torch.stack([ego[..., Ego.SPEED] * (SPEEDS * MPH / 100.0), wheel, *pedals], dim=-1) * 100.0
+    rows = [
+        torch.stack([
+            torch.hypot(part[..., column.X], part[..., column.Y]) * METRES, _bearing(part[..., column.X], part[..., column.Y]),
+            _bearing(part[..., column.DX], part[..., column.DY]), part[..., fast] * (SPEEDS * MPH),
+            part[..., column.X] * METRES, part[..., column.Y] * METRES,
+        ], dim=-1)
+        for part, column, fast in (
+            (route, Route, Route.SPEED_LIMIT), (vehicles, Vehicle, Vehicle.SPEED), (people, Pedestrian, Pedestrian.SPEED)
+        )
+    ]  # fmt: skip
+    return torch.cat([own, *rows], dim=1)
+
+
+def _bearing(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.rad2deg(torch.atan2(-y, x))
 
 
 def _taken(scenes: torch.Tensor) -> torch.Tensor:
@@ -193,7 +240,7 @@ class RowEmbedding(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Embed rows (B, N, F)."""
-        told = ((features - self.centre) * self.gain).clamp(-FARTHEST, FARTHEST)
+        told = ((features - self.centre) * self.gain).clamp(-FARTHEST, FARTHEST).to(self.lift.weight.dtype)
         return self.norm(self.mix(functional.gelu(self.lift(told))))
 
 
