@@ -121,7 +121,7 @@ def test_a_batch_asks_and_scores_the_answer_alone() -> None:
 def test_questions_in_one_row_are_answered_as_if_each_stood_alone() -> None:
     small = VectorConfig(hidden_size=8, num_latents=3, num_hidden_layers=1, num_attention_heads=1)
     model, processor = build_tiny(0, small)
-    scenes = [make_examples(TRAINING_SEEDS + n, replace(ENCODER_STAGE, describe=0.0)) for n in range(2)]
+    scenes = [make_examples(TRAINING_SEEDS + n, replace(ENCODER_STAGE, describe=0.0, lesson=0)) for n in range(2)]
     together, alone = pack(processor, scenes), collate(processor, [item for scene in scenes for item in scene])
     assert len(together.labels) == 2 < len(alone.labels)
 
