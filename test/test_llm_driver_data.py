@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from owled_ros.driving.vector_facts import facts_of
 from owled_ros.driving.vector_words import ACT, DESCRIBE, DRIVE, QUESTIONS, Pedals, drive_answer
+from owled_ros.driving.vectors import Ego, Route, empty_scene
 from owled_ros.errors import OwledError
 from owled_ros.llm_driver import tokens
 from owled_ros.llm_driver.batches import IGNORE, WEIGHT_OF_DECIMALS, Batch, collate, pack
@@ -36,7 +37,7 @@ from owled_ros.llm_driver.examples import (
 from owled_ros.llm_driver.hollow import numbers_of, read_hollow
 from owled_ros.llm_driver.host import build_tiny
 from owled_ros.llm_driver.released import VECTOR_NAMES, parse_action, parse_perception, read_scenarios
-from owled_ros.models.vector_encoder import VectorConfig, first_looks
+from owled_ros.models.vector_encoder import VectorConfig, _ahead, _spoken, first_looks
 from owled_ros.scenes.sample import EVALUATION_SEEDS
 from owled_ros.scenes.vector_random import random_scene
 
@@ -155,10 +156,10 @@ def test_decimals_weigh_little() -> None:
 
 def test_latents_begin_with_rows_of_their_own() -> None:
     looks = first_looks(24)
-    assert looks[0] == [0]
-    assert [len(rows) for rows in looks[1:7]] == [5] * 6
-    assert looks[7:15] == [[31 + near] for near in range(8)]
-    assert looks[15:19] == [[61 + near] for near in range(4)]
+    assert looks[:2] == [[0], [1]]
+    assert [len(rows) for rows in looks[2:7]] == [6] * 5
+    assert looks[7:15] == [[32 + near] for near in range(8)]
+    assert looks[15:19] == [[62 + near] for near in range(4)]
     assert [len(rows) for rows in looks[19:]] == [30, 30, 20, 30, 30]
     assert [len(first_looks(count)) for count in (1, 3, 8, 64)] == [1, 3, 8, 64]
     model, _ = build_tiny(0)
@@ -170,6 +171,20 @@ def test_latents_begin_with_rows_of_their_own() -> None:
         asked = first.cross_attn.q_proj(first.cross_norm(encoder.latents[:1]))
         likeness = (asked @ first.cross_attn.k_proj(rows)[0].T).masked_fill(~mask[0, 0], -torch.inf)
     assert int(likeness.argmax()) == 0
+
+
+def test_the_row_ahead_and_spoken_numbers_by_hand() -> None:
+    scene = empty_scene()
+    scene.route[:, Route.X] = 0.23 + 0.2 * np.arange(30)  # a point every 2 m from 2.3 m on
+    scene.route[:, Route.DX] = 1.0
+    scene.route[-1, [Route.DX, Route.DY]] = 0.0, -1.0  # a right angle to the right
+    scene.route[5, [Route.LIGHT, Route.RED]] = 1.0
+    scene.route[7:, Route.JUNCTION] = 1.0
+    scene.ego[Ego.SPEED] = 10.0 / 5.0
+    row, said = _ahead(torch.from_numpy(scene.packed())[None])
+    assert said[0].tolist() == pytest.approx([12.3, 16.3, 90.0, 60.3, 0.0, 0.0], abs=1e-4)
+    assert row[0].nonzero().flatten().tolist() == [Route.JUNCTION, Route.LIGHT, Route.RED]
+    assert float(_spoken(torch.from_numpy(scene.packed())[None])[0, 0, 0]) == pytest.approx(22.3694)
 
 
 def released(place: Path, count: int) -> list[ActedScene]:

@@ -27,11 +27,13 @@ SPOKEN = 6  # numbers of a row that sentences say
 NUMBER_WAVES = 128  # of one whole number
 FEATURES = vectors.WIDTH * (1 + 2 * WAVES) + SPOKEN * (2 * NUMBER_WAVES + 1)
 KINDS = {
+    "ahead": 1,
     "ego": 1,
     "route": vectors.ROUTE[0],
     "vehicle": vectors.VEHICLES[0],
     "pedestrian": vectors.PEDESTRIANS[0],
 }  # rows
+ROWS = 1 + vectors.ROWS  # a scene's, behind one that sums up the route
 
 
 class VectorConfig(PreTrainedConfig):
@@ -97,7 +99,7 @@ class VectorEncoder(PreTrainedModel):
         super().__init__(config)
         width = config.hidden_size
         self.row_embedding = nn.ModuleDict({kind: RowEmbedding(FEATURES, width) for kind in KINDS})
-        self.place = nn.Parameter(torch.randn(vectors.ROWS, width) * config.initializer_range)
+        self.place = nn.Parameter(torch.randn(ROWS, width) * config.initializer_range)
         self.latents = nn.Parameter(torch.randn(config.num_latents, width) * FAINT)
         self.blocks = nn.ModuleList(PerceiverBlock(config) for _ in range(config.num_hidden_layers))
         self.rows_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -150,13 +152,13 @@ class VectorEncoder(PreTrainedModel):
 
 
 def first_looks(latents: int) -> list[list[int]]:
-    """Say which rows each latent begins by looking at: the vehicle itself, stretches of the route, the nearest road users, whole kinds."""
-    route = np.array_split(np.arange(vectors.FIRST_ROUTE, vectors.FIRST_VEHICLE), max(latents // 4, 1))
-    vehicles = [[vectors.FIRST_VEHICLE + near] for near in range(min(latents // 3, vectors.VEHICLES[0]))]
-    people = [[vectors.FIRST_PEDESTRIAN + near] for near in range(min(latents // 6, vectors.PEDESTRIANS[0]))]
-    ends = np.cumsum(list(KINDS.values()))
-    kinds = [list(range(end - count, end)) for end, count in zip(ends[1:], list(KINDS.values())[1:], strict=True)]
-    own = [[0], *(list(stretch) for stretch in route), *vehicles, *people]
+    """Say which rows each latent begins with: what lies ahead, the vehicle itself, stretches of the route, the nearest, whole kinds."""
+    _, _, route_rows, vehicle_rows, people_rows = np.split(np.arange(ROWS), np.cumsum(list(KINDS.values()))[:-1])
+    route = [stretch.tolist() for stretch in np.array_split(route_rows, max(latents // 4 - 1, 1))]
+    vehicles = [[row] for row in vehicle_rows[: latents // 3].tolist()]
+    people = [[row] for row in people_rows[: latents // 6].tolist()]
+    kinds = [rows.tolist() for rows in (route_rows, vehicle_rows, people_rows)]
+    own = [[0], [1], *route, *vehicles, *people]
     return [*own, *(kinds[place % len(kinds)] for place in range(latents))][:latents]
 
 
@@ -173,9 +175,11 @@ def _number_code(width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _features(scenes: torch.Tensor) -> torch.Tensor:
-    """Write rows (B, N, 33) as (B, N, F): their numbers, these as waves, and what sentences say of them in the code of number words."""
+    """Write scenes (B, 81, 33) as rows (B, N, F): their numbers, these as waves, what sentences say of them in the code of number words."""
+    ahead, said_ahead = _ahead(scenes)
+    scenes = torch.cat([ahead[:, None], scenes], dim=1)
     waves = scenes[..., None] * (SMOOTH * 2.0 ** torch.arange(WAVES, device=scenes.device, dtype=scenes.dtype))
-    said = _spoken(scenes)[..., None]  # (B, N, S, 1)
+    said = torch.cat([said_ahead[:, None], _spoken(scenes[:, 1:])], dim=1)[..., None]  # (B, N, S, 1)
     hundredths = (said.abs() * 100.0).round()
     whole, decimals = (hundredths / 100.0).floor(), hundredths % 100.0
     frequency, phase = (torch.from_numpy(part).to(scenes) for part in _number_code(NUMBER_WAVES))
@@ -184,24 +188,43 @@ def _features(scenes: torch.Tensor) -> torch.Tensor:
     return torch.cat([scenes, waves.sin().flatten(-2), waves.cos().flatten(-2), spoken.flatten(-2)], dim=-1)
 
 
+def _ahead(scenes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum up the route: a row (B, 33) with the next light's state and whether a junction comes, and its spoken numbers (B, S).
+
+    A mean over 30 points hides the one that has the light; what is found here need not be learnt.
+    """
+    route = scenes[:, vectors.FIRST_ROUTE : vectors.FIRST_VEHICLE]  # (B, R, 33)
+    distance = torch.hypot(route[..., Route.X], route[..., Route.Y]) * METRES
+    angle = _bearing(route[..., Route.DX], route[..., Route.DY])
+    row = torch.zeros_like(scenes[:, 0])
+    found = []
+    for flag, states in ((Route.LIGHT, range(Route.GREEN, Route.RED_YELLOW + 1)), (Route.JUNCTION, range(0))):
+        there = route[..., flag] > 0  # (B, R)
+        first = there.to(torch.uint8).argmax(1, keepdim=True)
+        found.append(distance.gather(1, first)[:, 0] * there.any(1))
+        row[:, flag] = there.any(1).to(row.dtype)
+        for state in states:
+            row[:, state] = route[..., state].gather(1, first)[:, 0] * row[:, flag]
+    said = [*found, angle[:, -1], distance[:, -1], angle[:, 0], route[:, 0, Route.Y] * METRES]
+    return row, torch.stack(said, dim=-1)
+
+
 def _spoken(scenes: torch.Tensor) -> torch.Tensor:
     """Return the numbers of rows (B, N, S) in the units of the sentences: metres, degrees (right positive), miles per hour, percent."""
-    ego, route, vehicles, people = scenes.split(tuple(KINDS.values()), dim=1)
+    ego, route, vehicles, people = scenes.split(tuple(KINDS.values())[1:], dim=1)
     wheel = torch.rad2deg(ego[..., Ego.STEERING_WHEEL]) / FULL_WHEEL_DEGREES
     pedals = [
         ego[..., column] for column in (Ego.LAST_ACCELERATOR, Ego.LAST_BRAKE, Ego.LAST_STEERING, Ego.ACCELERATION)
     ]
     own = torch.stack([ego[..., Ego.SPEED] * (SPEEDS * MPH / 100.0), wheel, *pedals], dim=-1) * 100.0
-    rows = [
-        torch.stack([
-            torch.hypot(part[..., column.X], part[..., column.Y]) * METRES, _bearing(part[..., column.X], part[..., column.Y]),
-            _bearing(part[..., column.DX], part[..., column.DY]), part[..., fast] * (SPEEDS * MPH),
-            part[..., column.X] * METRES, part[..., column.Y] * METRES,
-        ], dim=-1)
-        for part, column, fast in (
-            (route, Route, Route.SPEED_LIMIT), (vehicles, Vehicle, Vehicle.SPEED), (people, Pedestrian, Pedestrian.SPEED)
-        )
-    ]  # fmt: skip
+    rows = []
+    for part, column, fast in (
+        (route, Route, Route.SPEED_LIMIT), (vehicles, Vehicle, Vehicle.SPEED), (people, Pedestrian, Pedestrian.SPEED)
+    ):  # fmt: skip
+        x, y = part[..., column.X], part[..., column.Y]
+        said = (torch.hypot(x, y) * METRES, _bearing(x, y), _bearing(part[..., column.DX], part[..., column.DY]),
+                part[..., fast] * (SPEEDS * MPH), x * METRES, y * METRES)  # fmt: skip
+        rows.append(torch.stack(said, dim=-1))
     return torch.cat([own, *rows], dim=1)
 
 
@@ -211,8 +234,8 @@ def _bearing(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def _taken(scenes: torch.Tensor) -> torch.Tensor:
     """Tell which rows (B, N) hold something."""
-    there = torch.ones(scenes.shape[:2], dtype=torch.bool, device=scenes.device)
-    there[:, vectors.FIRST_VEHICLE :] = scenes[:, vectors.FIRST_VEHICLE :, 0] != 0
+    there = torch.ones((len(scenes), ROWS), dtype=torch.bool, device=scenes.device)
+    there[:, 1 + vectors.FIRST_VEHICLE :] = scenes[:, vectors.FIRST_VEHICLE :, 0] != 0
     return there
 
 
