@@ -24,9 +24,10 @@ from owled_ros.llm_driver.calibration import GENERAL_QUESTIONS, driving_frames, 
 from owled_ros.llm_driver.examples import HELD_OUT_SEEDS, world_scene
 from owled_ros.llm_driver.host import build_tiny, save
 from owled_ros.llm_driver.released import VECTOR_NAMES
-from owled_ros.models.llm_driver import MODEL_TYPE, VectorConfig
+from owled_ros.models.llm_driver import MODEL_TYPE
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
+from owled_ros.models.vector_encoder import VectorConfig
 
 SMALL = VectorConfig(hidden_size=16, num_latents=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
 NOTHING = Sources((), None, "", 0, 8, 32, 0.0, 0)

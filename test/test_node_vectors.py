@@ -35,7 +35,7 @@ from owled_ros.driving.vector_words import Pedals
 from owled_ros.driving.vectors import Route, VectorScene, Vehicle, unpack
 from owled_ros.errors import OwledError
 from owled_ros.llm_driver.host import build_tiny, save
-from owled_ros.models.llm_driver import VectorConfig
+from owled_ros.models.vector_encoder import VectorConfig
 from owled_ros.nodes.perception_output import route_to_path, table_to_cloud
 from owled_ros.scenes.vector_scenes import scene_of
 from owled_ros.scenes.world import World

@@ -15,7 +15,7 @@ from owled_ros.errors import OwledError
 from owled_ros.evaluation.drivingqa import QaAnswer
 from owled_ros.llm_driver.host import build_tiny, save
 from owled_ros.llm_driver.released import Pedals, Perception, Scenario
-from owled_ros.models.llm_driver import VectorConfig
+from owled_ros.models.vector_encoder import VectorConfig
 from owled_ros.pruning.sensitivity import Sensitivity
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
