@@ -22,15 +22,12 @@ def test_a_run_is_as_long_as_its_minutes() -> None:
         pace.stepped(4.0)  # the first steps of a process are slow
     assert not taken(pace, TIMED_STEPS - 4, 1.0).fit(7)
     assert taken(pace, 1, 1.0).fit(8)
-    assert (
-        pace.steps == 8 + 81
-    )  # 120 s less 2 + 12 + 5 spent and 10 measurements of 2 s leave 81 s of a step each second
+    assert pace.measures == 6  # of 2 s in a tenth of 120 s
+    assert pace.steps == 8 + 89  # s left of 120: less 2 + 12 + 5 spent, less 6 measurements of 2 s; a step each
     assert not pace.fit(9), "it stands"
     taken(pace, 12, 3.0)  # the machine has become busy
     assert pace.fit(20, again=True)
-    assert (
-        pace.steps == 20 + 16
-    )  # 120 - 19 - 36 = 65 s, less 10 x (1 - 20 / 89) measurements of 2 s: 49.49 s, 3 s a step
+    assert pace.steps == 20 + 18  # 120 - 19 - 36 s, less 6 x (1 - 20 / 97) measurements of 2 s: 55.47 s, 3 s a step
     taken(pace, 10, 1.0)
     assert not pace.fit(30, again=True), "more than half of it is done: the schedule stands"
 

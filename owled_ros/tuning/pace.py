@@ -12,6 +12,7 @@ from typing import Any
 TIMED_STEPS = 8  # after which the speed is known; the first of a process are left out
 UNTIMED_STEPS = 3
 MEASURES = 10  # of a run, where nobody says how often
+MEASURED_SHARE = 0.1  # of the minutes, that measuring may take beside the last one
 
 
 @dataclass
@@ -35,6 +36,13 @@ class Pace:
         self.spent_s += seconds
         self._measuring_s = seconds
 
+    @property
+    def measures(self) -> int:
+        """How often a run is measured where nobody says it: less often where that takes much of the time."""
+        if not self.minutes or not self._measuring_s:
+            return MEASURES
+        return min(MEASURES, max(1, int(MEASURED_SHARE * 60.0 * self.minutes / self._measuring_s)))
+
     def fit(self, step: int, again: bool = False) -> bool:
         """Tell anew how many steps fit into what is left of the time; False where nothing is told.
 
@@ -46,7 +54,7 @@ class Pace:
             return False
         counted = self._recent if self.timed else self._recent[UNTIMED_STEPS:]
         left_s = 60.0 * self.minutes - self.spent_s
-        to_come = MEASURES * (1.0 - step / self.steps if self.timed else 1.0)
+        to_come = self.measures * (1.0 - step / self.steps if self.timed else 1.0)
         learning_s = max(0.5 * left_s, left_s - to_come * self._measuring_s)
         self.steps = step + max(1, int(learning_s * len(counted) / sum(counted)))
         self.timed = True

@@ -72,7 +72,7 @@ def run(loop: Loop, step: int) -> Measure:
             now = time.monotonic()
             pace.stepped(now - started)
             took_s, taken = took_s + now - started, taken + 1
-            if pace.fit(step):
+            if pace.fit(step, again=step % max(pace.steps // MEASURES, 1) == 0):
                 saved = _fitted(loop, batches, step)
             if now - logged > LOG_EVERY_S or step == pace.steps or step == 1:
                 mean = sums / max(tokens, 1)
@@ -80,9 +80,9 @@ def run(loop: Loop, step: int) -> Measure:
                 rate = settings.batch_size * taken / max(took_s, 1e-9)
                 loop.report(step, pace.steps, f"loss {mean:.3f}, {rate:.1f} frames/s")
                 sums, tokens, logged = 0.0, 0, now
-            if step < pace.steps and step % _measure_every(settings, pace.steps) == 0:
+            if step < pace.steps and step % _measure_every(settings, pace) == 0:
                 measure = _measured(loop, step)
-                saved = _fitted(loop, batches, step) if pace.fit(step, again=True) else _saved(loop, batches, step)
+                saved = _saved(loop, batches, step)
             elif now - saved >= settings.save_every_s and step < pace.steps:
                 saved = _saved(loop, batches, step)
         _saved(loop, batches, step)
@@ -194,8 +194,8 @@ def _measured(loop: Loop, step: int) -> Measure:
     return measure
 
 
-def _measure_every(settings: TuneSettings, steps: int) -> int:
-    return settings.measure_every or max(steps // MEASURES, 1)
+def _measure_every(settings: TuneSettings, pace: Pace) -> int:
+    return settings.measure_every or max(pace.steps // pace.measures, 1)
 
 
 def _fitted(loop: Loop, batches: _Batches, step: int) -> float:
