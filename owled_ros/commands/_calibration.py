@@ -85,9 +85,9 @@ def calibration_sets(model: Path, sources: Sources) -> tuple[CalibrationSet, Cal
         parts.append(frame_set("rendered scenes", halves[0], processor))
         kept.append(frame_set("held out", halves[1], processor))
     if sources.driving_text is not None and reads_vectors(model):
-        used, rest = _vector_sets(model, sources.driving_text, driving, processor)
-        parts.append(used)
-        kept.append(rest)
+        vectors, unseen = _vector_sets(model, sources.driving_text, driving, processor)
+        parts.append(vectors)
+        kept.append(unseen)
         sources = replace(sources, driving_text=None)
     rest_samples = max(sources.samples - driving * kinds, 1) if general else 0
     texts = _text_parts(sources, processor, driving if kinds else 0, rest_samples)

@@ -89,11 +89,12 @@ def _table(processor: LlmDriverProcessor, scenes: Sequence[Sequence[Example]]) -
     rows = [_row(processor, examples) for examples in scenes]
     length = max(len(row[0]) for row in rows)
     empty = (processor.tokenizer.pad_token_id, IGNORE, 1.0, -1, 0)
-    columns = [
+    ids, labels, weights, part, position = (
         torch.tensor([list(row[kind]) + [nothing] * (length - len(row[kind])) for row in rows])
         for kind, nothing in enumerate(empty)
-    ]
-    return _Table(*columns, torch.from_numpy(np.stack([examples[0].scene.packed() for examples in scenes])))
+    )
+    vectors = torch.from_numpy(np.stack([examples[0].scene.packed() for examples in scenes]))
+    return _Table(ids, labels, weights, part, position, vectors)
 
 
 def _row(processor: LlmDriverProcessor, examples: Sequence[Example]) -> tuple[Sequence[float], ...]:

@@ -64,7 +64,7 @@ def build_tiny(
         for table in (model.get_input_embeddings(), model.lm_head):
             weight = table.get_parameter("weight")
             weight.add_(features * weight.std())
-        model.get_input_embeddings().weight.mul_(LOUD)
+        model.get_input_embeddings().get_parameter("weight").mul_(LOUD)
     _settle(model, tokens.EOS, tokens.PAD, scenes)
     return model, LlmDriverProcessor(tokens.build_tokenizer(), vectors.num_latents)
 

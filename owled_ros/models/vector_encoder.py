@@ -141,12 +141,15 @@ class VectorEncoder(PreTrainedModel):
         taken = _taken(scenes).split(tuple(KINDS.values()), dim=1)
         found = _features(scenes).split(tuple(KINDS.values()), dim=1)
         for embed, features, there in zip(self.row_embedding.values(), found, taken, strict=True):
+            assert isinstance(embed, RowEmbedding)
             embed.measure(features[there])
         self.place.normal_()
         for latent, rows in zip(self.latents, first_looks(len(self.latents)), strict=True):
             look = self.place[rows].mean(0)
             latent.copy_(look / look.std())
-        first = self.blocks[0].cross_attn
+        block = self.blocks[0]
+        assert isinstance(block, PerceiverBlock)
+        first = block.cross_attn
         first.q_proj.weight.mul_(SHARP)
         first.k_proj.weight.copy_(first.q_proj.weight)  # alike is looked at
 
