@@ -246,28 +246,31 @@ class RowEmbedding(nn.Module):
     """The features of one kind of row, in deviations from their mean, to the encoder's width."""
 
     centre: torch.Tensor  # (F,)
-    gain: torch.Tensor  # (F,)
+    spread: torch.Tensor  # (F,)
+    share: torch.Tensor  # (F,) of a feature; 0: always the same
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.lift, self.mix, self.norm = nn.Linear(features, width), nn.Linear(width, width), nn.LayerNorm(width)
         self.register_buffer("centre", torch.zeros(features))
-        self.register_buffer("gain", torch.ones(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("share", torch.ones(features))
 
     def measure(self, features: torch.Tensor) -> None:
-        """Take centre and gain from rows (N, F); what is always the same is left out, the rest is of size 1 together."""
+        """Take the deviations from rows (N, F). Numbers, their waves and the code of number words count the same: flags are few."""
         if len(features) < 2:
             return
         spread = features.std(0)
-        kept = spread > SAME
+        groups = torch.tensor_split((spread > SAME).float(), (vectors.WIDTH, vectors.WIDTH * (1 + 2 * WAVES)))
+        counted = [kept * (len(spread) / len(groups) / kept.sum().clamp(min=1.0)).sqrt() for kept in groups]
         self.centre.copy_(features.mean(0))
-        self.gain.copy_(torch.where(kept, 1.0 / spread.clamp(min=SAME), 0.0))
-        self.lift.weight.mul_(math.sqrt(len(kept) / max(int(kept.sum()), 1)))
+        self.spread.copy_(spread.clamp(min=SAME))
+        self.share.copy_(torch.cat(counted))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Embed rows (B, N, F)."""
-        told = ((features - self.centre) * self.gain).clamp(-FARTHEST, FARTHEST).to(self.lift.weight.dtype)
-        return self.norm(self.mix(functional.gelu(self.lift(told))))
+        told = ((features - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST) * self.share
+        return self.norm(self.mix(functional.gelu(self.lift(told.to(self.lift.weight.dtype)))))
 
 
 def start(layer: nn.Linear, size: float = 1.0) -> None:
