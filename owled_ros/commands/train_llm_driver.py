@@ -37,7 +37,7 @@ def train_llm_driver(
     host: str = typer.Option(
         "tiny", help="tiny (from scratch), or a directory or GGUF file of a causal language model."
     ),
-    encoder_samples: int = typer.Option(60_000, min=0, help="Scenes of the first stage: what the vectors hold."),
+    encoder_samples: int = typer.Option(140_800, min=0, help="Scenes of the first stage: what the vectors hold."),
     driving_samples: int = typer.Option(80_000, min=32, help="Scenes of the second stage: questions and actions."),
     lora_rank: int = typer.Option(16, min=0, help="Of a host that is not the tiny one; 0 leaves it as it is."),
     data: Path | None = typer.Option(

@@ -58,7 +58,7 @@ FIXED = (
 class TrainConfig:
     """One training run; a run resumes from its directory's checkpoint."""
 
-    encoder_samples: int = 60_000  # scenes of stage 1
+    encoder_samples: int = 140_800  # scenes of stage 1
     driving_samples: int = 80_000  # scenes of stage 2
     batch_size: int = 32  # scenes of a step, each with several questions
     learning_rate: float = 2e-3
