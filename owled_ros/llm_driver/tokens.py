@@ -1,6 +1,6 @@
 """The vocabulary of the tiny host: LLM-Driver's phrases and whole numbers as single tokens, bytes for everything else.
 
-Needs tokenizers. "12.34m" is the tokens 12 . 34 m: a number is one choice, and close numbers start with close embeddings.
+Needs torch and tokenizers. "12.34m" is the tokens 12 . 34 m: a number is one choice, and close numbers start with close embeddings.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from owled_ros.driving import vector_words
 from owled_ros.models.llm_driver_processor import VECTOR_TOKEN
@@ -80,5 +81,6 @@ def number_features(width: int) -> np.ndarray:
     """Return (V, width) float32: waves of the value for whole numbers, zero elsewhere; a smooth start of embeddings."""
     vocab = vocabulary()
     table = np.zeros((len(vocab), width), np.float32)
-    table[[vocab[str(value)] for value in range(LARGEST + 1)]] = number_waves(np.arange(LARGEST + 1), width)
+    waves = number_waves(torch.arange(LARGEST + 1, dtype=torch.float64), width)
+    table[[vocab[str(value)] for value in range(LARGEST + 1)]] = waves.float().numpy()
     return table

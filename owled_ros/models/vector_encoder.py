@@ -6,6 +6,7 @@ Latents look at the scene's rows, then at each other. Letters: B scenes, N rows 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -165,13 +166,14 @@ def first_looks(latents: int) -> list[list[int]]:
     return [*own, *(kinds[place % len(kinds)] for place in range(latents))][:latents]
 
 
-def number_waves(values: np.ndarray, width: int) -> np.ndarray:
+def number_waves(numbers: torch.Tensor, width: int) -> torch.Tensor:
     """Write whole numbers (...) as waves (..., width), half sines, half cosines: close numbers alike, each one told apart."""
-    frequency, phase = _number_code(width)
-    angle = 2.0 * np.pi * (frequency * np.asarray(values, np.float32)[..., None] / 100.0 + phase)
-    return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1).astype(np.float32)
+    frequency, phase = (torch.from_numpy(part).to(numbers) for part in _number_code(width))
+    turns = 2.0 * math.pi * (frequency * numbers[..., None] / 100.0 + phase)
+    return torch.cat([turns.sin(), turns.cos()], dim=-1)
 
 
+@lru_cache(maxsize=4)
 def _number_code(width: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
     return generator.exponential(2.0, width // 2), generator.random(width // 2)
@@ -182,12 +184,10 @@ def _features(scenes: torch.Tensor) -> torch.Tensor:
     ahead, said_ahead = _ahead(scenes)
     scenes = torch.cat([ahead[:, None], scenes], dim=1)
     waves = scenes[..., None] * (SMOOTH * 2.0 ** torch.arange(WAVES, device=scenes.device, dtype=scenes.dtype))
-    said = torch.cat([said_ahead[:, None], _spoken(scenes[:, 1:])], dim=1)[..., None]  # (B, N, S, 1)
+    said = torch.cat([said_ahead[:, None], _spoken(scenes[:, 1:])], dim=1)  # (B, N, S)
     hundredths = (said.abs() * 100.0).round()
-    whole, decimals = (hundredths / 100.0).floor(), hundredths % 100.0
-    frequency, phase = (torch.from_numpy(part).to(scenes) for part in _number_code(NUMBER_WAVES))
-    turns = [2.0 * math.pi * (frequency * number / 100.0 + phase) for number in (whole, decimals)]
-    spoken = torch.cat([part for turn in turns for part in (turn.sin(), turn.cos())] + [said.sign()], dim=-1)
+    whole, decimals = (number_waves(part, NUMBER_WAVES) for part in ((hundredths / 100.0).floor(), hundredths % 100.0))
+    spoken = torch.cat([whole, decimals, said.sign()[..., None]], dim=-1)
     return torch.cat([scenes, waves.sin().flatten(-2), waves.cos().flatten(-2), spoken.flatten(-2)], dim=-1)
 
 
