@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import typer
-from safetensors.numpy import save_file
+from released_form import write_released
 from typer.testing import CliRunner
 
 from owled_ros.commands import evaluate
-from owled_ros.driving.vector_facts import facts_of
-from owled_ros.driving.vector_words import DRIVE, drive_answer
+from owled_ros.driving.vector_words import DRIVE
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.drivingqa import score
 from owled_ros.evaluation.vector_answers import answer_scenes, before_answers
 from owled_ros.llm_driver.batches import IGNORE, collate
-from owled_ros.llm_driver.examples import HELD_OUT_SEEDS, Example, world_scene
+from owled_ros.llm_driver.examples import Example
 from owled_ros.llm_driver.host import build_tiny, save
-from owled_ros.llm_driver.released import VECTOR_NAMES, read_scenarios
+from owled_ros.llm_driver.released import read_scenarios
 from owled_ros.models.load import reads_vectors
 from owled_ros.models.vector_encoder import VectorConfig
 
@@ -33,14 +31,7 @@ COUNT = 14
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write scenes of our own world in the released form."""
     place = tmp_path_factory.mktemp("scenes")
-    scenes = [world_scene(HELD_OUT_SEEDS + number) for number in range(COUNT)]
-    lines = []
-    for item in scenes:
-        assert item.pedals is not None
-        lines.append(json.dumps({"description_and_action": drive_answer(facts_of(item.scene), item.pedals)}))
-    (place / "scenarios.jsonl").write_text("\n".join(lines) + "\n")
-    parts = {name: np.stack([getattr(item.scene, part) for item in scenes]) for part, name in VECTOR_NAMES.items()}
-    save_file(parts, place / "observations.safetensors")
+    write_released(place, COUNT)
     return place
 
 

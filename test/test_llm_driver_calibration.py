@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
+from released_form import write_released
 
 from owled_ros.commands._calibration import Sources, calibration_sets
 from owled_ros.driving.profile import read_profile
@@ -23,7 +22,6 @@ from owled_ros.llm_driver.batches import prompt_text
 from owled_ros.llm_driver.calibration import GENERAL_QUESTIONS, driving_frames, general_frames
 from owled_ros.llm_driver.examples import HELD_OUT_SEEDS, world_scene
 from owled_ros.llm_driver.host import build_tiny, save
-from owled_ros.llm_driver.released import VECTOR_NAMES
 from owled_ros.models.llm_driver import MODEL_TYPE
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
@@ -43,14 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Write ten scenes of our own world in the released form."""
-    scenes = [world_scene(HELD_OUT_SEEDS + number) for number in range(10)]
-    texts = []
-    for item in scenes:
-        assert item.pedals is not None
-        texts.append(json.dumps({"description_and_action": drive_answer(facts_of(item.scene), item.pedals)}))
-    (tmp_path / "scenarios.jsonl").write_text("\n".join(texts) + "\n")
-    parts = {name: np.stack([getattr(item.scene, part) for item in scenes]) for part, name in VECTOR_NAMES.items()}
-    save_file(parts, tmp_path / "observations.safetensors")
+    write_released(tmp_path, 10)
     return tmp_path
 
 

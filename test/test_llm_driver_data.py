@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
+from released_form import write_released
 from torch.nn import functional
 
 from owled_ros.driving.vector_facts import facts_of
@@ -187,21 +186,8 @@ def test_the_row_ahead_and_spoken_numbers_by_hand() -> None:
     assert float(_spoken(torch.from_numpy(scene.packed())[None])[0, 0, 0]) == pytest.approx(22.3694)
 
 
-def released(place: Path, count: int) -> list[ActedScene]:
-    """Write scenes of our own world in the released form."""
-    scenes = [world_scene(HELD_OUT_SEEDS + number) for number in range(count)]
-    lines = []
-    for scene in scenes:
-        assert scene.pedals is not None
-        lines.append(json.dumps({"description_and_action": drive_answer(facts_of(scene.scene), scene.pedals)}))
-    (place / "scenarios.jsonl").write_text("\n".join(lines) + "\n")
-    parts = {name: np.stack([getattr(scene.scene, part) for scene in scenes]) for part, name in VECTOR_NAMES.items()}
-    save_file(parts, place / "observations.safetensors")
-    return scenes
-
-
 def test_the_released_form_is_read(tmp_path: Path) -> None:
-    scenes = released(tmp_path, 3)
+    scenes = write_released(tmp_path, 3)
     read = read_scenarios(tmp_path)
     for mine, theirs in zip(scenes, read, strict=True):
         assert theirs.vectors is not None
@@ -212,7 +198,7 @@ def test_the_released_form_is_read(tmp_path: Path) -> None:
 
 
 def test_vectors_of_another_file_are_refused(tmp_path: Path) -> None:
-    released(tmp_path, 3)
+    write_released(tmp_path, 3)
     path = tmp_path / "scenarios.jsonl"
     path.write_text(path.read_text() * 2)
     with pytest.raises(OwledError, match="do not belong together"):
@@ -223,7 +209,7 @@ def test_vectors_of_another_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_released_pickle_gives_the_same_vectors(tmp_path: Path) -> None:
-    scenes = released(tmp_path, 2)
+    scenes = write_released(tmp_path, 2)
     entries = []
     for scene in scenes:
         assert scene.pedals is not None
