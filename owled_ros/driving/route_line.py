@@ -17,9 +17,7 @@ from owled_ros.errors import OwledError
 
 AHEAD_M, STEP_M = 66.0, 1.0  # of the route that a frame holds
 OFF_ROUTE_M = 10.0  # farther from the line the vehicle is on another way
-WRONG_WAY_M = (
-    5.0  # that a piece of the line across the vehicle's heading counts as farther away: routes may cross themselves
-)
+WRONG_WAY_M = 5.0  # that a piece across the vehicle's heading counts as farther away: routes may cross themselves
 BESIDE_M = 3.0  # what stands farther beside the line belongs to another lane
 
 

@@ -170,9 +170,8 @@ def load_text_model(path: Path | str, device: str = "cpu", dtype: str = "float32
         logits, cache = seen.read(torch.cat([ids, wanted], dim=1), wanted.shape[1])  # (R, V)
         loss = torch.nn.functional.cross_entropy(logits, wanted[0]).item()
         if cache is not None:
-            keep_tokens(
-                cache, ids.shape[1] - 1
-            )  # forget the reference; `generate` reads the last token of the prompt again
+            # forget the reference; `generate` reads the last token of the prompt again
+            keep_tokens(cache, ids.shape[1] - 1)
         said = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=MAX_TOKENS, do_sample=False, past_key_values=cache,
             pad_token_id=tokenizer.eos_token_id,

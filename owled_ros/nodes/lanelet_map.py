@@ -29,12 +29,10 @@ def is_installed() -> bool:
 
 @dataclass(frozen=True)
 class LaneMap:
-    """What is taken from a map."""
+    """What is taken from a map; of a stop line x, y [m] of a lane there, and the id of its traffic light."""
 
     lanes: dict[int, Lane]
-    stop_lines: tuple[
-        tuple[float, float, int], ...
-    ]  # x, y [m] of a lane at the stop line of a traffic light, and the light's id
+    stop_lines: tuple[tuple[float, float, int], ...]
 
 
 def read_map(data: bytes) -> LaneMap:
