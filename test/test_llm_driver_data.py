@@ -136,13 +136,31 @@ def test_questions_in_one_row_are_answered_as_if_each_stood_alone() -> None:
 
 
 def test_questions_are_taught_one_after_the_other() -> None:
-    assert set(LESSONS) == set(QUESTIONS)
-    mix = replace(ENCODER_STAGE, lesson=10, describe=0.0)
-    asked = [[item.question for item in make_examples(TRAINING_SEEDS + n, mix)] for n in (0, 10, 25, 79, 80)]
-    assert [questions[0] for questions in asked[:4]] == [LESSONS[0], LESSONS[1], LESSONS[2], LESSONS[7]]
-    assert asked[0] == [LESSONS[0]]
+    assert LESSONS[0] == ACT
+    assert set(LESSONS) == {ACT, *QUESTIONS}
+    mix = replace(ENCODER_STAGE, lesson=10, describe=0.0, act=0.0, chance=0.0)
+    asked = [[item.question for item in make_examples(TRAINING_SEEDS + n, mix)] for n in (0, 10, 25, 89, 90)]
+    assert asked[:2] == [[ACT], [LESSONS[1], ACT]]
+    assert [questions[:2] for questions in asked[2:4]] == [[LESSONS[2], ACT], [LESSONS[8], ACT]]
     assert set(asked[2]) == set(LESSONS[:3])
     assert len(asked[4]) == mix.questions
+
+
+def test_where_to_drive_is_only_taught_where_somebody_drove() -> None:
+    mix = replace(ENCODER_STAGE, lesson=10, describe=0.0, chance=1.0)
+    asked = [[item.question for item in make_examples(TRAINING_SEEDS + n, mix)] for n in (*range(10), 35)]
+    assert asked[:10] == [[ACT]] * 10  # of our world although chance was asked for
+    assert asked[10][0] == LESSONS[3] and ACT not in asked[10]
+
+
+def test_pedals_of_the_few_released_scenes_differ_a_little() -> None:
+    acted = ActedScene(world_scene(1).scene, Pedals(0.3, 0.0, 0.1))
+    mix = replace(DRIVING_STAGE, released=1.0, describe=0.0)
+    said = [item.answer for n in range(60) for item in make_examples(TRAINING_SEEDS + n, mix, [acted]) if item.question == ACT]
+    pushes = np.array([parse_action(answer).longitudinal for answer in said])
+    assert pushes.mean() == pytest.approx(0.3, abs=0.03)
+    assert 0.02 < pushes.std() < 0.08
+    assert {parse_action(answer).steering for answer in said} == {0.1, -0.1}  # mirrored, else as it was
 
 
 def test_decimals_weigh_little() -> None:

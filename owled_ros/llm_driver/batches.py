@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +63,18 @@ def pack(processor: LlmDriverProcessor, scenes: Sequence[Sequence[Example]]) -> 
 def training_batches(
     processor: LlmDriverProcessor, mix: Mix, released: Sequence[ActedScene], size: int, first: int
 ) -> Iterator[Batch]:
-    """Yield batches from the scene `first` on, without end; the same ones for the same place."""
-    while True:
+    """Yield batches from the scene `first` on, without end; the same ones for the same place. The next is made meanwhile."""
+
+    def make(first: int) -> Batch:
         numbers = range(TRAINING_SEEDS + first, TRAINING_SEEDS + first + size)
-        yield pack(processor, [make_examples(number, mix, released) for number in numbers])
-        first += size
+        return pack(processor, [make_examples(number, mix, released) for number in numbers])
+
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(make, first)
+        while True:
+            batch, first = coming.result(), first + size
+            coming = maker.submit(make, first)
+            yield batch
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,10 @@ from owled_ros.scenes.vector_scenes import sample_moment
 
 TRAINING_SEEDS, HELD_OUT_SEEDS = 10_000_000, 800_000
 RUN = 32
+ANOTHER_DRIVER = 0.05  # share by which pedals differ where one scene is shown often: each is not learnt by heart
 GAP = 10  # released scenes left out between training and held-out: neighbours are nearly equal
-LESSONS = (  # answers that stand in one row first, sums over many last
-    "What is your current speed and steering angle?", "What is the color of the traffic light?", "What is the next turn?",
+LESSONS = (  # what to do from the start, while the encoder keeps everything; then answers that stand in one row, sums over many last
+    ACT, "What is your current speed and steering angle?", "What is the color of the traffic light?", "What is the next turn?",
     "What is the distance to the closest intersection?", "Where is the nearest car?", "Where is the nearest pedestrian?",
     "How many pedestrians are crossing?", "How many cars and pedestrians are there?",
 )  # fmt: skip
@@ -69,32 +70,31 @@ class Mix:
 
     describe: float  # share of the scenes that are described, which is long; the others are asked
     questions: int  # how many about one scene, each a different one
-    lesson: int  # scenes of a lesson: at first QUESTIONS come one after the other; 0: all at once
+    lesson: int  # scenes of a lesson: at first LESSONS come one after the other; 0: all at once
     drive: float  # weights of DRIVE and ACT among the questions; each of QUESTIONS has 1
     act: float
     chance: float  # scenes drawn at random
     released: float  # where there are any
 
 
-ENCODER_STAGE = Mix(describe=0.1, questions=6, lesson=12800, drive=2.0, act=0.0, chance=0.6, released=0.2)
-DRIVING_STAGE = Mix(describe=0.05, questions=5, lesson=0, drive=50.0, act=50.0, chance=0.25, released=0.35)
+ENCODER_STAGE = Mix(describe=0.1, questions=6, lesson=12800, drive=2.0, act=4.0, chance=0.4, released=0.15)
+DRIVING_STAGE = Mix(describe=0.05, questions=5, lesson=0, drive=50.0, act=50.0, chance=0.15, released=0.2)
 
 
 def make_examples(number: int, mix: Mix, released: Sequence[ActedScene] = ()) -> list[Example]:
     """Make the examples of a number, from TRAINING_SEEDS on: questions about one scene."""
     rng = np.random.default_rng([number, 0x11D])
+    lesson = _lesson(number, mix)
     source = rng.random()
-    if source < mix.chance:
+    if source < mix.released and released:
+        acted = _driven_alike(released[int(rng.integers(len(released)))], rng)
+    elif source < mix.released + mix.chance and lesson > 0:  # the first one is what to do, and here nobody drove
         acted = ActedScene(random_scene(rng), None)
-    elif source < mix.chance + mix.released and released:
-        acted = released[int(rng.integers(len(released)))]
-        if rng.random() < 0.5:
-            acted = mirrored(acted)
     else:
         acted = world_scene(number)
-    questions = _questions(number, rng, mix)
-    if acted.pedals is None and ACT in questions and DRIVE in questions:
-        questions.remove(ACT)  # nobody drove: it would be asked as DRIVE
+    questions = _questions(number, rng, mix, lesson)
+    if acted.pedals is None:
+        questions = [question for question in questions if question != ACT]
     return [ask(acted, question) for question in questions]
 
 
@@ -152,16 +152,30 @@ def check_apart(training: range, held_out: range) -> None:
         )
 
 
-def _questions(number: int, rng: np.random.Generator, mix: Mix) -> list[str]:
-    """Draw the questions: in a lesson its own one and some of before, later any.
+def _driven_alike(acted: ActedScene, rng: np.random.Generator) -> ActedScene:
+    """Vary a released scene, of which there are few: from the other side, with pedals as another driver might press them."""
+    if rng.random() < 0.5:
+        acted = mirrored(acted)
+    if acted.pedals is None:
+        return acted
+    push = float(np.clip(acted.pedals.accelerator - acted.pedals.brake + rng.normal(0.0, ANOTHER_DRIVER), -1.0, 1.0))
+    return replace(acted, pedals=Pedals(max(push, 0.0), max(-push, 0.0), acted.pedals.steering))
+
+
+def _lesson(number: int, mix: Mix) -> int:
+    """Say which lesson an example belongs to; len(LESSONS) and more: none."""
+    return (number - TRAINING_SEEDS) // mix.lesson if mix.lesson else len(LESSONS)
+
+
+def _questions(number: int, rng: np.random.Generator, mix: Mix, lesson: int) -> list[str]:
+    """Draw the questions: in a lesson its own one, what to do, and some of before; later any.
 
     A small host that is asked everything from the start learns to count and never finds where the other answers stand.
     Descriptions, which are long, come RUN at a time so that batches are padded little.
     """
-    lesson = (number - TRAINING_SEEDS) // mix.lesson if mix.lesson else len(LESSONS)
     if lesson < len(LESSONS):
-        before = rng.permutation(lesson)[: mix.questions // 3]
-        return [LESSONS[lesson], *(LESSONS[k] for k in before)]
+        before = rng.permutation(LESSONS[1:lesson])[: mix.questions // 3].tolist()
+        return [*dict.fromkeys((LESSONS[lesson], LESSONS[0])), *before]
     if np.random.default_rng([number // RUN, 0xDE5]).random() < mix.describe:
         return [DESCRIBE]
     weights = np.array([mix.drive, mix.act, *[1.0] * len(QUESTIONS)])

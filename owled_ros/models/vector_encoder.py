@@ -26,7 +26,8 @@ SAME, FARTHEST = 1e-3, 4.0  # a feature that varies less is left out; none count
 SHARP = 1.5  # how surely a latent begins by looking at its own rows
 SPOKEN = 6  # numbers of a row that sentences say
 NUMBER_WAVES = 128  # of one whole number
-FEATURES = vectors.WIDTH * (1 + 2 * WAVES) + SPOKEN * (2 * NUMBER_WAVES + 1)
+GROUPS = (vectors.WIDTH, vectors.WIDTH * 2 * WAVES, SPOKEN * 2 * NUMBER_WAVES, SPOKEN)  # features of a row: _features
+FEATURES = sum(GROUPS)
 KINDS = {
     "ahead": 1,
     "ego": 1,
@@ -180,15 +181,17 @@ def _number_code(width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _features(scenes: torch.Tensor) -> torch.Tensor:
-    """Write scenes (B, 81, 33) as rows (B, N, F): their numbers, these as waves, what sentences say of them in the code of number words."""
+    """Write scenes (B, 81, 33) as rows (B, N, F): their numbers, these as waves, what sentences say of them in the code of number words, its signs."""
     ahead, said_ahead = _ahead(scenes)
     scenes = torch.cat([ahead[:, None], scenes], dim=1)
     waves = scenes[..., None] * (SMOOTH * 2.0 ** torch.arange(WAVES, device=scenes.device, dtype=scenes.dtype))
     said = torch.cat([said_ahead[:, None], _spoken(scenes[:, 1:])], dim=1)  # (B, N, S)
     hundredths = (said.abs() * 100.0).round()
     whole, decimals = (number_waves(part, NUMBER_WAVES) for part in ((hundredths / 100.0).floor(), hundredths % 100.0))
-    spoken = torch.cat([whole, decimals, said.sign()[..., None]], dim=-1)
-    return torch.cat([scenes, waves.sin().flatten(-2), waves.cos().flatten(-2), spoken.flatten(-2)], dim=-1)
+    spoken = torch.cat([whole, decimals], dim=-1)
+    return torch.cat(
+        [scenes, waves.sin().flatten(-2), waves.cos().flatten(-2), spoken.flatten(-2), said.sign()], dim=-1
+    )
 
 
 def _ahead(scenes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,11 +260,14 @@ class RowEmbedding(nn.Module):
         self.register_buffer("share", torch.ones(features))
 
     def measure(self, features: torch.Tensor) -> None:
-        """Take the deviations from rows (N, F). Numbers, their waves and the code of number words count the same: flags are few."""
+        """Take the deviations from rows (N, F). Numbers, their waves, the code of number words and its signs count the same.
+
+        Flags are few, and so are signs: among the waves of a number its side is lost, and with it where to steer.
+        """
         if len(features) < 2:
             return
         spread = features.std(0)
-        groups = torch.tensor_split((spread > SAME).float(), (vectors.WIDTH, vectors.WIDTH * (1 + 2 * WAVES)))
+        groups = (spread > SAME).float().split(GROUPS)
         counted = [kept * (len(spread) / len(groups) / kept.sum().clamp(min=1.0)).sqrt() for kept in groups]
         self.centre.copy_(features.mean(0))
         self.spread.copy_(spread.clamp(min=SAME))
