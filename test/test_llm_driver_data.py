@@ -150,13 +150,19 @@ def test_where_to_drive_is_only_taught_where_somebody_drove() -> None:
     mix = replace(ENCODER_STAGE, lesson=10, describe=0.0, chance=1.0)
     asked = [[item.question for item in make_examples(TRAINING_SEEDS + n, mix)] for n in (*range(10), 35)]
     assert asked[:10] == [[ACT]] * 10  # of our world although chance was asked for
-    assert asked[10][0] == LESSONS[3] and ACT not in asked[10]
+    assert asked[10][0] == LESSONS[3]
+    assert ACT not in asked[10]
 
 
 def test_pedals_of_the_few_released_scenes_differ_a_little() -> None:
     acted = ActedScene(world_scene(1).scene, Pedals(0.3, 0.0, 0.1))
     mix = replace(DRIVING_STAGE, released=1.0, describe=0.0)
-    said = [item.answer for n in range(60) for item in make_examples(TRAINING_SEEDS + n, mix, [acted]) if item.question == ACT]
+    said = [
+        item.answer
+        for n in range(60)
+        for item in make_examples(TRAINING_SEEDS + n, mix, [acted])
+        if item.question == ACT
+    ]
     pushes = np.array([parse_action(answer).longitudinal for answer in said])
     assert pushes.mean() == pytest.approx(0.3, abs=0.03)
     assert 0.02 < pushes.std() < 0.08

@@ -29,7 +29,7 @@ from owled_ros.driving.vectors import (
 )
 from owled_ros.driving.vehicle import VehicleParameters, controls_of
 from owled_ros.scenes.camera import Camera
-from owled_ros.scenes.expert import expert_action
+from owled_ros.scenes.expert import MAX_ACCELERATION, expert_action
 from owled_ros.scenes.road import JUNCTION_END, LEFT_EDGE, RIGHT_EDGE
 from owled_ros.scenes.sample import sample_stage
 from owled_ros.scenes.stage import (
@@ -67,8 +67,8 @@ def sample_moment(seed: int) -> VectorMoment:
     rng = np.random.default_rng(seed)
     stage = sample_stage(rng)
     _move(stage, rng)
-    wheel = float(rng.normal(0.0, 0.08))
-    return moment_of(stage, tire_angle=wheel, last=_last_pedals(rng))
+    before = _driven_before(rng)
+    return moment_of(stage, before.steering_tire_angle, pedals_of(before), before.acceleration)
 
 
 def moment_of(stage: Stage, tire_angle: float, last: Pedals, acceleration: float = 0.0) -> VectorMoment:
@@ -134,9 +134,9 @@ def _move(stage: Stage, rng: np.random.Generator) -> None:
             car.speed = float(rng.uniform(3.0, 9.0))
 
 
-def _last_pedals(rng: np.random.Generator) -> Pedals:
-    push = float(np.clip(rng.normal(0.1, 0.5), -1.0, 1.0))
-    return Pedals(max(push, 0.0), max(-push, 0.0), float(np.clip(rng.normal(0.0, 0.15), -1.0, 1.0)))
+def _driven_before(rng: np.random.Generator) -> Action:
+    """Draw what the vehicle is just doing; its own numbers tell of it as a node does that knows no pedals (driving.vector_frame)."""
+    return Action(float(np.clip(rng.normal(0.0, 1.5), -6.0, MAX_ACCELERATION)), float(rng.normal(0.0, 0.1)))
 
 
 def _write_ego(row: np.ndarray, stage: Stage, tire_angle: float, last: Pedals, acceleration: float) -> None:
