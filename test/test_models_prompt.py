@@ -164,7 +164,7 @@ def test_tokens_that_a_user_types_are_read_as_text(tmp_path: Path) -> None:
     ("template", "words"),
     [
         (ROLES.replace("{{ c.text }}", "hello"), "drops or changes"),
-        (ROLES.replace("IMAGE", ""), "drops or changes"),
+        (ROLES.replace("IMAGE", ""), "what is said, but no image.*chat_template.jinja"),
         ("{{ raise_exception('nobody may speak') }}", "nobody may speak"),
         ("{% for %}", "chat template"),
     ],

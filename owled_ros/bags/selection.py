@@ -99,6 +99,15 @@ def fair_quotas(sizes: Sequence[int], count: int) -> list[int]:
     return quotas
 
 
+def contrasting(frames: FrameIndex) -> np.ndarray:
+    """Choose the slowest and the fastest image, and those of the sharpest turns; returns sorted image numbers (Sample.index)."""
+    usable = np.flatnonzero(np.isfinite(frames.speed) & np.isfinite(frames.yaw_rate))
+    if not len(usable):
+        return np.zeros(0, np.int64)
+    ends = [end(values[usable]) for values in (frames.speed, frames.yaw_rate) for end in (np.argmin, np.argmax)]
+    return np.unique(frames.index[usable[ends]])
+
+
 def read_selected(path: Path, indices: np.ndarray, options: ReadOptions | None = None) -> Iterator[Sample]:
     """Yield only the images with these numbers; the others are not decoded."""
     return read_samples(path, options, only=frozenset(int(index) for index in indices))

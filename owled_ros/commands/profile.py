@@ -11,11 +11,13 @@ from owled_ros.commands import Device
 from owled_ros.errors import OwledError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from owled_ros.driving.frame import Frame
     from owled_ros.driving.profile import DrivingProfile
     from owled_ros.evaluation.profile_check import ProfileReport
 
-PROMPT_SHOWN = 6000  # characters
+PROMPT_SHOWN, OTHER_SHOWN = 6000, 120  # characters
 
 
 def register(app: typer.Typer) -> None:
@@ -118,8 +120,9 @@ def try_model(
     out: Annotated[Path, typer.Option(help="The image with the trajectory drawn on it.")] = Path("try.png"),
     device: Device = "auto",
 ) -> None:
-    """Ask a model once: the prompt, its raw answer, the expected form, and what to change so that it drives.
+    """Ask a model: the prompt, its raw answer, the expected form, and what to change so that it drives, the likeliest first.
 
+    Where its answer can be driven it is asked about other frames of the bag too: one that says the same to all does not look.
     `owled profile check` tells the same of a profile that is being written; here the model stands first, and any profile can be
     tried on it. Exits with 1 when nothing can be driven.
 
@@ -127,37 +130,44 @@ def try_model(
     """
     from rich.console import Console
 
+    from owled_ros.driving.profile import PROFILE_NAME
     from owled_ros.driving.profile_choice import choose_profile
     from owled_ros.models.driving_model import resolve_model
 
     console = Console(highlight=False, soft_wrap=True)
     directory = resolve_model(model)
     chosen = choose_profile(profile, directory) if profile else None
-    frame_of = _frame_maker(bag, image, frame, (image_topic, ego_topic, ego_from), speed, command)
-    if _report(directory, frame_of, device, chosen, out, 70.0, console):
+    topics = (image_topic, ego_topic, ego_from)
+    frame_of = _frame_maker(bag, image, frame, topics, speed, command)
+    others_of = None if bag is None else _others_maker(bag, topics)
+    named = f" --profile {profile}" if profile else "" if (directory / PROFILE_NAME).is_file() else " --profile PROFILE"
+    tune = f"owled tune {model} {bag or 'BAG'}…{named} --out DIR"
+    if _report(directory, frame_of, device, chosen, out, 70.0, console, others_of, tune):
         raise typer.Exit(1)
     console.print("[green]it drives: the answer is in its form and gives a trajectory[/]")
 
 
 def _report(
-    directory: Path, frame_of: Any, device: str, profile: DrivingProfile | None, out: Path, fov_deg: float, console: Any
-) -> bool:
+    directory: Path, frame_of: Any, device: str, profile: DrivingProfile | None, out: Path, fov_deg: float, console: Any,
+    others_of: Any = None, tune: str = "",
+) -> bool:  # fmt: skip
     """Ask, show everything, and tell whether there are problems."""
     from rich.markup import escape
 
+    from owled_ros.evaluation.advice import TUNE
     from owled_ros.evaluation.profile_check import check_profile
 
-    report = check_profile(directory, frame_of, device, profile=profile)
+    report = check_profile(directory, frame_of, device, profile=profile, others_of=others_of, tune=tune or TUNE)
     _show(report, console)
     if report.frame is not None and report.answer is not None:
         _draw(report, out, fov_deg)
         console.print(f"drawn to {escape(str(out))}")
-    for note in report.notes:
-        console.print(f"[yellow]note:[/] {escape(note)}")
     for problem in report.problems:
         console.print(f"[bold red]problem:[/] {escape(problem)}")
     for number, advice in enumerate(report.advice, 1):
         console.print(f"[cyan]what to change, {number}:[/] {escape(advice)}")
+    for note in report.notes:
+        console.print(f"[yellow]note:[/] {escape(note)}")
     return bool(report.problems)
 
 
@@ -193,6 +203,21 @@ def _frame_maker(
         return found
 
     return from_images if bag is None else from_bag
+
+
+def _others_maker(bag: Path, topics: tuple[str, str, str]) -> Any:
+    """Return what yields frames of a bag that differ most in speed and turning."""
+
+    def others_of(profile: DrivingProfile) -> Iterator[Frame]:
+        from owled_ros.bags.frames import ReadOptions
+        from owled_ros.bags.selection import contrasting, read_selected
+        from owled_ros.bags.summary import summarise_bag
+
+        options = ReadOptions(*topics, needs=profile.needs)
+        chosen = contrasting(summarise_bag(bag, options).frames)
+        return (sample.frame for sample in read_selected(bag, chosen, options))
+
+    return others_of
 
 
 def _read_image(path: Path) -> Any:
@@ -243,6 +268,9 @@ def _show(report: ProfileReport, console: Any) -> None:
         console.print(_trajectory_table(report.answer.trajectory))
     elif report.answer is not None:
         console.print(f"no trajectory: {report.answer.reason.name} {escape(report.answer.detail)}")
+    for other in report.others:
+        said = " ".join(other.text.split())[:OTHER_SHOWN]
+        console.print(f"[dim]at {other.speed:.1f} m/s, {other.yaw_rate:+.2f} rad/s it says:[/] {escape(said)}")
 
 
 def _trajectory_table(trajectory: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from owled_ros.driving.rollout import HORIZON_S, roll_out
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.driving.wording import AnswerError
 from owled_ros.errors import OwledError
-from owled_ros.evaluation.advice import Said, advice_of
+from owled_ros.evaluation.advice import TUNE, Other, Said, advice_of, advice_of_collapse, collapse_of
 from owled_ros.models.driving_model import load_engine
 from owled_ros.models.engine import VlmEngine
 from owled_ros.models.manifest import is_artifact, read_manifest
@@ -75,6 +75,7 @@ class ProfileReport:
     calls: list[CallReport] = field(default_factory=list)
     answer: ActionAnswer | None = None
     frame: Frame | None = None
+    others: list[Other] = field(default_factory=list)  # what it says about other frames
 
 
 def check_profile(
@@ -83,12 +84,16 @@ def check_profile(
     device: str = "cpu",
     vehicle: VehicleParameters | None = None,
     profile: DrivingProfile | None = None,
+    others_of: Callable[[DrivingProfile], Iterable[Frame]] | None = None,
+    tune: str = TUNE,
 ) -> ProfileReport:
     """Read, load, ask and judge; what goes wrong becomes a problem in words.
 
     Args:
         frame_of: makes the frame for a profile.
         profile: how to ask; None: as the model's own driving.json says.
+        others_of: further frames, which a model that answers well is asked about: does it say the same to all?
+        tune: the command that teaches this model its form.
     """
     report = ProfileReport()
     try:
@@ -102,17 +107,26 @@ def check_profile(
     except OwledError as error:
         report.problems.append(str(error))
         return report
+    needed = 0
+    vehicle = vehicle or VehicleParameters()
     try:
-        _check_tokens(report, profile, kind, engine.chat.prompter.tokenizer, vehicle or VehicleParameters())
-        _ask(report, profile, kind, engine, vehicle or VehicleParameters())
+        needed = _check_tokens(report, profile, kind, engine.chat.prompter.tokenizer, vehicle)
+        _ask(report, profile, kind, engine, vehicle)
+        if others_of is not None and report.answer is not None and report.answer.valid:
+            _ask_others(report, engine, others_of(profile), tune)
     except OwledError as error:
         report.problems.append(str(error))
     finally:
         engine.close()
-    if report.calls:
+    if report.calls and not report.others:
         last = report.calls[-1]
-        said = Said(last.name, last.answer, last.complete, last.max_tokens)
-        report.advice = advice_of(profile, said, report.answer)
+        usual = list(usual_answers(profile, kind, vehicle))
+        said = Said(
+            last.name, last.answer, last.complete, last.max_tokens, usual, needed if last.name == profile.calls[-1].name else 0
+        )  # fmt: skip
+        report.advice = advice_of(profile, said, report.answer, tune)
+    if report.answer is None or not report.answer.valid:
+        return report
     if not profile.confidence.calibrated:
         before = f" ({profile.confidence.source})" if profile.confidence.source else ""
         report.notes.append(f"the confidence is not calibrated{before}: `owled calibrate` fits it on drives")
@@ -125,14 +139,18 @@ def check_profile(
 
 def typical_answers(profile: DrivingProfile, kind: AnswerKind, vehicle: VehicleParameters) -> Iterator[str]:
     """Write answers of usual length, marks included; nothing for kinds without words."""
+    return (marked(text, profile.cutting) for text in usual_answers(profile, kind, vehicle))
+
+
+def usual_answers(profile: DrivingProfile, kind: AnswerKind, vehicle: VehicleParameters) -> Iterator[str]:
+    """Write answers of usual length without marks; nothing for kinds without words."""
     steps = getattr(profile.answer, "count", 0) * getattr(profile.answer, "step_s", 0.0)
     for speed, action in TYPICAL:
         trajectory = roll_out(action, speed, vehicle, max(steps, HORIZON_S) + 1.0)
         try:
-            text = kind.format(Plan(trajectory, action.manoeuvre), EgoState(0, speed), vehicle)
+            yield kind.format(Plan(trajectory, action.manoeuvre), EgoState(0, speed), vehicle)
         except AnswerError:
             continue
-        yield marked(text, profile.cutting)
 
 
 def prompt_text(conversation: Conversation) -> str:
@@ -146,7 +164,8 @@ def prompt_text(conversation: Conversation) -> str:
 
 def _check_tokens(
     report: ProfileReport, profile: DrivingProfile, kind: AnswerKind, tokenizer: Any, vehicle: VehicleParameters
-) -> None:
+) -> int:
+    """Hold the token limit against usual answers; returns how many tokens the longest has."""
     spec, limit = profile.answer, profile.calls[-1].max_tokens
     if isinstance(spec, ActionTokensSpec):
         if spec.base_id + spec.entries > len(tokenizer):
@@ -166,6 +185,7 @@ def _check_tokens(
             f"an answer may have {limit} tokens, but one such as {longest[1][:200]!r} has {longest[0]} with its end; raise "
             f"max_tokens of call {profile.calls[-1].name}"
         )
+    return longest[0]
 
 
 def _ask(
@@ -187,9 +207,14 @@ def _ask(
         )  # fmt: skip
     if len(answered) < len(profile.calls) or not answered[-1].usable:
         name = profile.calls[min(len(answered), len(profile.calls)) - 1].name if answered else profile.calls[0].name
-        report.problems.append(
-            f"call {name} did not come to an end: raise its max_tokens, give a stop string, or more time"
+        last = report.calls[-1] if report.calls else None
+        late = last is None or last.complete or last.answer_tokens < last.max_tokens
+        limit = (
+            f"within {profile.max_seconds} s, the limit of the profile: raise max_seconds"
+            if late
+            else "within its tokens"
         )
+        report.problems.append(f"call {name} did not come to an end {limit}")
         return
     hidden = engine.chat.runner.hidden() if kind.needs_hidden else None
     report.answer = _judged(profile, kind, answered[-1], report.frame.ego, vehicle, hidden)
@@ -198,6 +223,22 @@ def _ask(
         report.problems.append(
             f"the answer gives no trajectory ({name}): {report.answer.detail}; expected {report.form}"
         )
+
+
+def _ask_others(report: ProfileReport, engine: VlmEngine, frames: Iterable[Frame], tune: str) -> None:
+    """Ask about other frames of the drive, and see whether it says the same to all."""
+    assert report.frame is not None
+    assert report.answer is not None
+    ego = report.frame.ego
+    said = [Other(ego.speed, ego.yaw_rate, report.answer.generation.text)]
+    for frame in frames:
+        text = engine.act(engine.see(frame)).generation.text
+        said.append(Other(frame.ego.speed, frame.ego.yaw_rate, text))
+    report.others = said[1:]
+    collapsed = collapse_of(said)
+    if collapsed:
+        report.problems.append(collapsed)
+        report.advice = advice_of_collapse(tune)
 
 
 def _judged(

@@ -142,6 +142,7 @@ class Prompter:
         turns = tuple(replace(turn, parts=tuple(probe(part) for part in turn.parts)) for turn in conversation.turns)
         probing = replace(conversation, turns=turns)
         problem: Exception | str = "it drops or changes what is said"
+        blind, remedy = False, "correct the template or the profile"
         has_system = any(turn.role == "system" for turn in conversation.turns)
         for system in (False,) if has_system else (False, True):
             for with_images, others in FORMS:
@@ -150,12 +151,16 @@ class Prompter:
                 except Exception as err:  # a template may raise anything; its words are what the user needs
                     problem = err
                     continue
-                if all(text.count(word) == 1 for word in probes) and self._shows_images(text, conversation.images):
-                    return with_images, others, system
+                if all(text.count(word) == 1 for word in probes):
+                    if self._shows_images(text, conversation.images):
+                        return with_images, others, system
+                    blind = True
+        if blind:
+            problem = "it writes what is said, but no image"
+            remedy = f"take the chat_template.jinja of a checkpoint that sees, or let it write {self._image_token()!r} for an image"
         raise OwledError(
             f"the model's chat template cannot hold the prompt ({problem}); expected turns of "
-            f"{', '.join(turn.role for turn in conversation.turns)} with {conversation.images} images; correct the template "
-            "or the profile"
+            f"{', '.join(turn.role for turn in conversation.turns)} with {conversation.images} images; {remedy}"
         )
 
     def _shows_images(self, text: str, count: int) -> bool:

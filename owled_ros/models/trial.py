@@ -56,12 +56,12 @@ def try_out(chat: Chat, first: Conversation, family: str, dtype: str, noise: Noi
     """Ask what is asked first, and the same with a word before it, about noise; sets `chat.reuses`.
 
     Raises:
-        OwledError: The family cannot be driven.
+        OwledError: The family cannot be driven, or this checkpoint's template or processor cannot hold the prompt.
     """
     random = np.random.default_rng(0)
     images, others = (images_of([noise(random) for _ in range(first.images)]) for _ in range(2))
+    one, other = _prompts(chat, first, images, family)
     try:
-        one, other = chat.prompt(first, images), chat.prompt(_varied(first), images)
         seen = logits = np.asarray(chat.read(one, TOKENS))
         for _ in range(TOKENS):
             logits = np.asarray(chat.runner.extend(int(np.argmax(logits))))
@@ -76,6 +76,16 @@ def try_out(chat: Chat, first: Conversation, family: str, dtype: str, noise: Noi
     chat.reuses = _reads_alike(chat, one, other, whole, NEARNESS.get(dtype, COARSE_NEARNESS))
     if not chat.reuses:
         logger.info("%s models read the whole prompt again for every question", family)
+
+
+def _prompts(chat: Chat, first: Conversation, images: Any, family: str) -> tuple[Any, Any]:
+    """Make the prompt, and the one with a word before it; what the template or the processor refuses is said in its own words."""
+    try:
+        return chat.prompt(first, images), chat.prompt(_varied(first), images)
+    except OwledError:
+        raise
+    except Exception as err:  # a processor may fail in any way
+        raise OwledError(f"{family} models cannot be driven here ({type(err).__name__}: {err})") from err
 
 
 def _varied(conversation: Conversation) -> Conversation:
