@@ -139,9 +139,10 @@ def link_tree(source: Path, target: Path) -> None:
                 shutil.copy2(found, below / name)
 
 
-def sweep_asides(directory: Path) -> list[Path]:
-    """Remove what killed writers left behind in a directory; returns what was removed."""
-    leftovers = [path for path in directory.iterdir() if ASIDE in path.name]
+def sweep_asides(directory: Path, name: str = "") -> list[Path]:
+    """Remove what killed writers left behind in a directory, or of one `name` in it; returns what was removed."""
+    begin = f".{name}{ASIDE}" if name else ""
+    leftovers = [path for path in directory.iterdir() if ASIDE in path.name and path.name.startswith(begin)]
     for path in leftovers:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

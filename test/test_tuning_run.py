@@ -39,11 +39,15 @@ FAST = TuneSettings(steps=4, batch_size=4, held_out_frames=3, frames=8, learning
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny SmolVLM with a short profile, and two bags of two drives each."""
-    home = tmp_path_factory.mktemp("tuning")
+    home = make_home(tmp_path_factory.mktemp("tuning"))
+    make_drives(home / "b", day=1)
+    return home
+
+
+def make_home(home: Path) -> Path:
     save_family("smolvlm", home / "model")
     (home / "model" / "driving.json").write_text(profile_text(SHORT))
     make_drives(home / "a")
-    make_drives(home / "b", day=1)
     return home
 
 
@@ -113,15 +117,28 @@ def test_the_result_is_a_model_that_drives(home: Path, straight: Tuned) -> None:
     assert straight.measure.frames == 3
 
 
-def test_sigkill_leaves_a_state_that_goes_on(home: Path, straight: Tuned, tmp_path: Path) -> None:
-    request = request_of(home, tmp_path / "out", save_every_s=0.0)
-    program = Path(__file__).parent / "tune_and_die.py"
-    done = subprocess.run([sys.executable, str(program), str(home), str(tmp_path / "out"), "3"], capture_output=True)
-    assert done.returncode == -9, done.stderr.decode()[-2000:]
-    assert not (tmp_path / "out").exists()
-    assert same(tune(request).model, straight.model)
-    steps = [entry["step"] for entry in curves.read_entries(tmp_path / "out.run") if "in_form" in entry]
-    assert steps == [0, 2, 4]
+def kill_runs(home: Path, place: Path, method: str, *chains: str) -> list[dict[str, Any]]:
+    """Kill runs at the moments of every chain, and finish them (tuning_kills.py)."""
+    program = Path(__file__).parent / "tuning_kills.py"
+    words = [sys.executable, str(program), str(home), str(place), method, *chains]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def check_killed(found: dict[str, Any]) -> None:
+    assert found["same"], found
+    assert found["halves"] == 0, found
+    assert found["left"] == ["out", "out.run"], found  # nothing of the killed ones
+    assert found["states"] == 1, found
+    assert found["measured"] == [0, 2, 4], found
+
+
+def test_sigkill_in_the_middle_and_at_the_end(home: Path, straight: Tuned, tmp_path: Path) -> None:
+    """While it learns, before the last state has its name, and before the model has its."""
+    (found,) = kill_runs(home, tmp_path, "all", "step 3,os.rename .checkpoint-000000004,os.rename .out")
+    assert [code for code, _ in found["deaths"]] == [-9] * 3, found
+    check_killed(found)
 
 
 def test_more_steps_go_on_from_where_it_was(home: Path, straight: Tuned, tmp_path: Path) -> None:
@@ -132,6 +149,8 @@ def test_more_steps_go_on_from_where_it_was(home: Path, straight: Tuned, tmp_pat
     assert not same(longer.model, straight.model)
     with pytest.raises(OwledError, match="not of this run"):
         tune(request_of(home, tmp_path / "out", seed=5))
+    with pytest.raises(OwledError, match="has taken 5 steps already"):
+        tune(request_of(home, tmp_path / "out", steps=4))
     with state.only_one(tmp_path / "out.run"), pytest.raises(OwledError, match="another process works on"):
         tune(request_of(home, tmp_path / "out", steps=6))
 

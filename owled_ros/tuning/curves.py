@@ -34,11 +34,15 @@ def read_entries(directory: Path) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)]
 
 
-def cut_back(directory: Path, step: int) -> None:
-    """Take away the entries behind a step, which a run that goes on writes again."""
+def cut_back(directory: Path, step: int, steps: int = -1) -> None:
+    """Take away what a run that goes on from a step writes again: all behind it, and at its end, `steps`, what was measured."""
     from owled_ros.files import write_atomic
 
-    entries = [entry for entry in read_entries(directory) if entry.get("step", 0) <= step]
+    def stays(entry: dict[str, Any]) -> bool:
+        at = entry.get("step", 0)
+        return at <= step and not (at == steps and "in_form" in entry)
+
+    entries = [entry for entry in read_entries(directory) if stays(entry)]
     if entries or (directory / LINES).exists():
         write_atomic(directory / LINES, "".join(json.dumps(entry) + "\n" for entry in entries))
 

@@ -83,6 +83,7 @@ def tune(request: TuneRequest, report: Report = lambda done, total, detail: None
     request.run.mkdir(parents=True, exist_ok=True)
     with only_one(request.run):
         sweep_asides(request.run)
+        sweep_asides(request.out.parent, request.out.name)
         return _tuned(request, source, profile, method, material, before, key, report)
 
 
@@ -199,9 +200,13 @@ def _resume(learner: Learner, request: TuneRequest, key: str, pace: Pace) -> int
         )
     step = int(found["step"])
     pace.go_on(step, found)
+    if step > pace.steps:
+        raise OwledError(
+            f"{request.run} has taken {step} steps already: ask for at least as many, or choose another --out to begin anew"
+        )
     if found["steps"] != pace.steps and not pace.minutes:
         logger.warning("going on to %d steps, the run began with %d", pace.steps, found["steps"])
-    cut_back(request.run, step)
+    cut_back(request.run, step, pace.steps)
     logger.info("going on from step %d", step)
     return step
 
