@@ -13,6 +13,7 @@ from stored_artifacts import make_artifact
 from typer.testing import CliRunner
 
 from owled_ros.commands import calibrate as command
+from owled_ros.driving import asking
 from owled_ros.driving.answer import Action
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.familiarity import read_familiarity
@@ -202,6 +203,30 @@ def test_a_model_that_is_always_wrong_is_not_calibrated(model, bag, monkeypatch)
     drives_with([(-5.0, 0.9)], monkeypatch)
     with pytest.raises(OwledError, match="should not drive"):
         fit_confidence(FitRequest(model, [bag], frames=40, familiar_images=0))
+
+
+def test_a_model_without_the_form_is_not_asked_on(model, bag, monkeypatch):
+    asked = []
+
+    def reply(*_):
+        asked.append(1)
+        return chat.Reply("a road", (5, 6), True, (0.0,), -0.1, 0.01)
+
+    monkeypatch.setattr(chat.Chat, "reply", reply)
+    with pytest.raises(OwledError, match=r"0 of the first 16 answers .* are in its form"):
+        fit_confidence(FitRequest(model, [bag], frames=60, familiar_images=0))
+    assert len(asked) == 16
+    with pytest.raises(OwledError, match=r"0 of .* answers to fit on are usable"):
+        fit_confidence(FitRequest(model, [bag], frames=60, familiar_images=0, go_on=True))
+
+
+def test_images_that_are_too_low_have_no_familiarity(model, bag, monkeypatch):
+    """Four halvings leave 2 of 32 rows, none for a third of them."""
+    drives_with([(1.0, 0.9), (-4.0, 0.3)], monkeypatch)
+    monkeypatch.setattr(asking, "main_image", lambda *_: np.zeros((32, 80, 3), np.uint8))
+    result = fit_confidence(FitRequest(model, [bag], frames=40, familiar_images=300))
+    assert result.familiarity is None
+    assert any("images 32 px high, 33 are needed" in note for note in result.notes)
 
 
 def test_one_drive_is_refused_or_cut(model, tmp_path, monkeypatch):

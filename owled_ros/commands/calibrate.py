@@ -35,6 +35,9 @@ def calibrate(
     cut_single_drive: Annotated[
         bool, typer.Option("--cut-single-drive", help="Cut a lone drive in two, with a guard between.")
     ] = False,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Go on although none of the first 16 answers is in the form.")
+    ] = False,
     image_topic: Annotated[str, typer.Option(help="Camera, or front=/a,left=/b for several.")] = "",
     ego_topic: Annotated[str, typer.Option(help="Ego motion, where the bags have several.")] = "",
     ego_from: Annotated[str, typer.Option(help="What tells the ego motion (docs/bags.md).")] = "",
@@ -58,7 +61,7 @@ def calibrate(
     directory = resolve_model(model)
     request = FitRequest(
         model=directory, bags=bags, frames=frames, familiar_images=familiar_images, held_out_share=held_out_share,
-        floor=None if floor < 0 else floor, displacement_tolerance=tolerance_m or None, cut_single=cut_single_drive,
+        floor=None if floor < 0 else floor, displacement_tolerance=tolerance_m or None, cut_single=cut_single_drive, go_on=go_on,
         image_topic=image_topic, ego_topic=ego_topic, ego_from=ego_from, device=device, threads=threads, seed=seed,
     )  # fmt: skip
     result = fit_confidence(request)

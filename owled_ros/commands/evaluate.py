@@ -288,8 +288,9 @@ def _show(results: list[ResultFile]) -> None:
         table.add_row(escape(f"action p{share} [ms]"), *values)
     table.add_row("frames", *(str(result.metrics.get("frames", 0)) for result in results))
     table.add_row("verdict", *(_verdict(result) for result in results))
-    _print(table)
-    _print(trivial)
+    if any(result.metrics.get("frames") for result in results):
+        _print(table)
+        _print(trivial)
     for result in results:
         _say(f"{_name(result)}: {result.summary}" if result.role == JUDGED else f"{_name(result)}: shown beside")
         for note in (result.metrics.get("beside") or {}).get("notes", ()):

@@ -86,7 +86,8 @@ def tune(
     for note in tuned.notes:
         console.print(f"[yellow]note:[/] {escape(note)}")
     console.print(f"written: {escape(str(tuned.model))}; curves: {escape(str(tuned.curves))}")
-    console.print(f"next: owled try {escape(str(tuned.model))} BAG, owled prune {escape(str(tuned.model))} --bag BAG")
+    then = "owled pack MODEL, owled calibrate MODEL DRIVE DRIVE" if tuned.artifact else "owled prune MODEL --bag BAG"
+    console.print(escape(f"next: owled try MODEL BAG, {then}".replace("MODEL", str(tuned.model))))
 
 
 class _Progress:

@@ -29,6 +29,7 @@ FORMAT_VERSION = 1
 MAX_BYTES = 1 << 20
 LUMA_LEVELS, CHROMA_LEVELS, THIRDS = 5, 3, 3
 DIMENSIONS = LUMA_LEVELS * THIRDS * 3 + 2 * CHROMA_LEVELS * 2
+MIN_HEIGHT = 2 ** (LUMA_LEVELS - 1) * (THIRDS - 1) + 1  # [px] so that the coarsest level has a row for every third
 QUIET = 0.05  # grey levels; keeps the logarithm of an empty band finite
 MIN_IMAGES = 4 * DIMENSIONS
 LONE_DRIVE_PARTS = 4

@@ -23,12 +23,14 @@ from owled_ros.driving.answers.head import HeadSpec
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.familiarity import (
     FILE_NAME,
+    MIN_HEIGHT,
     MIN_IMAGES,
     Familiarity,
     fit_statistics,
     image_statistics,
     write_familiarity,
 )
+from owled_ros.driving.form_watch import FormWatch
 from owled_ros.driving.judging import judge_answer, reads_text
 from owled_ros.driving.prediction import Generation
 from owled_ros.driving.profile import PROFILE_NAME, DrivingProfile, profile_text, read_profile
@@ -62,6 +64,7 @@ class FitRequest:
     floor: float | None = None  # None: the profile's, DEFAULT_FLOOR where it was never calibrated
     displacement_tolerance: float | None = None  # [m]; None: the profile's
     cut_single: bool = False
+    go_on: bool = False  # although none of the first answers is in the form
     image_topic: str = ""
     ego_topic: str = ""
     ego_from: str = ""
@@ -213,6 +216,7 @@ def _judge_frames(
     truths: list[TruthOf] = [truth_from(bag.tracks, request.vehicle) for bag in bags]
     profile = engine.profile
     kind, tolerance = profile.kind(resolve_model(request.model)), _tolerances(profile.confidence, request)
+    watch = FormWatch(str(request.model), watching=not request.go_on)
     judged = []
     for number, sample in _samples(bags, masks, count, options, f"answers, {what}"):
         frame = sample.frame
@@ -225,6 +229,7 @@ def _judge_frames(
         generation = Generation(reply.text.strip(), reply.complete, raw, len(reply.ids), reply.seconds, reply.ids)
         cutting = profile.cutting if reads_text(profile.answer) else None
         answer = judge_answer(generation, kind, cutting, frame.ego, request.vehicle)
+        watch.see(answer.reason, answer.detail, reply.text)
         good = is_good(answer, truths[number](sample), profile.answer.kind, tolerance, request.vehicle.wheel_base)
         if good is not None:
             known = 1.0 if familiarity is None else familiarity.of(asking.main_image(profile, frame))
@@ -244,6 +249,9 @@ def _fit_familiarity(
     for number, sample in _samples(bags, masks, count, options, "familiar images"):
         image = asking.main_image(profile, sample.frame)
         sizes.add(image.shape[:2])
+        if image.shape[0] < MIN_HEIGHT:
+            notes.append(f"no familiarity was fitted (images {image.shape[0]} px high, {MIN_HEIGHT} are needed)")
+            return None
         rows.append(image_statistics(image))
         drives.append((number, sample.drive))
     if len(rows) < MIN_IMAGES or len(sizes) > 1:

@@ -17,9 +17,7 @@ def add_entry(directory: Path, entry: dict[str, Any]) -> None:
         with open(directory / LINES, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry, allow_nan=False) + "\n")
     except OSError as error:
-        raise OwledError(
-            f"cannot write {directory / LINES} ({error}); the last state is whole: free some disk space and run the same command again"
-        ) from error
+        raise _full(directory, error) from error
 
 
 def read_entries(directory: Path) -> list[dict[str, Any]]:
@@ -34,6 +32,12 @@ def read_entries(directory: Path) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)]
 
 
+def last_loss(directory: Path) -> float | None:
+    """Return the loss per token that was told last."""
+    told = [float(entry["loss"]) for entry in read_entries(directory) if "loss" in entry]
+    return told[-1] if told else None
+
+
 def cut_back(directory: Path, step: int, steps: int = -1) -> None:
     """Take away what a run that goes on from a step writes again: all behind it, and at its end, `steps`, what was measured."""
     from owled_ros.files import write_atomic
@@ -44,7 +48,10 @@ def cut_back(directory: Path, step: int, steps: int = -1) -> None:
 
     entries = [entry for entry in read_entries(directory) if stays(entry)]
     if entries or (directory / LINES).exists():
-        write_atomic(directory / LINES, "".join(json.dumps(entry) + "\n" for entry in entries))
+        try:
+            write_atomic(directory / LINES, "".join(json.dumps(entry) + "\n" for entry in entries))
+        except OSError as error:
+            raise _full(directory, error) from error
 
 
 def draw(directory: Path) -> Path:
@@ -75,3 +82,9 @@ def draw(directory: Path) -> Path:
     figure.savefig(directory / DRAWING, dpi=100)
     pyplot.close(figure)
     return directory / DRAWING
+
+
+def _full(directory: Path, error: OSError) -> OwledError:
+    return OwledError(
+        f"cannot write {directory / LINES} ({error}); the last state is whole: free some disk space and run the same command again"
+    )

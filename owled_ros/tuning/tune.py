@@ -34,7 +34,7 @@ from owled_ros.models.runners import TorchRunner
 from owled_ros.models.tuned import read_record, traces_of_tuning
 from owled_ros.models.weights import find_weights
 from owled_ros.tuning.checks import check_examples, check_reads_forwards, check_tokens, context_of
-from owled_ros.tuning.curves import cut_back, draw
+from owled_ros.tuning.curves import LINES, cut_back, draw, last_loss
 from owled_ros.tuning.examples import Examples, make_examples
 from owled_ros.tuning.finish import write_tuned
 from owled_ros.tuning.learner import Learner, make_learner, merged, method_of, zeros_of
@@ -46,6 +46,7 @@ from owled_ros.tuning.state import load_state, only_one
 from owled_ros.tuning.training import Loop, run, steps_of
 
 EXAMPLES = "examples"
+BY_HEART = 0.05  # [nat] per token of what was learned from
 logger = logging.getLogger(__name__)
 Report = Callable[[int, int, str], None]
 
@@ -59,6 +60,7 @@ class Tuned:
     measure: Measure  # of the model as it was loaded back
     steps: int
     notes: tuple[str, ...]
+    artifact: bool = False  # it was pruned before
 
 
 def tune(request: TuneRequest, report: Report = lambda done, total, detail: None) -> Tuned:
@@ -80,7 +82,10 @@ def tune(request: TuneRequest, report: Report = lambda done, total, detail: None
     material = choose_material(request, profile, VehicleParameters(), before)
     key = _key(request, source, profile, material)
     _refuse_other(request.out, key)
-    request.run.mkdir(parents=True, exist_ok=True)
+    try:
+        request.run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OwledError(f"{request.run} cannot be made ({error}); choose another --out") from error
     with only_one(request.run):
         sweep_asides(request.run)
         sweep_asides(request.out.parent, request.out.name)
@@ -251,9 +256,7 @@ def _finished(request: TuneRequest, held_out: HeldOut, pace: Pace) -> Tuned:
         engine.close()
     notes = []
     if measure.in_form == 0.0:
-        notes.append(
-            "no held-out answer is in the form yet: give more --steps (or --minutes), the same command goes on"
-        )
+        notes.append(f"no held-out answer is in the form yet: {_more_of(last_loss(request.run))}")
     if measure.collapsed:
         notes.append(f"all held-out answers are the same: {measure.sample[:120]!r}")
     if measure.displacement is not None and measure.hold is not None and measure.displacement >= measure.hold:
@@ -261,4 +264,18 @@ def _finished(request: TuneRequest, held_out: HeldOut, pace: Pace) -> Tuned:
             "keeping on as now would be nearer to what was driven than the model: give more drives, or more steps"
         )
     notes.append("its confidence says nothing yet: `owled calibrate` fits it on drives")
-    return Tuned(request.out, draw(request.run), measure, pace.steps, tuple(notes))
+    try:
+        drawn = draw(request.run)
+    except OSError as error:  # the model is whole
+        notes.append(f"the curves could not be drawn ({error}); their numbers are in {request.run / LINES}")
+        drawn = request.run / LINES
+    return Tuned(request.out, drawn, measure, pace.steps, tuple(notes), is_artifact(request.out))
+
+
+def _more_of(loss: float | None) -> str:
+    """Say what a model needs that has not learned the form."""
+    if loss is not None and loss < BY_HEART:
+        return (
+            f"it knows its frames by heart (loss {loss:.3f}), so more steps do not help: give more --frames or drives"
+        )
+    return "give more --steps (or --minutes), the same command goes on"
