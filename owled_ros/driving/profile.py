@@ -211,7 +211,7 @@ class DrivingProfile(Part):
 
 
 def default_profile() -> DrivingProfile:
-    """Return the profile of models without a file: one front camera, an action in one line."""
+    """One front camera; an action in one line; what a model without a file is asked."""
     return DrivingProfile(**single_camera(LineSpec(), LINE_QUESTION, 32))
 
 

@@ -155,7 +155,7 @@ def _write(
         aside.unlink(missing_ok=True)
         raise
     fsync_path(out_file.parent)
-    logger.info("packed %d matrices into %s (%.1f MB)", done, out_file.name, size / 1e6)
+    logger.info("packed %d matrices, %.1f MB", done, size / 1e6)
     return PackFacts(out_file, size, dense_bytes, weights, nonzeros, precision, formats)
 
 
