@@ -15,7 +15,7 @@ from owled_ros.commands import evaluate
 from owled_ros.driving.vector_words import DRIVE
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.drivingqa import score
-from owled_ros.evaluation.vector_answers import answer_scenes, before_answers
+from owled_ros.evaluation.vector_answers import answer_scenes, before_answers, exchanged
 from owled_ros.llm_driver.batches import IGNORE, collate
 from owled_ros.llm_driver.examples import Example
 from owled_ros.llm_driver.host import build_tiny, save
@@ -60,6 +60,13 @@ def test_the_scene_before_by_hand(data: Path) -> None:
     ]
 
 
+def test_exchanged_scenes_keep_their_answers_and_have_the_vectors_of_others(data: Path) -> None:
+    scenes = read_scenarios(data)[:5]
+    changed = exchanged(scenes)
+    assert [scene.vectors for scene in changed] == [scenes[k].vectors for k in (2, 3, 4, 0, 1)]
+    assert [scene.reference for scene in changed] == [scene.reference for scene in scenes]
+
+
 def test_scenes_without_vectors_are_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "scenarios.jsonl").write_text((data / "scenarios.jsonl").read_text())
     model, processor = build_tiny(0, SMALL)
@@ -86,5 +93,6 @@ def test_the_command_scores_it_beside_the_baselines(data: Path, tmp_path: Path) 
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     table = json.loads((tmp_path / "t.json").read_text())
-    assert list(table) == [str(tmp_path / "model"), "constant", "copy", "scene before"]
+    name = str(tmp_path / "model")
+    assert list(table) == [name, f"{name}, shuffled", "constant", "copy", "scene before"]
     assert table["scene before"]["scenes"] == 2

@@ -197,13 +197,14 @@ def evaluate_drivingqa(
 ) -> None:
     """Score text models on the driving scenes released with LLM-Driver, with the paper's metrics.
 
-    Beside every model stand the best constant answer and a copying answer. The scenes are a few long drives in order of
-    time: score a range that is far from what a model was calibrated or trained on.
+    Beside every model stand the best constant answer and a copying answer, beside one that reads vectors also itself with those
+    of other scenes ("shuffled": no better than the constant where it looks at them). The scenes are a few long drives in order
+    of time: score a range that is far from what a model was calibrated or trained on.
     """
     from rich.table import Table
 
     from owled_ros.evaluation import drivingqa
-    from owled_ros.evaluation.vector_answers import before_answers, evaluate_vector_model
+    from owled_ros.evaluation.vector_answers import before_answers, evaluate_vector_model, exchanged
     from owled_ros.files import write_json
     from owled_ros.llm_driver.released import read_scenarios
     from owled_ros.models.load import reads_vectors
@@ -211,12 +212,14 @@ def evaluate_drivingqa(
     everything = read_scenarios(data)
     scenarios = everything[: first + count if count else None]
     scored = scenarios[first:]
-    answers = {
-        name: evaluate_vector_model(name, scored, device, dtype, threads)
-        if reads_vectors(name)
-        else drivingqa.evaluate_text_model(drivingqa.load_text_model(name, device, dtype, threads), scenarios, first)
-        for name in model or ()
-    }
+    answers = {}
+    for name in model or ():
+        if reads_vectors(name):
+            answers[name] = evaluate_vector_model(name, scored, device, dtype, threads)
+            answers[f"{name}, shuffled"] = evaluate_vector_model(name, exchanged(scored), device, dtype, threads)
+        else:
+            told = drivingqa.load_text_model(name, device, dtype, threads)
+            answers[name] = drivingqa.evaluate_text_model(told, scenarios, first)
     answers["constant"] = drivingqa.constant_answers(scored)
     answers["copy"] = drivingqa.copy_answers(scored, scenarios[first - 1])
     if any(map(reads_vectors, model or ())):

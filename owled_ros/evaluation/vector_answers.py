@@ -6,6 +6,7 @@ It reads the vectors instead of a description, so it is given no examples. Lette
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,15 @@ def before_answers(scenarios: Sequence[Scenario], before: Scenario) -> list[QaAn
     return [
         QaAnswer(last.perception, Pedals(last.action.longitudinal, scenario.wheel))
         for last, scenario in zip([before, *scenarios[:-1]], scenarios, strict=True)
+    ]
+
+
+def exchanged(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """Give every scene the vectors of one half the range away: a control, what a model says that does not look at them."""
+    half = len(scenarios) // 2
+    return [
+        replace(scenario, vectors=other.vectors)
+        for scenario, other in zip(scenarios, [*scenarios[half:], *scenarios[:half]], strict=True)
     ]
 
 
