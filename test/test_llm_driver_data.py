@@ -169,6 +169,15 @@ def test_pedals_of_the_few_released_scenes_differ_a_little() -> None:
     assert {parse_action(answer).steering for answer in said} == {0.1, -0.1}  # mirrored, else as it was
 
 
+def test_amounts_of_an_action_are_marked() -> None:
+    _, processor = build_tiny(0, VectorConfig(hidden_size=8, num_latents=3, num_hidden_layers=1, num_attention_heads=1))
+    scene = world_scene(1).scene
+    said = drive_answer(facts_of(scene), Pedals(0.12, 0.0, -0.07))
+    batch = collate(processor, [Example(scene, DRIVE, said), Example(scene, ACT, "5 cars. 12.34m")])
+    assert batch.amounts[0][batch.amounts[0].isfinite()].tolist() == [12.0, 0.0, 7.0]
+    assert not batch.amounts[1].isfinite().any()
+
+
 def test_decimals_weigh_little() -> None:
     _, processor = build_tiny(0, VectorConfig(hidden_size=8, num_latents=3, num_hidden_layers=1, num_attention_heads=1))
     batch = collate(processor, [Example(world_scene(1).scene, ACT, "12.34m. 5 cars.")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from transformers.modeling_outputs import BaseModelOutput
 from typer.testing import CliRunner
 
 from owled_ros.commands import train_llm_driver
@@ -17,8 +19,8 @@ from owled_ros.driving.vector_words import ACT
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.drivingqa import constant_answers, score
 from owled_ros.llm_driver import train as training
-from owled_ros.llm_driver.batches import Batch, collate, training_batches
-from owled_ros.llm_driver.examples import DRIVING_STAGE, TRAINING_SEEDS, ask, world_scene
+from owled_ros.llm_driver.batches import IGNORE, Batch, NumberWords, collate, training_batches
+from owled_ros.llm_driver.examples import DRIVING_STAGE, TRAINING_SEEDS, Example, ask, world_scene
 from owled_ros.llm_driver.held_out import held_out_scenarios
 from owled_ros.llm_driver.host import TINY, build_tiny
 from owled_ros.llm_driver.low_rank import add_low_rank, merge_low_rank
@@ -27,7 +29,9 @@ from owled_ros.models.load import load_model
 from owled_ros.models.vector_encoder import VectorConfig
 
 SMALL = VectorConfig(hidden_size=16, num_latents=3, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
-SHORT = TrainConfig(encoder_samples=4, driving_samples=6, batch_size=2, checkpoint_every_s=0.0, log_every_steps=1)
+SHORT = TrainConfig(
+    encoder_samples=4, driving_samples=4, settling_samples=2, batch_size=2, checkpoint_every_s=0.0, log_every_steps=1
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +56,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: py
     again = train(SHORT, *build_tiny(0, SMALL), tmp_path / "killed").state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
     entries = [json.loads(line) for line in (tmp_path / "killed" / "learning.jsonl").read_text().splitlines()]
-    assert [entry["stage"] for entry in entries if "stage" in entry] == [1, 1, 2, 2, 2]
+    assert [entry["stage"] for entry in entries if "stage" in entry] == [1, 1, 2, 2, 3]
     assert entries[-1]["done"] is True
 
 
@@ -136,8 +140,60 @@ def test_low_rank_updates_are_merged_into_the_weights() -> None:
 
 
 def test_the_schedule_by_hand() -> None:
-    config = TrainConfig(encoder_samples=0, driving_samples=32_000, batch_size=32, decay_share=0.5)  # 1000 steps
-    assert [schedule(step, config) for step in (0, 99, 500, 750, 1000)] == pytest.approx([0.01, 1.0, 1.0, 0.5, 0.02])
+    config = TrainConfig(
+        encoder_samples=0, driving_samples=32_000, settling_samples=3200, batch_size=32, decay_share=0.5
+    )  # 1000 steps and 100
+    assert [schedule(step, config) for step in (0, 99, 500, 750, 999)] == pytest.approx([0.01, 1.0, 1.0, 0.5, 0.02])
+    assert [schedule(step, config) for step in (1000, 1050, 1099)] == pytest.approx([0.15, 0.075, 0.02])
+
+
+class OneWord(torch.nn.Module):
+    """Says of everything: each token with the logarithm of its share."""
+
+    def __init__(self, shares: dict[int, float], words: int) -> None:
+        super().__init__()
+        self.logits = torch.full((words,), -20.0)
+        for token, share in shares.items():
+            self.logits[token] = math.log(share)
+
+    def model(self, input_ids: torch.Tensor, **_: Any) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=self.logits.expand(*input_ids.shape, -1))
+
+    def lm_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+def test_the_loss_that_settles_pedals_by_hand() -> None:
+    _, processor = build_tiny(0, SMALL)
+    batch = collate(processor, [Example(world_scene(1).scene, ACT, "Accelerator pedal 20%")])
+    token = {word: processor.tokenizer.convert_tokens_to_ids(word) for word in ("0", "20", "40")}
+    place = int(batch.amounts.isfinite().nonzero()[0, 1])
+    assert batch.labels[0, place] == token["20"]
+    alone = replace(batch, labels=torch.full_like(batch.labels, IGNORE))
+    alone.labels[0, place] = token["20"]
+    model = OneWord({token["0"]: 0.5, token["20"]: 0.25, token["40"]: 0.25}, len(processor.tokenizer))
+    assert float(answer_loss(model, alone)) == pytest.approx(math.log(4.0), abs=1e-3)
+    settled = answer_loss(model, alone, NumberWords.of(processor, len(processor.tokenizer), "cpu"))
+    assert float(settled) == pytest.approx(0.1 * math.log(4.0) + 0.1 * (0.5 * 20 + 0.25 * 20), abs=1e-3)
+
+
+def test_settling_moves_what_is_likeliest_to_the_median() -> None:
+    """Of 0, 0, 30, 40, 50 the likeliest is 0 and the median 30."""
+    _, processor = build_tiny(0, SMALL)
+    scene, words = world_scene(1).scene, NumberWords.of(processor, len(processor.tokenizer), "cpu")
+    answers = [f"Accelerator pedal {said}%" for said in (0, 0, 30, 40, 50)]
+    batch = collate(processor, [Example(scene, ACT, answer, open_end=True) for answer in answers])
+    model = OneWord({}, len(processor.tokenizer))
+    said = []
+    for given in (None, words):
+        model.logits = torch.zeros(len(processor.tokenizer), requires_grad=True)
+        optimizer = torch.optim.Adam([model.logits], lr=0.1)
+        for _ in range(300):
+            optimizer.zero_grad()
+            answer_loss(model, batch, given).backward()
+            optimizer.step()
+        said.append(float(words.values[model.logits.detach().masked_fill(words.other, -math.inf).argmax()]))
+    assert said == [0.0, 30.0]
 
 
 def test_held_out_moments_score_themselves_rightly() -> None:
@@ -152,7 +208,17 @@ def test_the_command_writes_a_model_that_loads(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(train_llm_driver, "HELD_OUT_SCENES", 2)
     app = typer.Typer()
     train_llm_driver.register(app)
-    words = [str(tmp_path), "--encoder-samples", "32", "--driving-samples", "32", "--device", "cpu"]
+    words = [
+        str(tmp_path),
+        "--encoder-samples",
+        "32",
+        "--driving-samples",
+        "32",
+        "--settling-samples",
+        "0",
+        "--device",
+        "cpu",
+    ]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert load_model(tmp_path / "model").config.model_type == "llm_driver"

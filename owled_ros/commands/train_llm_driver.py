@@ -39,6 +39,7 @@ def train_llm_driver(
     ),
     encoder_samples: int = typer.Option(140_800, min=0, help="Scenes of the first stage: what the vectors hold."),
     driving_samples: int = typer.Option(80_000, min=32, help="Scenes of the second stage: questions and actions."),
+    settling_samples: int = typer.Option(20_000, min=0, help="Scenes after them in which pedals move to their median."),
     lora_rank: int = typer.Option(16, min=0, help="Of a host that is not the tiny one; 0 leaves it as it is."),
     data: Path | None = typer.Option(
         None, help="Released scenes to train on too (docs/llm_driver.md); none: our world."
@@ -63,8 +64,8 @@ def train_llm_driver(
 
     scenes, scored = _released(data, first, last)
     config = TrainConfig(
-        encoder_samples=encoder_samples, driving_samples=driving_samples, batch_size=batch_size, learning_rate=learning_rate,
-        host=host, lora_rank=0 if host == TINY else lora_rank, released=f"{first}:{last}" if data else "", seed=seed,
+        encoder_samples=encoder_samples, driving_samples=driving_samples, settling_samples=settling_samples,
+        batch_size=batch_size, learning_rate=learning_rate, host=host, lora_rank=0 if host == TINY else lora_rank, released=f"{first}:{last}" if data else "", seed=seed,
         device=device, threads=threads,
     )  # fmt: skip
     shown = [scene.vectors for scene in scenes if scene.vectors is not None]
