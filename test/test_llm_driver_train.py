@@ -224,4 +224,4 @@ def test_the_command_writes_a_model_that_loads(tmp_path: Path, monkeypatch: pyte
     assert load_model(tmp_path / "model").config.model_type == "llm_driver"
     assert (tmp_path / "learning.png").is_file()
     assert set(json.loads((tmp_path / "scores.json").read_text())) == {"own world, model", "own world, constant"}
-    assert "32 scenes for the encoder" in (tmp_path / "model" / "README.md").read_text()
+    assert "32 scenes for what is to be seen" in (tmp_path / "model" / "README.md").read_text()

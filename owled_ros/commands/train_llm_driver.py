@@ -16,14 +16,21 @@ HELD_OUT_SCENES = 200
 CARD = """---
 license: apache-2.0
 library_name: transformers
+pipeline_tag: text-generation
 tags: [driving, ros2, owled_ros, llm_driver]
 ---
-# LLM-Driver, made by `owled train-llm-driver`
+# LLM-Driver of owled_ros
 
-Host: {host}. {parameters:.1f} M parameters. {encoder} scenes for the encoder, {driving} for driving, each with several questions, {hours:.2f} h on {device}.
-Trained on the rendered world of owled_ros (seeds from 10 000 000), on scenes drawn at random{released}.
+LLM-Driver (arXiv 2310.01957): a Perceiver over the objects, lights and route around the vehicle before a language model ({host}), {parameters:.1f} M
+parameters, trained by `owled train-llm-driver` in {hours:.1f} h ({device}) on {encoder} scenes for what is to be seen and {driving} for what to do, each with several
+questions: moments of the world of owled_ros/scenes (seeds from 10 000 000), scenes drawn at random{released}. Weights are stored as bfloat16.
 
-**It knows the world that it was trained on, not your roads.** docs/llm_driver.md of owled_ros says how it is asked and what it can do.
+**It knows the worlds that it was trained on, not your roads.** It is here so that everything can be tried, not to drive a vehicle. docs/llm_driver.md
+of owled_ros says how it is asked and what it can do.
+
+## Licence and origin
+Weights and configuration, and those of a host that was made for it, are under the Apache License 2.0; a host of others keeps its own licence.
+The released scenes are those of wayveai/Driving-with-LLMs, under the Apache License 2.0 too.
 """
 
 
@@ -57,6 +64,8 @@ def train_llm_driver(
     Killed at any moment it resumes from its last checkpoint. OUT/model is a Hugging Face directory, OUT/learning.png shows the
     curves, OUT/scores.json how it answers about unseen scenes, beside the best constant answer.
     """
+    import torch
+
     from owled_ros.llm_driver.examples import acted_of
     from owled_ros.llm_driver.host import TINY, build_on, build_tiny, save
     from owled_ros.llm_driver.low_rank import add_low_rank, merge_low_rank
@@ -77,11 +86,13 @@ def train_llm_driver(
     plot_learning(out)
     card = CARD.format(
         host=Path(host).name, parameters=sum(p.numel() for p in model.parameters()) / 1e6, encoder=encoder_samples,
-        driving=driving_samples, hours=hours_of(out), device=config.device,
-        released=f" and on released scenes {first} to {last}" if data else "",
+        driving=driving_samples, hours=hours_of(out), device=config.device, released=f", and released scenes {first} to {last}" if data else "",
     )  # fmt: skip
-    save(model.float().cpu(), processor, out / "model", card)
-    _score(model, processor, scored, out)
+    model.cpu()
+    for weight in model.parameters():
+        weight.data = weight.data.to(torch.bfloat16)  # what the encoder measures features by stays exact
+    save(model, processor, out / "model", card)
+    _score(model.float(), processor, scored, out)
 
 
 def _released(data: Path | None, first: int, last: int) -> tuple[list[Scenario], list[Scenario]]:
