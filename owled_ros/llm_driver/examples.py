@@ -77,8 +77,8 @@ class Mix:
     released: float  # where there are any
 
 
-ENCODER_STAGE = Mix(describe=0.1, questions=6, lesson=12800, drive=2.0, act=4.0, chance=0.4, released=0.15)
-DRIVING_STAGE = Mix(describe=0.05, questions=5, lesson=0, drive=50.0, act=50.0, chance=0.15, released=0.2)
+ENCODER_STAGE = Mix(describe=0.1, questions=6, lesson=12800, drive=2.0, act=4.0, chance=0.55, released=0.2)
+DRIVING_STAGE = Mix(describe=0.05, questions=5, lesson=0, drive=50.0, act=50.0, chance=0.25, released=0.3)
 
 
 def make_examples(number: int, mix: Mix, released: Sequence[ActedScene] = ()) -> list[Example]:

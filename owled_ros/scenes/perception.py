@@ -42,9 +42,9 @@ def surroundings_of(stage: Stage, perception: Perception, tick: int) -> Surround
             velocity = (speed * math.cos(heading), speed * math.sin(heading))
             users.append(RoadUser(x + shift[0], y + shift[1], heading, *size, *velocity, kind, actor.height))
     lights = [
-        TrafficLight(number, light.state, light.s - stage.ego_s, _placed(stage, light.s, 0.0)[:2])
+        TrafficLight(number, light.state, light.stop_line - stage.ego_s, _placed(stage, light.stop_line, 0.0)[:2])
         for number, light in enumerate(stage.lights)
-        if 0.0 < light.s - stage.ego_s <= LIGHT_REACH
+        if 0.0 < light.stop_line - stage.ego_s <= LIGHT_REACH
     ]
     places = stage.ego_s + ROUTE_SPACING * np.arange(ROUTE[0] + 3)
     return Surroundings(

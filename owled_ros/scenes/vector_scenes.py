@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from owled_ros.driving.answer import CAR_KINDS, Action, Light, ObjectKind
+from owled_ros.driving.vector_frame import JUNCTION
 from owled_ros.driving.vector_rows import pedestrian_row, vehicle_row, write_nearest
 from owled_ros.driving.vector_words import Pedals
 from owled_ros.driving.vectors import (
@@ -30,7 +31,7 @@ from owled_ros.driving.vectors import (
 from owled_ros.driving.vehicle import VehicleParameters, controls_of
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.expert import MAX_ACCELERATION, expert_action
-from owled_ros.scenes.road import JUNCTION_END, LEFT_EDGE, RIGHT_EDGE
+from owled_ros.scenes.road import LEFT_EDGE, RIGHT_EDGE
 from owled_ros.scenes.sample import sample_stage
 from owled_ros.scenes.stage import (
     CAR_RANGE,
@@ -108,7 +109,11 @@ def seen_around(stage: Stage) -> Seen:
         for person in stage.pedestrians
         if 0 < person.s - here <= PEDESTRIAN_RANGE
     ]
-    lights = sorted((light.s - here, light.state) for light in stage.lights if 0 < light.s - here <= LIGHT_RANGE)
+    lights = sorted(
+        (light.s - here, light.state)
+        for light in stage.lights
+        if light.stop_line > stage.ego_s and light.s - here <= LIGHT_RANGE
+    )
     return Seen(
         tuple(sorted(cars, key=lambda item: item.distance)),
         tuple(sorted(people, key=lambda item: item.distance)),
@@ -155,13 +160,12 @@ def _write_route(rows: np.ndarray, stage: Stage) -> None:
     rows[:, Route.DX], rows[:, Route.DY] = np.cos(heading), np.sin(heading)
     rows[:, Route.SPEED_LIMIT] = SPEED_LIMIT / SPEEDS
     rows[:, Route.WIDTH_LEFT], rows[:, Route.WIDTH_RIGHT] = LEFT_EDGE / METRES, -RIGHT_EDGE / METRES
-    for line in stage.road.stop_lines:
-        rows[(s >= line) & (s < line + JUNCTION_END), Route.JUNCTION] = 1.0
-    for light in stage.lights:
-        place = int(np.argmin(np.abs(s - light.s)))
-        if abs(s[place] - light.s) <= ROUTE_SPACING and light.s > stage.ego_s:
+    for light in stage.lights:  # by their stop lines, junctions behind them: as a node is told
+        place = int(np.argmin(np.abs(s - light.stop_line)))
+        if abs(s[place] - light.stop_line) <= ROUTE_SPACING and light.stop_line > stage.ego_s:
             column = {Light.GREEN: Route.GREEN, Light.YELLOW: Route.YELLOW, Light.RED: Route.RED}[light.state]
             rows[place, Route.LIGHT] = rows[place, column] = 1.0
+            rows[place + 1 : place + 1 + JUNCTION, Route.JUNCTION] = 1.0
 
 
 def _car(stage: Stage, car: Car) -> np.ndarray | None:
