@@ -81,7 +81,19 @@ setup(
     packages=find_packages(include=["owled_ros", "owled_ros.*"], exclude=["owled_ros.nodes", "owled_ros.nodes.*"]),
     include_package_data=False,
     package_data={
-        "": ["*.json", "*.html", "*.jinja", "*.j2", "*.css", "*.txt", "*.safetensors", "*.yaml", "*.model", "share/**"]
+        "": [
+            "*.json",
+            "*.html",
+            "*.jinja",
+            "*.j2",
+            "*.css",
+            "*.txt",
+            "*.safetensors",
+            "*.yaml",
+            "*.model",
+            "*.cu",
+            "share/**",
+        ]
     },
     data_files=[
         (
