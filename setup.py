@@ -92,6 +92,7 @@ setup(
             "*.yaml",
             "*.model",
             "*.cu",
+            "*.cuh",
             "share/**",
         ]
     },

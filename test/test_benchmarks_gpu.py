@@ -46,6 +46,7 @@ def test_decoding(name: str, shape: str, tmp_path: Path, monkeypatch: pytest.Mon
     ("name", "found"),
     [
         ("int8", "qwen_3b, camera to action, 12 tokens"),
+        ("sparse", "tiny, 60% zeros, tiles of int8"),
         ("prune", "learned plan, 40 steps"),
         ("train", "train-mini, 1 rendering processes"),
         ("memory", "bundled model drives"),
@@ -70,14 +71,14 @@ def test_the_script_writes_numbers_and_a_table(tmp_path: Path) -> None:
         "--device",
         "cpu",
         "--steps",
-        "machine,sparse",
+        "machine,beside",
     ]
     environment = {"PYTHON": sys.executable, "PATH": os.defpath, "HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["steps"]["machine"].startswith("ended")
-    assert found["steps"]["sparse"] == "not there yet (sparse.py)"
+    assert found["steps"]["beside"] == "not there yet (beside.py)"
     table = (tmp_path / "gpu.md").read_text()
     assert all(f"| {row['step']} | {row['what']} |" in table for row in found["rows"])
 

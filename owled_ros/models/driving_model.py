@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from owled_ros.compute_type import fast_dtype
+from owled_ros.compute_type import SPARSE_GOALS, fast_dtype
 from owled_ros.devices import AUTO, resolve_device
 from owled_ros.driving.familiarity import FILE_NAME as FAMILIARITY_NAME
 from owled_ros.driving.familiarity import read_familiarity
@@ -36,7 +36,8 @@ NAMED = {BUNDLED: "mini"}  # models that come with the package: directory below 
 SHORT_HASH = 12  # hex digits
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # [bytes]
 INT8 = "int8"  # weights; products in the device's fast type
-DTYPES = ("auto", "float32", "bfloat16", "float16", INT8)
+ON_CUDA = (INT8, *SPARSE_GOALS)  # forms of the weights; the type is "auto"
+DTYPES = ("auto", "float32", "bfloat16", "float16", *ON_CUDA)
 
 
 def bundled_model() -> Path:
@@ -85,7 +86,8 @@ def load_engine(
         path: Hugging Face image-text-to-text directory or owled artifact; None for the bundled model.
         device: "auto", "cpu" or a CUDA device (see `devices`); "auto" is the CPU for the sparse runtime.
         dtype: one of DTYPES, for the torch parts; "auto" is bfloat16 where the hardware multiplies it, float32 elsewhere;
-            "int8" is "auto" with the language model's weights as int8, on CUDA only, with what became of it in `facts`.
+            "int8" is "auto" with the language model's weights as int8, on CUDA only, with what became of it in `facts`;
+            so are SPARSE_GOALS, with zeros left out where that suits the goal.
         threads: CPU threads of this process for inference.
         runtime: "torch", "sparse" (needs a packed artifact) or "auto" (sparse on the CPU where packed).
         decoding: "fixed" runs a token over buffers of fixed size, on CUDA as a captured graph; "growing" launches every token
@@ -99,25 +101,24 @@ def load_engine(
     device = resolve_device("cpu" if runtime == "sparse" and device == AUTO else device)
     import torch
 
-    from owled_ros.models.int8_weights import put_int8_or_say_why
     from owled_ros.models.load import load_model
 
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     profile = profile or read_profile(directory)
-    as_int8 = dtype == INT8
-    if as_int8 and not device.startswith("cuda"):
+    form = dtype if dtype in ON_CUDA else ""
+    if form and not device.startswith("cuda"):
         raise OwledError(
-            f"dtype 'int8' is for CUDA, the device is {device}; on the CPU `owled pack` makes int8 weights"
+            f"dtype {form!r} is for CUDA, the device is {device}; on the CPU `owled pack` makes int8 weights"
         )
-    dtype = fast_dtype(device) if dtype == "auto" or as_int8 else dtype
+    dtype = fast_dtype(device) if dtype == "auto" or form else dtype
     if device.startswith("cuda") and dtype == "float32":
         torch.backends.cudnn.allow_tf32 = False  # who asks for float32 gets it: else patches are embedded in 10 bits
     model = load_model(directory, device=device, dtype=dtype)
 
     def make(neighbours: Neighbours) -> tuple[TextRunner, dict[str, Any]]:
         runner, facts = _make_runner(directory, model, device, dtype, threads, runtime, decoding, neighbours)
-        return runner, {**facts, "weights": put_int8_or_say_why(model, device, dtype)} if as_int8 else facts
+        return runner, {**facts, "weights": _put_form(model, device, dtype, form)} if form else facts
 
     engine = make_engine(directory, model, profile, make, dtype)
     logger.info("loaded %s: %s", directory, engine.facts)
@@ -188,6 +189,16 @@ def identify(directory: Path) -> ModelIdentity:
             digest.update(sha256_file(file).encode())
     pruned_id = artifact_id(read_manifest(directory)) if is_artifact(directory) else ""
     return ModelIdentity(f"{directory.resolve().name}@{digest.hexdigest()[:SHORT_HASH]}", pruned_id)
+
+
+def _put_form(model: Any, device: str, dtype: str, form: str) -> str:
+    """Bring a loaded model's weights into the form that was asked for; says in words what they are then."""
+    from owled_ros.models.int8_weights import put_int8_or_say_why
+    from owled_ros.models.sparse_weights import put_sparse_or_say_why
+
+    if form == INT8:
+        return put_int8_or_say_why(model, device, dtype)
+    return put_sparse_or_say_why(model, device, dtype, form)
 
 
 def _check_arguments(dtype: str, threads: int, runtime: str) -> None:

@@ -91,16 +91,15 @@ def put_int8(model: Any, multiply: Multiply | None) -> float:
     total = sum(parameter.numel() for parameter in getattr(decoder, "layers", decoder).parameters())
     total += 0 if head is None else head.weight.numel()
     replaced = 0
-    for parent, child, layer in list(_linears(model, decoder, head)):
+    for parent, child, layer in list(linears(model)):
         setattr(parent, child, Int8Linear(layer, multiply))
         replaced += layer.in_features * layer.out_features
     return replaced / max(total, 1)
 
 
-def _linears(
-    model: nn.Module, decoder: nn.Module, head: nn.Module | None
-) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    inside = {id(module) for module in decoder.modules()} | {id(head)}
+def linears(model: Any) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Yield (parent, name, layer) of the language model's Linear layers and its output matrix, without odd sizes."""
+    inside = {id(module) for module in model.get_decoder().modules()} | {id(model.get_output_embeddings())}
     for parent in model.modules():
         for child, layer in parent.named_children():
             if type(layer) is nn.Linear and id(layer) in inside and layer.in_features % LANE_COLUMNS == 0:

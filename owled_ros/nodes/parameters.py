@@ -18,6 +18,7 @@ from rclpy.exceptions import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from owled_ros.compute_type import SPARSE_GOALS
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.driving.vehicle_info import NAMES as VEHICLE_NAMES
 from owled_ros.driving.vehicle_info import (
@@ -220,7 +221,7 @@ ENTRIES = (
     Entry("model_root", "str", "~/load_model accepts only directories below this one; empty: any.", read_only=True),
     Entry("artifact_store", "str", "Older name of deployment; a store without deployment.json takes model_path as its base model.", read_only=True),
     Entry("device", "str", "Torch device: auto (CUDA where there is one), cpu, cuda, cuda:1.", read_only=True),
-    Entry("dtype", "str", "Number type of the torch parts; auto: bfloat16 where the device multiplies it; int8: auto, and weights as int8 on CUDA.", choices=("auto", "float32", "bfloat16", "float16", "int8"), read_only=True),
+    Entry("dtype", "str", "Number type of the torch parts; auto: bfloat16 where the device multiplies it; int8 on CUDA: auto, and weights as int8; fastest-int8, smallest-int8, sparse-bf16: zeros left out too where it serves that (docs/gpu.md).", choices=("auto", "float32", "bfloat16", "float16", "int8", *SPARSE_GOALS), read_only=True),
     Entry("runtime", "str", "How the model runs.", choices=("auto", "torch", "sparse"), read_only=True),
     Entry("threads", "int", "CPU threads for inference.", 1, 256, read_only=True),
     Entry("memory_reserve_mb", "float", "Memory that stays free beside two models in ~/load_model [MB].", 0.0, 1e6),
