@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CPU_INFO = Path("/proc/cpuinfo")
 FASTEST, SMALLEST, EXACT = "fastest-int8", "smallest-int8", "sparse-bf16"
-SPARSE_GOALS = (FASTEST, SMALLEST, EXACT)  # what a pruned model's matrices are chosen for on CUDA (models.sparse_weights)
+SPARSE_GOALS = (FASTEST, SMALLEST, EXACT)  # of a pruned model's matrices on CUDA (models.sparse_weights)
 X86_FLAGS = {"avx512_bf16", "amx_bf16"}  # either multiplies bfloat16 in hardware
 ARM_FLAG = "bf16"
 logger = logging.getLogger(__name__)

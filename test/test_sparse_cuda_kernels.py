@@ -32,7 +32,9 @@ def coded(rows: int, columns: int, density: float, seed: int = 0) -> tuple[torch
     return codes.to(torch.int8), scales.bfloat16()
 
 
-sizes = st.tuples(st.integers(1, 40), st.integers(1, 400), st.sampled_from([0.0, 0.02, 0.3, 0.6, 1.0]), st.integers(0, 9))
+sizes = st.tuples(
+    st.integers(1, 40), st.integers(1, 400), st.sampled_from([0.0, 0.02, 0.3, 0.6, 1.0]), st.integers(0, 9)
+)
 
 
 @given(sizes)
@@ -55,7 +57,7 @@ def test_what_a_tile_holds_is_as_written() -> None:
     codes = torch.zeros(16, 128, dtype=torch.int8)
     codes[9, 70], codes[0, 31] = -5, 7  # the second one: lane 0, step 3
     tiles = pack_tiles(codes, torch.arange(1, 17).bfloat16()[:, None])
-    data = tiles.blob[: 320]
+    data = tiles.blob[:320]
     assert tiles.starts.tolist() == [0, 20]
     assert data[:16].view(torch.int16).tolist() == [0, 0, 1, 1, 1, 1, 1, 2]
     assert data[16:48].view(torch.bfloat16).tolist() == list(range(1, 17))
@@ -123,7 +125,9 @@ def test_tiles_multiply(run: Run, rows: int, columns: int, density: float, shape
     assert torch.equal(widen(run, tiles), widened(tiles))
 
 
-@pytest.mark.parametrize(("rows", "columns", "density"), [(9, 1536, 0.5), (5, 4096, 0.3), (8, 8, 1.0), (3, 640, 0.0), (4, 2048, 0.01)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "density"), [(9, 1536, 0.5), (5, 4096, 0.3), (8, 8, 1.0), (3, 640, 0.0), (4, 2048, 0.01)]
+)
 def test_deltas_multiply(run: Run, rows: int, columns: int, density: float) -> None:
     deltas = pack_deltas(matrix(rows, columns, density))
     x = torch.randn(columns).bfloat16()

@@ -20,7 +20,12 @@ from owled_ros.models.sparse_weights import Chooser, Timing, cold_timer, put_spa
 from owled_ros.sparse.cuda_kernels import compiled
 
 ZEROS = 0.6
-SHAPES = {"7B 4096 x 4096": (4096, 4096), "7B gate, up": (11008, 4096), "7B down": (4096, 11008), "3B down": (2048, 11008)}
+SHAPES = {
+    "7B 4096 x 4096": (4096, 4096),
+    "7B gate, up": (11008, 4096),
+    "7B down": (4096, 11008),
+    "3B down": (2048, 11008),
+}
 TINY_SHAPES = {"tiny": (32, 256)}
 SPEED_BAR, MEMORY_BAR = 1.4, 0.6
 MICRO = 1e6
@@ -73,10 +78,14 @@ def whole(step: Step) -> None:
     bars = (None, None) if step.tiny else (SPEED_BAR, MEMORY_BAR)
     step.rows.add(f"{about}, times as fast as bf16", "", dense / ours, bar=bars[0], at_least=True)
     share = choice.bytes_now / choice.bytes_dense
-    step.rows.add(f"{about}, weights beside dense int8", "", share, bar=bars[1], note=words)
+    step.rows.add(
+        f"{about}, weights beside dense {'bf16' if step.tiny else 'int8'}", "", share, bar=bars[1], note=words
+    )
     if device.startswith("cuda"):
         slower = [key for key, timing in choice.timings.items() if timing.sparse > timing.int8]
-        step.rows.add(f"{about}, sizes at which dense int8 is faster", "", len(slower), note=f"of {len(choice.timings)}")
+        step.rows.add(
+            f"{about}, sizes at which dense int8 is faster", "", len(slower), note=f"of {len(choice.timings)}"
+        )
 
 
 def single(step: Step, name: str, shape: tuple[int, int], zeros: float) -> None:

@@ -62,7 +62,9 @@ def evaluate(
         str, typer.Option(help="twist, pose, gnss, can or can:FIELD:UNIT; empty: by the topic's type (docs/bags.md).")
     ] = "",
     device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or on CUDA int8, fastest-int8, smallest-int8, sparse-bf16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16, or on CUDA int8, fastest-int8, smallest-int8, sparse-bf16.")
+    ] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per process.")] = 1,
     runtime: Annotated[str, typer.Option(help="torch, sparse or auto.")] = "auto",
     camera_test: Annotated[int, typer.Option(min=0, help="Images per bag shown blank and shuffled; 0: none.")] = 24,

@@ -141,7 +141,9 @@ class Chooser:
         for shape in shapes_of(packed, self.most_shared):
             found = multiply(self.run, packed, x, None, shape).float()
             if not float((found - want).norm()) <= NEARNESS * float(want.norm()):
-                logger.warning("a sparse kernel multiplies wrongly here (%s, blocks %s): not used", type(packed).__name__, shape)
+                logger.warning(
+                    "a sparse kernel multiplies wrongly here (%s, blocks %s): not used", type(packed).__name__, shape
+                )
                 continue
             took = self.timer(lambda shape=shape: multiply(self.run, packed, x, None, shape))  # type: ignore[misc]
             sparse, best = min((sparse, best), (took, shape), key=lambda pair: pair[0])

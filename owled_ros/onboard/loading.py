@@ -28,7 +28,9 @@ from owled_ros.models.weights import weight_files
 from owled_ros.onboard.ladder import needs_of, withhold_unsure
 
 MEGABYTE = 1e6
-BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 2, **dict.fromkeys(SPARSE_GOALS, 2)}  # while it loads: codes are made on the device
+BYTES_OF = {  # while it loads: int8 codes and packed forms are made on the device
+    "float32": 4, "bfloat16": 2, "float16": 2, "int8": 2, **dict.fromkeys(SPARSE_GOALS, 2)
+}  # fmt: skip
 STORED_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 WARM_UP_RUNS = 2
 WARM_UP_TOKENS = 4  # of a description

@@ -34,7 +34,9 @@ Shape = tuple[int, int]  # warps of a block; strips of 16 rows that they share
 TILE_SHAPES: tuple[Shape, ...] = ((16, 2), (16, 1), (8, 1), (16, 4))
 DELTA_SHAPES: tuple[Shape, ...] = ((8, 1), (16, 1), (4, 1))
 PLAIN_SHARED = 48 * 1024  # [bytes] that every launch may ask for
-Run = Callable[[str, int, int, int, list[Any]], None]  # kernel, blocks, threads of a block, bytes of shared memory, arguments
+Run = Callable[
+    [str, int, int, int, list[Any]], None
+]  # kernel, blocks, threads of a block, bytes of shared memory, arguments
 NOT_BUILT = (RuntimeError, OSError, AttributeError, ImportError, TypeError, ValueError, AssertionError)
 Packed = Tiles | Deltas
 
@@ -73,7 +75,11 @@ def shapes_of(packed: Packed, most_shared: int) -> list[Shape]:
     shapes = TILE_SHAPES if isinstance(packed, Tiles) else DELTA_SHAPES
     if packed.columns % COLUMN_STEP:
         return []
-    return [shape for shape in shapes if _shared_bytes(packed, shape) <= most_shared and _tiles_of_a_warp(packed, shape) <= MOST_TILES]
+    return [
+        shape
+        for shape in shapes
+        if _shared_bytes(packed, shape) <= most_shared and _tiles_of_a_warp(packed, shape) <= MOST_TILES
+    ]
 
 
 def multiply(run: Run, packed: Packed, x: torch.Tensor, bias: torch.Tensor | None, shape: Shape) -> torch.Tensor:
@@ -127,7 +133,7 @@ def _compile(name: str) -> Any:
 def _shared_bytes(packed: Packed, shape: Shape) -> int:
     if isinstance(packed, Deltas):
         return 4 * packed.columns
-    warps, across = shape[0], -(-packed.columns // tiles_format.COLUMNS)
+    warps, across = shape[0], _across(packed)
     token = across * X_BYTES + -(-across // 4) * 16
     return TABLE_BYTES + warps * (tiles_format.ROWS * 4 + STAGES * packed.slot) + token
 
@@ -136,4 +142,8 @@ def _tiles_of_a_warp(packed: Packed, shape: Shape) -> int:
     if isinstance(packed, Deltas):
         return 0
     warps, strips = shape
-    return -(-(-(-packed.columns // tiles_format.COLUMNS)) // (warps // strips))
+    return -(-_across(packed) // (warps // strips))
+
+
+def _across(packed: Tiles) -> int:
+    return -(-packed.columns // tiles_format.COLUMNS)

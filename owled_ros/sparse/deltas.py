@@ -53,7 +53,11 @@ def pack_deltas(weight: torch.Tensor) -> Deltas:
     steps[torch.repeat_interleave(place - filling, filling) + within] = LONGEST
     pairs = steps.view(-1, 2)
     return Deltas(
-        rows, columns, values.view(-1, UNIT), (pairs[:, 0] | pairs[:, 1] << 4).view(-1, UNIT // 2), starts.to(torch.int32)
+        rows,
+        columns,
+        values.view(-1, UNIT),
+        (pairs[:, 0] | pairs[:, 1] << 4).view(-1, UNIT // 2),
+        starts.to(torch.int32),
     )
 
 

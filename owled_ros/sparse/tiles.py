@@ -44,7 +44,9 @@ def pack_tiles(codes: torch.Tensor, scales: torch.Tensor) -> Tiles:
     scales = torch.nn.functional.pad(scales, (0, 0, 0, -rows % ROWS))
     tiles = codes.shape[1] // COLUMNS
     # Letters of the next line: S, half, g, T, t, step, 8 columns; then as they lie.
-    ordered = codes.view(-1, 2, 8, tiles, 4, 4, 8).permute(0, 3, 5, 1, 2, 4, 6).reshape(-1, 8, 256)  # (N, step and half, 256)
+    ordered = (
+        codes.view(-1, 2, 8, tiles, 4, 4, 8).permute(0, 3, 5, 1, 2, 4, 6).reshape(-1, 8, 256)
+    )  # (N, step and half, 256)
     counts = (ordered != 0).sum(2)  # (N, 8)
     before = (counts.cumsum(1) - counts).to(torch.int16)
     totals = counts.sum(1)  # (N)
