@@ -126,7 +126,8 @@ def test_tiles_multiply(run: Run, rows: int, columns: int, density: float, shape
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "density"), [(9, 1536, 0.5), (5, 4096, 0.3), (8, 8, 1.0), (3, 640, 0.0), (4, 2048, 0.01)]
+    ("rows", "columns", "density"),
+    [(9, 1536, 0.5), (5, 4096, 0.3), (2, 4096, 0.9), (8, 8, 1.0), (3, 640, 0.0), (4, 2048, 0.01)],
 )
 def test_deltas_multiply(run: Run, rows: int, columns: int, density: float) -> None:
     deltas = pack_deltas(matrix(rows, columns, density))
