@@ -21,6 +21,7 @@ TRUTH_M = {"impromptu": 0.5 * 0.01 * 2**0.5 + 1e-3, "recogdrive": 0.5 * 0.01 * 2
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", list(ROWS))
 def test_what_was_driven_is_published(name: str, tmp_path: Path) -> None:
     if ASKED != "all" and name not in ASKED.split(","):

@@ -46,6 +46,7 @@ def save_state(learner: Learner, directory: Path, facts: dict[str, Any]) -> None
     """Write a state; the last one goes when it is whole."""
     target = directory / f"{CHECKPOINT}{facts['step']:09d}"
     if target.exists():
+        _forget_others(target)  # whoever wrote it may have been killed before
         return
     numbers = _numbers(learner)
     state = learner.optimizer.state_dict()["state"]
@@ -61,9 +62,7 @@ def save_state(learner: Learner, directory: Path, facts: dict[str, Any]) -> None
             f"cannot write the state of the run to {directory} ({error}); the one before is whole: free some disk space and run "
             "the same command again"
         ) from error
-    for other in directory.glob(f"{CHECKPOINT}*"):
-        if other != target:
-            shutil.rmtree(other, ignore_errors=True)
+    _forget_others(target)
 
 
 def load_state(learner: Learner, directory: Path) -> dict[str, Any] | None:
@@ -93,3 +92,9 @@ def load_state(learner: Learner, directory: Path) -> dict[str, Any] | None:
 
 def _numbers(learner: Learner) -> list[tuple[str, torch.nn.Parameter]]:
     return sorted(learner.trained.items())
+
+
+def _forget_others(state: Path) -> None:
+    for other in state.parent.glob(f"{CHECKPOINT}*"):
+        if other != state:
+            shutil.rmtree(other, ignore_errors=True)
