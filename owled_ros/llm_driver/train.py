@@ -130,7 +130,8 @@ class _Run:
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.step, self._before = resume(directory, model, self.optimizer, self.average)
         seeds = range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + VALIDATION_SCENES)
-        self._words = NumberWords.of(processor, model.get_output_embeddings().weight.shape[0], config.device)
+        words = len(model.get_parameter("lm_head.weight"))
+        self._words = NumberWords.of(processor, words, config.device)
         self._held_out = collate(processor, [ask(world_scene(seed), DRIVE) for seed in seeds])
         self._start = self._saved = time.monotonic()
         self._sum, self._summed = torch.zeros((), device=config.device), 0

@@ -44,7 +44,8 @@ class SparseWeightLinear(nn.Module):
         self.in_features, self.out_features = packed.columns, packed.rows
         self.bias, self._run, self._shape = bias, run, shape
         self._parts = [name for name, value in vars(packed).items() if isinstance(value, torch.Tensor)]
-        self._empty = replace(packed, **dict.fromkeys(self._parts))
+        empty: dict[str, Any] = dict.fromkeys(self._parts)
+        self._empty = replace(packed, **empty)
         for name in self._parts:
             self.register_buffer(name, getattr(packed, name), persistent=False)
         # Stands in where transformers asks a layer for its type; it follows the module's.
