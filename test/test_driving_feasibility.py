@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from owled_ros.driving.answer import Action
@@ -39,6 +39,9 @@ def changed(column: str, row: int, value: float) -> Trajectory:
     st.tuples(st.floats(0.0, 3.5), st.floats(0.2, 1.2), st.floats(0.0, 6.3)),
     st.sampled_from([(0.5, 6, 1), (0.5, 8, 2), (0.5, 10, 1), (0.1, 50, 1), (0.1, 40, 4)]),
 )
+@example(
+    1.0, (0.0, 2.0, 1.0, 4.0), (2.0, 1.0, 1.0), (0.5, 8, 2)
+)  # slower than the wheels are held to before the first place
 def test_a_human_drive_passes_as_coarsely_as_models_write(speed, pull, bend, written):
     """Smooth inputs, the unicycle at 10 Hz, then places with as few times and decimals as real models use."""
     step_s, count, decimals = written

@@ -95,7 +95,7 @@ def _problem_of_start(trajectory: Trajectory, ego: EgoState, vehicle: VehiclePar
 
 def _problem_of_first_steering(trajectory: Trajectory, ego: EgoState, vehicle: VehicleParameters) -> str:
     """Compare the first curvature with the measured tire angle: the wheels turn no faster than they can."""
-    if ego.steering_tire_angle is None or trajectory.speed[0] < SLOW:
+    if ego.steering_tire_angle is None or trajectory.speed[:2].min() < SLOW:
         return ""
     first = math.atan(vehicle.wheel_base * trajectory.curvature[0])
     seconds = max(MIN_TIME_S, trajectory.time[1])  # the first curvature is that of the first chord
