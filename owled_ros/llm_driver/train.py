@@ -49,10 +49,8 @@ NEW_PARTS = ("vector_encoder", "adapter")  # of a parameter's path: what no host
 LOW_RANK = "lora_"
 SETTLING = 3  # the stage after the paper's two
 SETTLING_RATE = 0.15  # of the full learning rate
-DISTANCE, LIKELIHOOD = (
-    0.1,
-    0.1,
-)  # loss of an amount that is settled: of one percent beside the truth, share of the usual one
+DISTANCE = 0.1  # loss of one percent beside the truth, of an amount that is settled
+LIKELIHOOD = 0.1  # share of the usual loss that it keeps
 FIXED = (
     "host",
     "seed",

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from owled_ros.errors import OwledError
+from owled_ros.sparse.cuda_kernels import NOT_BUILT
 from owled_ros.sparse.format import GROUP
 
 SOURCE = Path(__file__).with_name("int8_gemv.cu")
@@ -26,7 +27,6 @@ LANE_COLUMNS = 16  # K must be a multiple of it
 ROWS = 2  # of a warp
 WARPS = 4  # of a block
 Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-NOT_BUILT = (RuntimeError, OSError, AttributeError, ImportError, TypeError, ValueError, AssertionError)
 logger = logging.getLogger(__name__)
 
 

@@ -20,7 +20,7 @@ from owled_ros.compute_type import EXACT, FASTEST
 from owled_ros.devices import on_device
 from owled_ros.errors import OwledError
 from owled_ros.models import int8_weights
-from owled_ros.models.int8_weights import Int8Linear, linears, quantise
+from owled_ros.models.int8_weights import Int8Linear, linears
 from owled_ros.sparse.cuda_kernels import Packed, Run, Shape, compiled, multiply, shapes_of, widen, widened
 from owled_ros.sparse.deltas import pack_deltas
 from owled_ros.sparse.tiles import COLUMNS, HEAD_BYTES, ROWS, pack_tiles
@@ -96,10 +96,10 @@ class Chooser:
     def layer(self, linear: nn.Linear) -> nn.Module:
         """Give what takes a layer's place, which may be the layer itself."""
         weight = linear.weight.detach()
-        coded = None if self.goal == EXACT else quantise(weight)
+        plain = linear if self.goal == EXACT else Int8Linear(linear, self.int8_multiply)
+        coded = (plain.codes, plain.scales) if isinstance(plain, Int8Linear) else None
         kept = weight if coded is None else coded[0]
         density = float((kept != 0).float().mean())
-        plain = linear if coded is None else Int8Linear(linear, self.int8_multiply)
         plain_bytes = weight.numel() * 2 if coded is None else coded[0].numel() + 2 * coded[1].numel()
         self.bytes_dense += plain_bytes
         estimate = DELTA_BYTES * density * weight.numel() if coded is None else (density + TILE_BYTES) * weight.numel()
