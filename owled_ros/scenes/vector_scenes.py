@@ -68,14 +68,14 @@ def sample_moment(seed: int) -> VectorMoment:
     rng = np.random.default_rng(seed)
     stage = sample_stage(rng)
     _move(stage, rng)
-    before = _driven_before(rng)
-    return moment_of(stage, before.steering_tire_angle, pedals_of(before), before.acceleration)
+    return moment_of(stage, _driven_before(rng))
 
 
-def moment_of(stage: Stage, tire_angle: float, last: Pedals, acceleration: float = 0.0) -> VectorMoment:
-    """Describe a stage; tire angle [rad], the last pedals and the acceleration [m/s2] are the ego's own."""
+def moment_of(stage: Stage, before: Action) -> VectorMoment:
+    """Describe a stage; `before` is what the vehicle is just doing."""
     action = expert_action(stage, seen_around(stage))
-    return VectorMoment(scene_of(stage, tire_angle, last, acceleration), action, pedals_of(action))
+    scene = scene_of(stage, before.steering_tire_angle, pedals_of(before), before.acceleration)
+    return VectorMoment(scene, action, pedals_of(action))
 
 
 def pedals_of(action: Action) -> Pedals:
