@@ -12,7 +12,18 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("owled_ros.msg")
 
-from driving_rig import BEST_EFFORT, NODE, PATIENCE_S, TEST, Bench, NodeProcess, fake_node, free_domain, until
+from driving_rig import (
+    BEST_EFFORT,
+    NODE,
+    PATIENCE_S,
+    TEST,
+    Bench,
+    NodeProcess,
+    fake_node,
+    free_domain,
+    parameter_words,
+    until,
+)
 from fake_driving_node import make_model
 from lifecycle_msgs.msg import Transition
 from rosgraph_msgs.msg import Clock
@@ -21,6 +32,18 @@ from owled_ros.nodes.conversions import stamp_to_time
 
 SECOND = 1_000_000_000
 DOMAIN = free_domain()
+SLOW_TO_PUBLISH = """
+import runpy, sys, threading, time
+from rclpy.publisher import Publisher
+publish = Publisher.publish
+def slowly(self, message):
+    if threading.current_thread().name == "inference":
+        print("publishing", flush=True)
+        time.sleep(0.2)
+    publish(self, message)
+Publisher.publish = slowly
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 
 
 def test_a_failing_configure_keeps_the_words_and_can_be_repeated(tmp_path: Path) -> None:
@@ -144,6 +167,21 @@ def test_signals_end_the_node_at_any_moment(tmp_path: Path, moment: str, number:
     assert "Traceback" not in process.text()
     assert [path for path in segments if path.exists()] == [], "shared memory is given back"
     assert segments or moment == "importing"
+
+
+@pytest.mark.parametrize("description_rate_hz", [0.0, 50.0])
+def test_what_is_being_published_is_finished_before_ros_shuts_down(tmp_path: Path, description_rate_hz: float) -> None:
+    parameters = {"model_path": make_model(tmp_path / "m"), "description_rate_hz": description_rate_hz}
+    program = ["-c", SLOW_TO_PUBLISH, str(TEST / "fake_driving_node.py"), "--ros-args", *parameter_words(parameters)]
+    with NodeProcess(program, DOMAIN, tmp_path / "log") as process, Bench(DOMAIN) as bench:
+        process.wait_for_text("odometry <-")
+        bench.send_ego()
+        bench.send_image()
+        last = 7 if description_rate_hz else 3  # the messages of an action, then those of a scene
+        assert until(lambda: bench.spin(0.02) or process.text().count("publishing\n") >= last), process.text()
+        code, _ = process.end(signal.SIGINT, END_S)
+    assert code == 0, process.text()
+    assert "Traceback" not in process.text()
 
 
 def _handles(pid: int, number: int) -> bool:

@@ -87,6 +87,7 @@ class DrivingNode(ManagedNode):
         self.settings = parameters.read_settings(self)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._driven = DrivenModel(self)
+        stop.on_stop(functools.partial(_let_finish, self._publishing))  # before ROS shuts down under what is published
         self.diagnostics.report("model", Level.WARN, "not loaded: the node is not configured")
         self._timer = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -202,12 +203,12 @@ class DrivingNode(ManagedNode):
 
     def _on_outcome(self, outcome: Outcome) -> None:
         with self._publishing:
-            if self._active and self._worker is not None:
+            if self._active and self._worker is not None and not self._stop():
                 self._publish(outcome, self._worker)
 
     def _on_scene(self, outcome: Outcome, answer: SceneAnswer) -> None:
         with self._publishing:
-            if self._active:
+            if self._active and not self._stop():
                 self._publish_scene(outcome, answer)
 
     def _publish(self, outcome: Outcome, worker: Worker) -> None:
@@ -365,6 +366,12 @@ class DrivingNode(ManagedNode):
 
     def _description(self) -> tuple[float, float]:
         return self.settings.description_rate_hz, self.settings.description_patience_s
+
+
+def _let_finish(publishing: threading.Lock) -> None:
+    """Return when nothing is being published; what comes later sees the stop request."""
+    with publishing:
+        pass
 
 
 def main(load: Loader = load_default) -> int:
