@@ -103,6 +103,30 @@ def test_actions_move_the_ego(tmp_path: Path) -> None:
     assert moved.answer["speed"] > stopped.answer["speed"] + 3.0
 
 
+def test_a_world_with_turns_tells_where_to_go(tmp_path: Path) -> None:
+    """A model that asks for a command gets the world's own; the recording has it, and its replay too."""
+    needs = {"cameras": ["front"], "images": [0.0], "needs_command": True}
+    model = make_model(tmp_path / "model", text=CRUISE, needs=needs)
+    bag = tmp_path / "bag"
+    tally = run_demo(options(tmp_path, model=model, turns=True, record=bag, film=False), quiet())
+    assert (tally.sent, tally.reasons["VALID"]) == (15, 15)
+
+    from owled_ros.bags.frames import read_samples
+    from owled_ros.scenes.world import World
+
+    given = [sample.frame.command for sample in read_samples(bag)]
+    first = World(1, turns=True).command
+    assert first is not None
+    assert given[0] is not None
+    assert given[0].kind == first.kind
+    assert given[0].distance == pytest.approx(first.distance, abs=1e-4)  # 32-bit in a message
+    assert [command is not None for command in given] == [True] * 15
+    again = run_demo(
+        options(tmp_path / "replay", model=model, source="bag", path=str(bag), seconds=0.0, film=False), quiet()
+    )
+    assert again.reasons["VALID"] >= 13
+
+
 def test_real_time_drive(tmp_path: Path) -> None:
     tally = run_demo(
         options(

@@ -17,6 +17,9 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     routes: int = typer.Option(3, min=1, help="Routes of the driving world, one after the other."),
+    turns: bool = typer.Option(
+        False, "--turns", help="World: turn left and right at junctions, told by navigation commands."
+    ),
     seconds: float = typer.Option(
         0.0, min=0.0, help="End after this many seconds of driving; 0: at the end of the routes, bag or clip."
     ),
@@ -78,10 +81,12 @@ def demo(
         raise OwledError("--image-topic, --ego-topic, --ego-from and --as-recorded belong to --bag; name one")
     if bag is not None and video is not None:
         raise OwledError("--bag and --video exclude each other; choose one source")
+    if turns and (bag is not None or video is not None):
+        raise OwledError("--turns is about the routes of the driving world; leave it out with --bag and --video")
     source, path = ("bag", str(bag)) if bag else ("video", str(video)) if video else ("world", "")
     directory = out or Path("demo_output") / datetime.now().strftime("%Y%m%d-%H%M%S")
     options = DemoOptions(
-        out=directory, source=source, path=path, image_topic=image_topic, ego_topic=ego_topic, ego_from=ego_from, recorded=as_recorded, model=model, routes=routes, seconds=seconds, seed=seed, rate_hz=rate,
+        out=directory, source=source, path=path, image_topic=image_topic, ego_topic=ego_topic, ego_from=ego_from, recorded=as_recorded, model=model, routes=routes, turns=turns, seconds=seconds, seed=seed, rate_hz=rate,
         width=width, height=height, noise_m=noise_m, dropped=dropped, lockstep=fast, record=record, film=film, device=device, threads=threads, domain=domain,
         load_timeout_s=load_timeout, parameters=tuple(set_parameter), go_on=go_on,
     )  # fmt: skip

@@ -18,7 +18,7 @@ JSON_REPORT, TEXT_REPORT = "report.json", "report.md"
 OTHERS: dict[str, Driver] = {"expert": expert_driver, "constant speed": constant_driver}
 
 
-def compare_routes(tally: Tally, period: float) -> list[dict[str, Any]]:
+def compare_routes(tally: Tally, period: float, turns: bool = False) -> list[dict[str, Any]]:
     """Drive the same routes with the expert and at constant speed; a row per driver and route that the model drove to its end."""
     rows = []
     camera = Camera().resized(192, 192)
@@ -27,7 +27,7 @@ def compare_routes(tally: Tally, period: float) -> list[dict[str, Any]]:
             continue
         rows.append(_row(route["seed"], "model", route["outcome"], route["progress"], route["mean_speed"]))
         for name, driver in OTHERS.items():
-            driven = drive_route(route["seed"], driver, camera, period)
+            driven = drive_route(route["seed"], driver, camera, period, turns)
             rows.append(_row(route["seed"], name, driven.outcome.value, driven.progress, driven.mean_speed))
     return rows
 

@@ -50,6 +50,7 @@ class DemoOptions:
     transport: str = "raw"  # of the images that are played
     model: str = ""
     routes: int = 3
+    turns: bool = False  # at junctions, told by navigation commands
     seconds: float = 0.0  # [s], 0: no limit
     seed: int = 1
     rate_hz: float = 10.0
@@ -95,7 +96,9 @@ def run_demo(options: DemoOptions, console: Console) -> Tally:
                     _drain(source, tally)
                 died = driver.code  # None: it runs still, as it should
     _judge_start(driver, source, tally, died)
-    routes = [] if interrupted or options.source != "world" else compare_routes(tally, 1.0 / options.rate_hz)
+    routes = (
+        [] if interrupted or options.source != "world" else compare_routes(tally, 1.0 / options.rate_hz, options.turns)
+    )
     write_report(options.out, tally, routes, title)
     print_report(console, tally, routes, title)
     console.print(f"report, film, image and logs: {options.out}", highlight=False, soft_wrap=True)
@@ -156,6 +159,7 @@ def _source_arguments(options: DemoOptions) -> list[str]:
         "pace": "lockstep" if options.lockstep else "realtime",
         "seed": options.seed,
         "routes": options.routes,
+        "turns": str(options.turns).lower(),
         "seconds": float(options.seconds),
         "rate_hz": float(options.rate_hz),
         "width_px": options.width,

@@ -54,9 +54,10 @@ REMEMBERED = 64  # images whose answer may still come
 ANSWERS = 50  # depth of the subscriptions
 SCENE_MEMORY_S = 2.0
 MAX_ACCELERATION, MAX_STEERING = 50.0, 1.57  # [m/s2], [rad]: the world does nothing that no vehicle could
-STARTING = (  # of a node that has not heard clock, odometry or perception yet
+STARTING = (  # of a node that has not heard clock, odometry, command or perception yet
     PredictedAction.REASON_CLOCK_JUMP,
     PredictedAction.REASON_NO_EGO,
+    PredictedAction.REASON_NO_COMMAND,
     PredictedAction.REASON_NO_SURROUNDINGS,
     PredictedAction.REASON_STALE_SURROUNDINGS,
 )
@@ -77,6 +78,7 @@ class Shown:
     scene: Scene | None
     facts: dict[str, Any]
     around: Surroundings | None = None  # what another perception tells
+    command: NavigationCommand | None = None  # what the route asks for
     number: int = 0  # of the image, from 1; given by CameraOutput
 
 
@@ -134,7 +136,9 @@ class CameraOutput:
         self._odometry.publish(ego_to_odometry(ego, pose, ODOM_FRAME, BASE_FRAME))
 
     def show(self, shown: Shown, views: Sequence[View] = ()) -> None:
-        """Publish an image, before it those of further cameras at the same moment, and what is around."""
+        """Publish an image, before it those of further cameras at the same moment, what is around, and the command."""
+        if shown.command is not None:
+            self.command(shown.command)
         if shown.around is not None:
             self.perception.tell(shown.stamp, shown.around)
         for view in views:

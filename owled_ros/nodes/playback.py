@@ -93,6 +93,8 @@ class Playback:
                 bag.scene_truth(shown.stamp + shift, shown.scene)
             if shown.around is not None:
                 bag.surroundings(shown.stamp + shift, shown.around)
+            if shown.command is not None:
+                bag.navigation_command(shown.stamp + shift, shown.command)
 
         self._scribe.do(write, wait=self.options.pace == "lockstep")
 

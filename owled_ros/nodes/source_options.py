@@ -22,6 +22,7 @@ class SourceOptions:
     pace: str
     seed: int
     routes: int
+    turns: bool
     seconds: float
     rate_hz: float
     ego_rate_hz: float
@@ -49,6 +50,7 @@ ENTRIES = (
     Entry("pace", "str", "By the wall clock, or the next image when the last one is answered.", choices=("realtime", "lockstep"), read_only=True),
     Entry("seed", "int", "Seed of the first route.", 0, 2**31 - 1, read_only=True),
     Entry("routes", "int", "Routes to drive, one after the other.", 1, 100_000, read_only=True),
+    Entry("turns", "bool", "World: turn left and right at junctions, told by navigation commands.", read_only=True),
     Entry("seconds", "float", "End after this long [s] of driving; 0: at the end of the source.", 0.0, 1e6, read_only=True),
     Entry("rate_hz", "float", "Images of the world [Hz].", 0.1, 100.0, read_only=True),
     Entry("ego_rate_hz", "float", "Odometry of the world [Hz].", 1.0, 500.0, read_only=True),

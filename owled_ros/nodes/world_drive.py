@@ -6,6 +6,7 @@ a valid action brakes at once.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -26,7 +27,7 @@ def drive_routes(playback: Playback) -> None:
     clock = WorldClock(playback)
     driven_s = 0.0
     for route in range(options.routes):
-        world = World(options.seed + route)
+        world = World(options.seed + route, options.turns)
         playback.output.forget_action()
         limit_s = options.seconds - driven_s if options.seconds else math.inf
         _drive(playback, world, route, clock, limit_s)
@@ -118,6 +119,8 @@ def _look(playback: Playback, world: World, ego: EgoState, route: int) -> Shown:
     assert moment.image is not None
     waited = 0.0 if playback.simulated else max(time.time_ns() - ego.stamp, 0) / NANOSECONDS
     facts = {"progress": round(world.progress, 3), "time": round(world.time, 2), "seed": world.seed}
+    command = None if moment.command is None else dataclasses.replace(moment.command, stamp=ego.stamp)
     return Shown(
-        ego.stamp, moment.image, ego, time.monotonic(), waited, route, moment.expert, moment.scene, facts, moment.around
-    )
+        ego.stamp, moment.image, ego, time.monotonic(), waited, route, moment.expert, moment.scene, facts, moment.around,
+        command,
+    )  # fmt: skip
