@@ -22,7 +22,8 @@ from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
 from owled_ros.pruning.allocation import owl_reference
 from owled_ros.pruning.config import Batch, PruneConfig
-from owled_ros.pruning.plan import block_outliers, dense_statistics, make_plan
+from owled_ros.pruning.measures import block_outliers
+from owled_ros.pruning.plan import dense_statistics, make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.pruning.quality import measure
 

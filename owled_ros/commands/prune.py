@@ -13,7 +13,7 @@ from owled_ros.commands import Device
 from owled_ros.commands._calibration import Sources, calibration_sets
 from owled_ros.errors import OwledError
 from owled_ros.options import with_config
-from owled_ros.pruning.config import ALLOCATIONS, PATTERNS, SCORES, STATISTICS, PruneConfig, PruneProgress
+from owled_ros.pruning.config import ALLOCATIONS, PATTERNS, ROWS, SCORES, STATISTICS, PruneConfig, PruneProgress
 
 if TYPE_CHECKING:
     from owled_ros.models.manifest import Manifest
@@ -60,8 +60,16 @@ def prune(
     pattern: Annotated[str, typer.Option(help=" | ".join(PATTERNS))] = "unstructured",
     threshold: Annotated[float, typer.Option("--outlier-threshold", help="OWL's M.")] = 5.0,
     owl_lambda: Annotated[
-        float, typer.Option("--lambda", help="OWL's lambda: half the range of block sparsities.")
-    ] = 0.08,
+        float | None,
+        typer.Option(
+            "--lambda",
+            help="Half the range of block sparsities with owl, dlp and atp (default 0.08, 0.15, 0.15); "
+            "with alpha-pruning as a share of the sparsity (0.3).",
+        ),
+    ] = None,
+    rows: Annotated[
+        str, typer.Option(help=" | ".join(ROWS) + ": zeros of a matrix's rows; trim for magnitude, wanda, pruner-zero.")
+    ] = "even",
     bag: Bags = [],  # noqa: B006
     driving_text: DrivingText = None,
     general_text: GeneralText = "python-docs",
@@ -116,7 +124,7 @@ def prune(
         allocation = "learned" if pattern == "unstructured" and sparsity > 0 else "uniform"
     config = PruneConfig(
         place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
-        _budgets(budget), threshold, owl_lambda, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device, bits=bits or None,
+        _budgets(budget), threshold, owl_lambda, rows, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device, bits=bits or None,
         group_size=group_size or None,
     )  # fmt: skip
     config.check()
@@ -137,8 +145,10 @@ def prune(
         go_on,
     )
     configs = [config]  # both see the very same calibration
-    if with_uniform and allocation != UNIFORM:
-        configs.append(replace(config, allocation=UNIFORM, output=output.with_name(output.name + UNIFORM_SUFFIX)))
+    if with_uniform and (allocation, rows) != (UNIFORM, "even"):
+        configs.append(
+            replace(config, allocation=UNIFORM, rows="even", output=output.with_name(output.name + UNIFORM_SUFFIX))
+        )
     sets = calibration_sets(place, sources)
     for chosen in configs:
         problem = write_artifact(chosen, sets, sources, pack)

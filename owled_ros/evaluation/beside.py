@@ -28,6 +28,7 @@ ALLOCATING = (
     "owl_lambda",
     "lod_samples",
     "learn_steps",
+    "rows",
 )  # settings that only spread zeros
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def find_beside(
         notes.append(
             f"the dense model {manifest.base.name} is not shown beside it, as it was not found; give it with --dense"
         )
-    if manifest.method.allocation == UNIFORM:
+    if _is_even(manifest):
         return Beside(found_dense, None, tuple(notes))
     found_uniform = _find_uniform(artifact, manifest, uniform, [*given, *places], notes)
     if found_uniform is None:
@@ -136,7 +137,7 @@ def _find_uniform(
 ) -> Path | None:
     if given is not None:
         other = read_manifest(given)
-        if other.base.sha256 != manifest.base.sha256 or other.method.allocation != UNIFORM:
+        if other.base.sha256 != manifest.base.sha256 or not _is_even(other):
             raise OwledError(
                 f"{given} is no uniform counterpart of {artifact}: expected allocation uniform of {manifest.base.name}, it is "
                 f"{other.method.allocation} of {other.base.name}; leave --uniform out, or give that artifact"
@@ -159,17 +160,18 @@ def _artifacts_beside(artifact: Path) -> Iterator[Path]:
     yield from (path for path in sorted(home.iterdir()) if path.is_dir() and not path.name.startswith("."))
 
 
+def _is_even(manifest: Manifest) -> bool:
+    """Tell whether blocks and rows all have the same share of zeros."""
+    return manifest.method.allocation == UNIFORM and manifest.method.settings.get("rows", "even") == "even"
+
+
 def _is_counterpart(manifest: Manifest, place: Path) -> bool:
     try:
         other = read_manifest(place)
     except OwledError as error:
         logger.debug("%s is not taken for a uniform counterpart: %s", place, error)
         return False
-    return (
-        other.method.allocation == UNIFORM
-        and other.base.sha256 == manifest.base.sha256
-        and not _differences(manifest, other)
-    )
+    return _is_even(other) and other.base.sha256 == manifest.base.sha256 and not _differences(manifest, other)
 
 
 def _differences(manifest: Manifest, other: Manifest) -> list[str]:

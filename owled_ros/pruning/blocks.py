@@ -23,6 +23,7 @@ from owled_ros.pruning.lockstep import Arguments, run_in_step
 from owled_ros.pruning.on_grid import nearest, settle, sweep
 from owled_ros.pruning.passes import Chunk, run_block
 from owled_ros.pruning.rounding import Grid
+from owled_ros.pruning.rows import trim_counts
 from owled_ros.pruning.sparsegpt import refine, sparsegpt
 from owled_ros.pruning.statistics import InputStatistics, ProductStatistics, run_experts
 
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 class Rule:
     """How the zeros of a matrix are chosen: a score, an (N, M) group or None, the Hessian's damping, steps of `refine`.
 
-    With a grid the weights that stay are rounded to it.
+    N is the mean over the matrices: each has its own, which follows from its zeros. With a grid the weights that stay are rounded
+    to it. `rows` says how the zeros of a matrix are given out to its rows (see `PruneConfig`).
     """
 
     score: str
@@ -41,6 +43,7 @@ class Rule:
     damping: float = 0.01
     refine_steps: int = 0
     grid: Grid | None = None
+    rows: str = "even"
 
     @property
     def corrects(self) -> bool:
@@ -49,7 +52,13 @@ class Rule:
 
     @property
     def needs_hessian(self) -> bool:
-        return self.score == "sparsegpt" or self.refine_steps > 0 or self.grid is not None
+        return self.corrects or self.grid is not None or self.rows == "trim"
+
+    def for_matrix(self, matrix: Matrix, zeros: int) -> Rule:
+        """Return the rule with the matrix's own N of an N:M pattern."""
+        if self.group is None:
+            return self
+        return replace(self, group=(round(zeros * self.group[1] / matrix.size), self.group[1]))
 
 
 @dataclass
@@ -168,6 +177,7 @@ def prune_matrix(
     if not bool(weight.isfinite().all()):
         raise OwledError(f"the weights of {matrix.name} hold NaN or infinities: the model is damaged")
     seen.check(matrix.name)
+    rule = rule.for_matrix(matrix, zeros)
     score, reason = rule.score, _unknown(rule.score, seen, gradient)
     scales: torch.Tensor | None = None
     if reason is not None:
@@ -227,7 +237,11 @@ def _mask(
         ranking = scores.pruner_zero(weight, gradient)
     gone = weight == 0
     ranking = ranking.masked_fill(gone, -1.0)  # what is zero already counts first
-    return scores.mask_groups(ranking, *rule.group) if rule.group else scores.mask_rows(ranking, zeros, gone.sum(1))
+    if rule.group:
+        return scores.mask_groups(ranking, *rule.group)
+    if rule.rows == "trim" and seen.hessian is not None and bool(seen.squares.any()):
+        return scores.mask_counts(ranking, trim_counts(weight, ranking, zeros, seen.hessian, gone.sum(1)))
+    return scores.mask_rows(ranking, zeros, gone.sum(1))
 
 
 def _prune_fused(

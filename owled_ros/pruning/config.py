@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 COMPONENTS = ("vision", "projector", "language")
 COMPONENTS_BY_DEFAULT = ("vision", "language")  # of these, whichever a model has
 SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
-ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned")
+ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned", "alpha-pruning", "dlp", "atp")
+ROWS = ("even", "trim")
 STATISTICS = ("fused", "block", "oneshot")
 REFINE_STEPS = 10
 PATTERNS = ("unstructured", "2:4", "4:8")
@@ -30,7 +31,8 @@ class PruneConfig:
     """Everything that decides the bits of an artifact, apart from the calibration batches.
 
     `sparsity` is the share of zeros over all pruned matrices, in (0, 1); with `bits` it may be 0. `budgets` fixes the sparsity of single
-    components; the others then all get `sparsity`. `lod_threshold` is OWL's M and `owl_lambda` its lambda.
+    components; the others then all get `sparsity`. `lod_threshold` is OWL's M and `owl_lambda` its lambda; of the other allocations that
+    spread zeros over blocks it is their own parameter (docs/pruning.md).
 
     `statistics`: "fused" prunes every matrix on inputs that already passed the pruned matrices before it, "block"
     collects the statistics of a whole block on the pruned blocks before it, "oneshot" takes those of the dense model.
@@ -46,8 +48,9 @@ class PruneConfig:
     components: tuple[str, ...] = COMPONENTS_BY_DEFAULT
     budgets: Mapping[str, float] = field(default_factory=dict)
     lod_threshold: float = 5.0
-    owl_lambda: float = 0.08
-    lod_samples: int = 8  # sequences that measure the outliers; owl-reference takes all
+    owl_lambda: float | None = None  # half the range of block sparsities; None: what `allocation.SPREADS` says
+    rows: str = "even"  # zeros of a matrix's rows: all the same, or as TRIM finds (scores that rank row by row)
+    lod_samples: int = 8  # sequences that measure outliers and medians; owl-reference takes all
     learn_steps: int = 40  # steps of the learned allocation
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
     refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt, else 0
@@ -67,6 +70,13 @@ class PruneConfig:
             return None
         zeros, group = self.pattern.split(":")
         return int(zeros), int(group)
+
+    @property
+    def spread(self) -> float:
+        """How far the sparsities of blocks lie apart: OWL's lambda, DLP's alpha, AlphaPruning's tau."""
+        from owled_ros.pruning.allocation import SPREADS
+
+        return SPREADS.get(self.allocation, SPREADS["owl"]) if self.owl_lambda is None else self.owl_lambda
 
     @property
     def refinement(self) -> int:
@@ -95,6 +105,7 @@ class PruneConfig:
         _one_of("allocation", self.allocation, ALLOCATIONS)
         _one_of("statistics", self.statistics, STATISTICS)
         _one_of("pattern", self.pattern, PATTERNS)
+        _one_of("rows", self.rows, ROWS)
         _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
         for component in (*self.components, *self.budgets):
             _one_of("component", component, COMPONENTS)
@@ -108,8 +119,8 @@ class PruneConfig:
                     f"the sparsity{of} is {value:g}: it is a share of zeros and must lie inside (0, 1){hint}"
                 )
         self._check_grid()
-        if not (math.isfinite(self.owl_lambda) and 0.0 <= self.owl_lambda < 0.5):
-            raise OwledError(f"lambda is {self.owl_lambda}; it must lie in [0, 0.5)")
+        if not (math.isfinite(self.spread) and 0.0 <= self.spread < 0.5):
+            raise OwledError(f"lambda is {self.spread}; it must lie in [0, 0.5)")
         if not (math.isfinite(self.lod_threshold) and self.lod_threshold > 0.0):
             raise OwledError(f"the outlier threshold M is {self.lod_threshold}; it must be a positive number")
         if (
@@ -129,8 +140,22 @@ class PruneConfig:
                 raise OwledError(
                     f"pattern {self.pattern} always zeroes {share:.0%}: set the sparsity to that, without budgets"
                 )
-            if self.allocation != "uniform":
-                raise OwledError(f"pattern {self.pattern} leaves nothing to allocate: use allocation uniform")
+            if self.allocation == "owl-reference":
+                raise OwledError("owl-reference knows no patterns, as the reference code: use owl with a pattern")
+        self._check_rows()
+
+    def _check_rows(self) -> None:
+        if self.rows == "even":
+            return
+        if self.score == "sparsegpt":
+            raise OwledError(
+                "sparsegpt chooses its zeros over all rows at once: rows trim is for scores that rank row by row"
+            )
+        if self.group is not None or self.allocation == "owl-reference":
+            raise OwledError(
+                f"{'owl-reference' if self.group is None else f'pattern {self.pattern}'} gives every row the same zeros: "
+                "leave out rows trim"
+            )
 
     def _check_grid(self) -> None:
         if self.bits is None:

@@ -1,12 +1,13 @@
-"""Layer outlier distribution (LOD): how many weights of a block stand out, OWL arXiv 2310.05175 section 3.2.
+"""How the scores |W| ||X|| of a block are spread: OWL's layer outlier distribution (LOD) and DLP's median.
 
-Needs torch. Arrays in, numbers out. Letters: R outputs, K inputs of one matrix; L blocks.
+OWL: arXiv 2310.05175 section 3.2; DLP: arXiv 2505.23807. Needs torch. Arrays in, numbers out. Letters: R outputs, K inputs of one matrix; L blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 DEFAULT_THRESHOLD = 5.0
@@ -28,3 +29,14 @@ def outlier_percent(scores: Iterable[torch.Tensor], threshold: float = DEFAULT_T
         return 0.0
     mean = float(sum(part.sum(dtype=torch.float64) for part in flat)) / count
     return 100.0 * sum(int((part > threshold * mean).sum()) for part in flat) / count
+
+
+def median_score(scores: Iterable[torch.Tensor]) -> float:
+    """Return the median of A over the whole block, of an even number the lower one; 0 for a block without weights."""
+    parts = [score.flatten().float().cpu() for score in scores]
+    if not parts:
+        return 0.0
+    flat = torch.cat(parts).numpy()
+    middle = (len(flat) - 1) // 2
+    flat.partition(middle)
+    return float(flat[middle]) if np.isfinite(flat).all() else float("nan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from owled_ros.pruning import allocation
 from owled_ros.pruning.blocks import StatisticsHooks
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.learned import LearnSettings, learn
-from owled_ros.pruning.outliers import outlier_percent, outlier_scores
+from owled_ros.pruning.measures import MEASURES, block_outliers
 from owled_ros.pruning.passes import forward_body, to_device
 from owled_ros.pruning.statistics import InputStatistics
 
@@ -50,21 +50,24 @@ def make_plan(
 
     `learned` is a result of `learn_plan` for the same budgets, taken instead of learning it again.
     """
-    pools = budget_pools(structure, config)
-    lod: dict[str, float] = {}
-    if config.allocation in ("owl", "owl-reference"):
-        sequences = None if config.allocation == "owl-reference" else config.lod_samples
-        seen = dense_statistics(model, structure, first_sequences(batches, sequences))
-        lod = block_outliers(structure, seen, config.lod_threshold)
     if config.allocation == "owl-reference":
-        return _reference_plan(structure, config, lod)
-    per_block = _block_plan(structure, config, pools, lod)
+        seen = dense_statistics(model, structure, batches)
+        return _reference_plan(structure, config, block_outliers(structure, seen, config.lod_threshold))
+    pools = budget_pools(structure, config)
+    measure: dict[str, float] = {}
+    if config.allocation in MEASURES:
+        taken = MEASURES[config.allocation]
+        chosen = first_sequences(batches, config.lod_samples) if taken.needs_inputs else None
+        seen = {} if chosen is None else dense_statistics(model, structure, chosen)
+        measure = taken.of(structure, seen, config)
+    per_block = _block_plan(structure, config, pools, measure)
     sparsity = {matrix.name: per_block[block.name] for block in structure.blocks for matrix in block.matrices}
     if config.allocation == "learned":
         learned = learned or learn_plan(model, structure, batches, config, report)
         share = CORRECTED_SHARE if config.corrects else 1.0
         sparsity = {name: value + share * (learned[name] - value) for name, value in sparsity.items()}
-    return SparsityPlan(sparsity, count_zeros(structure, sparsity, pools), lod)
+    lod = measure if config.allocation == "owl" else {}
+    return SparsityPlan(sparsity, count_zeros(structure, sparsity, pools, config.group), lod)
 
 
 def learn_plan(
@@ -91,11 +94,14 @@ def budget_pools(structure: Structure, config: PruneConfig) -> list[tuple[tuple[
 
 
 def count_zeros(
-    structure: Structure, sparsity: Mapping[str, float], pools: Sequence[tuple[tuple[str, ...], float]]
+    structure: Structure,
+    sparsity: Mapping[str, float],
+    pools: Sequence[tuple[tuple[str, ...], float]],
+    group: tuple[int, int] | None = None,
 ) -> dict[str, int]:
     """Round the sparsities to whole zeros so that every pool meets its target to one weight.
 
-    No matrix gets fewer zeros than it has already; the others then get fewer.
+    No matrix gets fewer zeros than it has already; the others then get fewer. With an N:M `group` every matrix gets a whole N of its own.
 
     Raises:
         OwledError: when a pool has more zeros than its target asks for.
@@ -104,14 +110,19 @@ def count_zeros(
     for members, target in pools:
         matrices = [matrix for block in structure.blocks if block.component in members for matrix in block.matrices]
         sizes = np.array([matrix.size for matrix in matrices], np.int64)
-        counts = allocation.zero_counts(np.array([sparsity[matrix.name] for matrix in matrices]), sizes, target)
+        wanted = np.array([sparsity[matrix.name] for matrix in matrices])
+        if group is None:
+            counts = allocation.zero_counts(wanted, sizes, target)
+        else:
+            counts = allocation.group_counts(wanted, sizes, *group) * sizes // group[1]
         already = np.array([int((matrix.stored() == 0).sum()) for matrix in matrices], np.int64)
         if already.sum() > counts.sum():
             raise OwledError(
                 f"the {' and '.join(members)} part has {already.sum() / sizes.sum():.2%} zeros already: pruning it to "
                 f"{target:.2%} would not make it sparser. Give a higher sparsity, or the dense model"
             )
-        counts = allocation.raised(counts, already)
+        if group is None:
+            counts = allocation.raised(counts, already)
         zeros.update({matrix.name: int(count) for matrix, count in zip(matrices, counts, strict=True)})
     return zeros
 
@@ -128,16 +139,6 @@ def dense_statistics(model: nn.Module, structure: Structure, batches: Sequence[B
     return seen
 
 
-def block_outliers(structure: Structure, seen: Mapping[str, InputStatistics], threshold: float) -> dict[str, float]:
-    """Return the LOD of every block [%]."""
-
-    def scores(block: Block) -> Iterator[torch.Tensor]:
-        for matrix in block.matrices:
-            yield outlier_scores(matrix.weight(), seen[matrix.name].squares_per_sequence())
-
-    return {block.name: outlier_percent(scores(block), threshold) for block in structure.blocks}
-
-
 def first_sequences(batches: Sequence[Batch], sequences: int | None) -> list[Batch]:
     """Take whole batches, spread evenly over all of them, until `sequences` are reached (None: all)."""
     if sequences is None:
@@ -152,14 +153,19 @@ def _sequence_count(batch: Batch) -> int:
 
 
 def _block_plan(
-    structure: Structure, config: PruneConfig, pools: Sequence[tuple[tuple[str, ...], float]], lod: Mapping[str, float]
+    structure: Structure,
+    config: PruneConfig,
+    pools: Sequence[tuple[tuple[str, ...], float]],
+    measure: Mapping[str, float],
 ) -> dict[str, float]:
+    """Return the sparsity of every block; `measure` is what the allocation goes by, by block name."""
     plan: dict[str, float] = {}
     for members, target in pools:
         blocks = [block for block in structure.blocks if block.component in members]
         sizes = np.array([block.size for block in blocks], float)
-        if config.allocation == "owl":
-            values = allocation.owl(np.array([lod[block.name] for block in blocks]), sizes, target, config.owl_lambda)
+        if config.allocation in MEASURES:
+            of_blocks = np.array([measure[block.name] for block in blocks])
+            values = allocation.ALLOCATORS[config.allocation](of_blocks, sizes, target, config.spread)
         elif config.allocation in ("block0", "learned"):
             values = allocation.protect_first(_firsts(blocks), sizes, target)
         else:
@@ -177,7 +183,7 @@ def _firsts(blocks: Sequence[Block]) -> np.ndarray:
 def _reference_plan(structure: Structure, config: PruneConfig, lod: Mapping[str, float]) -> SparsityPlan:
     """OWL as its reference code does it: plain mean over blocks, int(K * S_l) zeros in every row."""
     values = allocation.owl_reference(
-        np.array([lod[block.name] for block in structure.blocks]), config.sparsity, config.owl_lambda
+        np.array([lod[block.name] for block in structure.blocks]), config.sparsity, config.spread
     )
     sparsity: dict[str, float] = {}
     zeros: dict[str, int] = {}

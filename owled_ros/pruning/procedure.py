@@ -68,7 +68,7 @@ def _prune_segments(
 ) -> Outcome:
     outcome = Outcome()
     gradients = dense_gradients(model, structure, batches) if config.score == "pruner-zero" else None
-    rule = Rule(config.score, config.group, config.damping, config.refinement, config.grid)
+    rule = Rule(config.score, config.group, config.damping, config.refinement, config.grid, config.rows)
     segments = find_segments(model, structure.blocks, *telling_batches(batches))
     total, done = len(structure.blocks), 0
     for index, segment in enumerate(segments):

@@ -252,8 +252,9 @@ def _write(
             "method": {
                 **{
                     key: settings[key]
-                    for key in ("score", "allocation", "statistics", "pattern", "lod_threshold", "owl_lambda", "seed")
+                    for key in ("score", "allocation", "statistics", "pattern", "lod_threshold", "seed")
                 },
+                "owl_lambda": config.spread,
                 "settings": plain(settings),
             },
             "sparsity": sum(block["zeros"] for block in blocks) / sum(block["parameters"] for block in blocks),

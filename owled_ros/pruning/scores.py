@@ -58,6 +58,12 @@ def mask_rows(score: torch.Tensor, zeros: int, least: torch.Tensor | None = None
     return mask | ties
 
 
+def mask_counts(score: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Mask the lowest scores of each row, as many as `counts` (R,) says."""
+    ranks = score.argsort(dim=1, stable=True).argsort(dim=1)
+    return ranks < counts[:, None]
+
+
 def _filled(least: torch.Tensor, zeros: int) -> torch.Tensor:
     """Return counts (R,) of the sum `zeros`, each at least its least value and else as even as can be."""
     low, high = 0, zeros
