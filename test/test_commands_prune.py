@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from owled_ros.commands import inspect as inspect_command
 from owled_ros.commands import prune as prune_command
+from owled_ros.commands import search_metric as search_command
 from owled_ros.commands import sensitivity as sensitivity_command
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.running_cost import table_of
@@ -28,6 +29,7 @@ def app() -> typer.Typer:
     found = typer.Typer()
     prune_command.register(found)
     sensitivity_command.register(found)
+    search_command.register(found)
     inspect_command.register(found)
     return found
 
@@ -124,6 +126,54 @@ def test_another_allocation_and_zeros_by_row(app: typer.Typer, place: Path, tmp_
     assert (even.allocation, even.settings["rows"]) == ("uniform", "even")
 
 
+SEARCH = ("--samples", 8, "--tokens", 16, "--population", 4, "--evaluations", 14, "--seed", 5)
+
+
+def test_a_search_run_twice_or_in_parts_gives_the_same_metric(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    options = ["--driving-text", place / "drive.jsonl", *SEARCH]
+    assert "14 trees tried" in " ".join(
+        _run(app, "search-metric", place / "model", tmp_path / "a" / "m.json", *options).split()
+    )
+    _run(app, "search-metric", place / "model", tmp_path / "b" / "m.json", *options)
+    for part in (4, 8, 12):
+        with pytest.raises(OwledError, match=f"paused after {part} of 14 evaluations.*goes on"):
+            _run(app, "search-metric", place / "model", tmp_path / "c" / "m.json", *options, "--pause-after", 1e-9)
+        assert [path.name for path in (tmp_path / "c").iterdir()] == [".m.json.searching"]
+    _run(app, "search-metric", place / "model", tmp_path / "c" / "m.json", *options, "--pause-after", 1e-9)
+    written = {name: (tmp_path / name / "m.json").read_bytes() for name in "abc"}
+    assert written["a"] == written["b"] == written["c"]
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["m.json"]
+    content = json.loads(written["a"])
+    assert set(content["known"]) == {"magnitude", "wanda", "pruner-zero"}
+    assert content["loss"] <= min(content["known"].values())
+    assert content["evaluations"] == 14
+    options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16, "--no-cost", "--no-pack"]
+    _run(app, "prune", place / "model", tmp_path / "out", "--metric", tmp_path / "a" / "m.json", *options)
+    method = read_manifest(tmp_path / "out").method
+    assert (method.score, method.settings["metric"]) == ("metric", content["metric"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["m.json", "--minutes", 0], "no time for a search"),
+        (["m.json", "--minutes", 1e-9], "less than a first generation of 16"),
+        (["m.json", "--evaluations", 8], "less than a first generation of 16"),
+        (["m.json", "--sparsity", 60], r"for 60 % give 0\.6"),
+        (["m.json", "--component", "wheels"], "unknown component"),
+        (["m.json", "--component", "vision"], "no component vision"),
+        (["m"], r"ends in \.json"),
+    ],
+)
+def test_what_is_wrong_with_a_search_is_said(
+    words: list[object], message: str, app: typer.Typer, place: Path, tmp_path: Path
+) -> None:
+    options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]
+    with pytest.raises(OwledError, match=message):
+        _run(app, "search-metric", place / "model", tmp_path / str(words[0]), *words[1:], *options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
     options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]
     assert "language" in _run(app, "sensitivity", place / "model", "--out", tmp_path, "--sparsity", 0.6, *options)
@@ -140,6 +190,10 @@ def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
         (["--driving-text", "/nowhere.jsonl"], "cannot be read"),
         (["--sparsity", "1.2"], "inside"),
         (["--rows", "trim"], "over all rows"),
+        (["--metric", "abs(Q)"], "not Q"),
+        (["--metric", "/nowhere.json"], "there is no metric"),
+        (["--score", "metric"], "go together"),
+        (["--score", "wanda", "--metric", "W"], "go together"),
         (["--allocation", "atp", "--lambda", "0.6"], r"lambda is 0\.6"),
         (["--sparsity", "60.0"], r"the sparsity is 60: .*for 60 % give 0\.6"),
         (["--budget", "vision=40"], r"the sparsity of vision is 40: .*give 0\.4"),

@@ -132,8 +132,10 @@ def summary(manifest: Manifest) -> Any:
     table.add_row(
         "base model", f"{manifest.base.name} ({manifest.base.architecture}, {manifest.base.parameters:,} weights)"
     )
+    scored = method.settings.get("metric") or method.score
+    rows = ", zeros by row" if method.settings.get("rows") == "trim" else ""
     table.add_row(
-        "method", f"{method.score}, {method.allocation} allocation, {method.statistics} statistics, {method.pattern}"
+        "method", f"{scored}, {method.allocation} allocation{rows}, {method.statistics} statistics, {method.pattern}"
     )
     table.add_row(
         "sparsity",

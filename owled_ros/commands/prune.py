@@ -13,7 +13,7 @@ from owled_ros.commands import Device
 from owled_ros.commands._calibration import Sources, calibration_sets
 from owled_ros.errors import OwledError
 from owled_ros.options import with_config
-from owled_ros.pruning.config import ALLOCATIONS, PATTERNS, ROWS, SCORES, STATISTICS, PruneConfig, PruneProgress
+from owled_ros.pruning.config import ALLOCATIONS, METRIC, PATTERNS, ROWS, SCORES, STATISTICS, PruneConfig, PruneProgress
 
 if TYPE_CHECKING:
     from owled_ros.models.manifest import Manifest
@@ -52,7 +52,12 @@ def prune(
     sparsity: Annotated[float, typer.Option(help="Share of zeros over all pruned matrices, inside (0, 1).")] = 0.6,
     budget: Annotated[list[str], typer.Option(help="Sparsity of one component, e.g. vision=0.4.")] = [],  # noqa: B006
     component: Components = [],  # noqa: B006
-    score: Annotated[str, typer.Option(help=" | ".join(SCORES))] = "sparsegpt",
+    score: Annotated[
+        str, typer.Option(help=" | ".join(SCORES) + " | metric; default sparsegpt, metric where --metric is given.")
+    ] = "",
+    metric: Annotated[
+        str, typer.Option(help="What `owled search-metric` wrote, or an expression such as 'mul(abs(W), X)'.")
+    ] = "",
     allocation: Annotated[
         str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default learned, uniform with N:M or sparsity 0.")
     ] = "",
@@ -118,13 +123,16 @@ def prune(
     from owled_ros.evaluation.beside import UNIFORM, UNIFORM_SUFFIX
     from owled_ros.models.load import check_model
     from owled_ros.models.manifest import read_manifest
+    from owled_ros.pruning.metric import read_metric
 
     place = place_of(model)
     if not allocation:
         allocation = "learned" if pattern == "unstructured" and sparsity > 0 else "uniform"
+    tree = read_metric(metric).tree if metric else None
+    score = score or ("sparsegpt" if tree is None else METRIC)
     config = PruneConfig(
         place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
-        _budgets(budget), threshold, owl_lambda, rows, refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device, bits=bits or None,
+        _budgets(budget), threshold, owl_lambda, rows, None if tree is None else str(tree), refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device, bits=bits or None,
         group_size=group_size or None,
     )  # fmt: skip
     config.check()

@@ -20,6 +20,7 @@ from owled_ros.errors import OwledError
 from owled_ros.models.components import Block, Matrix
 from owled_ros.pruning import scores
 from owled_ros.pruning.lockstep import Arguments, run_in_step
+from owled_ros.pruning.metric import Tree, fault_of, score_of
 from owled_ros.pruning.on_grid import nearest, settle, sweep
 from owled_ros.pruning.passes import Chunk, run_block
 from owled_ros.pruning.rounding import Grid
@@ -35,7 +36,7 @@ class Rule:
     """How the zeros of a matrix are chosen: a score, an (N, M) group or None, the Hessian's damping, steps of `refine`.
 
     N is the mean over the matrices: each has its own, which follows from its zeros. With a grid the weights that stay are rounded
-    to it. `rows` says how the zeros of a matrix are given out to its rows (see `PruneConfig`).
+    to it. `rows` says how the zeros of a matrix are given out to its rows (see `PruneConfig`); `metric` is what score "metric" ranks by.
     """
 
     score: str
@@ -44,6 +45,7 @@ class Rule:
     refine_steps: int = 0
     grid: Grid | None = None
     rows: str = "even"
+    metric: Tree | None = None
 
     @property
     def corrects(self) -> bool:
@@ -178,7 +180,7 @@ def prune_matrix(
         raise OwledError(f"the weights of {matrix.name} hold NaN or infinities: the model is damaged")
     seen.check(matrix.name)
     rule = rule.for_matrix(matrix, zeros)
-    score, reason = rule.score, _unknown(rule.score, seen, gradient)
+    score, reason = rule.score, _unknown(matrix, rule, seen, gradient)
     scales: torch.Tensor | None = None
     if reason is not None:
         logger.warning("%s: %s", matrix.name, reason)
@@ -215,11 +217,17 @@ def _round(
     return settle(target, swept, mask, scales, grid, seen.hessian, damping=rule.damping), scales
 
 
-def _unknown(score: str, seen: InputStatistics, gradient: torch.Tensor | None) -> str | None:
-    if score in ("wanda", "sparsegpt") and not bool(seen.squares.any()):
+def _unknown(matrix: Matrix, rule: Rule, seen: InputStatistics, gradient: torch.Tensor | None) -> str | None:
+    """Say what is done instead where a matrix cannot be ranked by the score."""
+    tree = rule.metric
+    by_inputs = rule.score in ("wanda", "sparsegpt") or (tree is not None and tree.uses("X"))
+    by_gradient = rule.score == "pruner-zero" or (tree is not None and tree.uses("G"))
+    if by_inputs and not bool(seen.squares.any()):
         return "pruned by magnitude: no calibration token reached it, or only zeros"
-    if score == "pruner-zero" and gradient is not None and not bool(gradient.any()):
+    if by_gradient and gradient is not None and not bool(gradient.any()):
         return "pruned by magnitude: the loss has no gradient for it"
+    if tree is not None and (fault := fault_of(score_of(tree, matrix.weight(), seen.squares, gradient))) is not None:
+        return f"pruned by magnitude: the metric {fault} here"
     return None
 
 
@@ -231,12 +239,14 @@ def _mask(
         ranking = scores.magnitude(weight)
     elif score == "wanda":
         ranking = scores.wanda(weight, seen.squares)
+    elif rule.metric is not None:
+        ranking = score_of(rule.metric, weight, seen.squares, gradient)
     else:
         if gradient is None:
             raise OwledError(f"no gradient for {matrix.name}: pruner-zero needs the gradients of every matrix")
         ranking = scores.pruner_zero(weight, gradient)
     gone = weight == 0
-    ranking = ranking.masked_fill(gone, -1.0)  # what is zero already counts first
+    ranking = ranking.masked_fill(gone, torch.finfo(ranking.dtype).min)  # what is zero already counts first
     if rule.group:
         return scores.mask_groups(ranking, *rule.group)
     if rule.rows == "trim" and seen.hessian is not None and bool(seen.squares.any()):

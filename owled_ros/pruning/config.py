@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from owled_ros.errors import OwledError
 
 if TYPE_CHECKING:
+    from owled_ros.pruning.metric import Tree
     from owled_ros.pruning.rounding import Grid
 
 COMPONENTS = ("vision", "projector", "language")
 COMPONENTS_BY_DEFAULT = ("vision", "language")  # of these, whichever a model has
 SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
+METRIC = "metric"  # the score of `PruneConfig.metric`
 ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned", "alpha-pruning", "dlp", "atp")
 ROWS = ("even", "trim")
 STATISTICS = ("fused", "block", "oneshot")
@@ -41,7 +43,7 @@ class PruneConfig:
     model: Path  # Hugging Face directory, *.gguf file, or an artifact
     output: Path  # the artifact's directory; replaced in one step when all is written
     sparsity: float = 0.6
-    score: str = "sparsegpt"
+    score: str = "sparsegpt"  # of SCORES, or "metric"
     allocation: str = "learned"  # the best measured; "block0" comes next and needs no backward passes
     statistics: str = "fused"
     pattern: str = "unstructured"
@@ -50,6 +52,7 @@ class PruneConfig:
     lod_threshold: float = 5.0
     owl_lambda: float | None = None  # half the range of block sparsities; None: what `allocation.SPREADS` says
     rows: str = "even"  # zeros of a matrix's rows: all the same, or as TRIM finds (scores that rank row by row)
+    metric: str | None = None  # with score metric: an expression over W, X and G (docs/pruning.md)
     lod_samples: int = 8  # sequences that measure outliers and medians; owl-reference takes all
     learn_steps: int = 40  # steps of the learned allocation
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
@@ -91,6 +94,15 @@ class PruneConfig:
         return self.score == "sparsegpt" or self.refinement > 0
 
     @property
+    def tree(self) -> Tree | None:
+        """The metric that scores the weights, where one was given."""
+        if self.metric is None:
+            return None
+        from owled_ros.pruning.metric import parse_metric
+
+        return parse_metric(self.metric)
+
+    @property
     def grid(self) -> Grid | None:
         """What the weights that stay are rounded to."""
         if self.bits is None:
@@ -101,7 +113,7 @@ class PruneConfig:
 
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
-        _one_of("score", self.score, SCORES)
+        _one_of("score", self.score, (*SCORES, METRIC))
         _one_of("allocation", self.allocation, ALLOCATIONS)
         _one_of("statistics", self.statistics, STATISTICS)
         _one_of("pattern", self.pattern, PATTERNS)
@@ -142,9 +154,12 @@ class PruneConfig:
                 )
             if self.allocation == "owl-reference":
                 raise OwledError("owl-reference knows no patterns, as the reference code: use owl with a pattern")
-        self._check_rows()
+        self._check_scoring()
 
-    def _check_rows(self) -> None:
+    def _check_scoring(self) -> None:
+        if (self.score == METRIC) != (self.metric is not None):
+            raise OwledError("score metric and a metric go together: give both (--metric FILE), or neither")
+        _ = self.tree  # refuses what is no metric
         if self.rows == "even":
             return
         if self.score == "sparsegpt":
