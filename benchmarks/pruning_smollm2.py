@@ -11,6 +11,7 @@ The allocations side by side, three draws, the parameter of each as its paper ha
         --allocation uniform owl block0 learned alpha-pruning dlp atp
     … --score wanda --allocation uniform owl block0 --zeros-by-row trim --draw 0 1 2
     … --allocation owl dlp alpha-pruning atp --lambda 0.05 0.1 0.15 0.2 0.3 --sparsity 0.7 --draw 0 1 2
+    … --score sparsegpt --refine 10 --sparsity 0.7 --allocation block0 learned --draw 0 1 2 [--reconstruct 100 | --recover 200]
     … --pattern 4:8 --sparsity 0.5 --allocation uniform owl block0 learned alpha-pruning dlp atp --draw 0 1 2
 """
 
@@ -46,6 +47,7 @@ from owled_ros.pruning.quality import measure
 from owled_ros.pruning.recovery import recover
 
 CALIBRATION_LINES, TEST_LINES = range(0, 200), range(260, 790)  # frames are consecutive: a gap between them
+STEPS = ("refine", "reconstruct", "recover")  # columns that count steps on the kept weights
 LEARN_AT = 0.7  # the learned plan is found at this sparsity and shifted to the others
 
 
@@ -64,6 +66,7 @@ class Row:
     spread: float | None = None  # of the allocation; None: as its paper has it
     by_row: str = "even"
     pattern: str = "unstructured"
+    reconstruct: int = 0
 
     @property
     def key(self) -> str:
@@ -71,6 +74,7 @@ class Row:
         extra += f"/recover {self.recover}" * (self.recover > 0)
         extra += f"/lambda {self.spread:g}" if self.spread is not None else ""
         extra += f"/rows {self.by_row}" * (self.by_row != "even")
+        extra += f"/reconstruct {self.reconstruct}" * (self.reconstruct > 0)
         extra += f"/{self.pattern}" * (self.pattern != "unstructured")
         return f"{self.score}/{self.allocation}/{self.statistics}/{self.sparsity:g}/{self.draw}{extra}"
 
@@ -130,7 +134,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         if row["key"] == "dense":
             lines.append(f"| 0 | dense | | | {row['driving']:.2f} | {row['general']:.2f} | |")
         else:
-            score = row["score"] + "".join(f" + {step} {row[step]}" for step in ("refine", "recover") if row.get(step))
+            score = row["score"] + "".join(f" + {step} {row[step]}" for step in STEPS if row.get(step))
             sparsity = (row["sparsity"], row.get("pattern", "unstructured"))
             groups.setdefault((sparsity, score, row["statistics"], _allocation(row)), []).append(row)
     for ((share, pattern), score, statistics, allocation), found in sorted(groups.items()):
@@ -183,7 +187,7 @@ def _config(row: Row, arguments: argparse.Namespace) -> PruneConfig:
     return PruneConfig(
         Path("."), Path("."), row.sparsity, row.score, row.allocation, row.statistics, seed=row.draw,
         learn_steps=arguments.learn_steps, refine_steps=row.refine, damping=row.damping, owl_lambda=row.spread, rows=row.by_row,
-        pattern=row.pattern,
+        pattern=row.pattern, reconstruct_steps=row.reconstruct or None,
     )  # fmt: skip
 
 
@@ -223,7 +227,7 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[Row]:
     for draw, sparsity, statistics, score, allocation, spread, by_row, pattern in itertools.product(*axes):
         row = Row(
             score, allocation, statistics, sparsity, draw, arguments.refine, arguments.damping, arguments.recover,
-            spread, by_row, pattern,
+            spread, by_row, pattern, arguments.reconstruct,
         )  # fmt: skip
         if spread is not None and allocation not in SPREADS:
             continue
@@ -251,6 +255,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test-samples", type=int, default=8)
     parser.add_argument("--learn-steps", type=int, default=40)
     parser.add_argument("--refine", type=int, default=0, help="least-squares steps on the kept weights")
+    parser.add_argument(
+        "--reconstruct", type=int, default=0, help="steps that fit each attention and MLP to the dense one"
+    )
     parser.add_argument("--recover", type=int, default=0, help="steps of masked distillation after pruning")
     parser.add_argument(
         "--lambda", dest="spread", nargs="+", type=float, help="parameters of the allocations that have one"

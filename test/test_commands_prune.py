@@ -118,10 +118,11 @@ def test_another_allocation_and_zeros_by_row(app: typer.Typer, place: Path, tmp_
         "--rows",
         "trim",
     ]
-    options += ["--allocation", "dlp", "--lambda", 0.1, "--with-uniform", "--no-cost", "--no-pack"]
+    options += ["--allocation", "dlp", "--lambda", 0.1, "--with-uniform", "--no-cost", "--no-pack", "--reconstruct", 2]
     _run(app, "prune", place / "model", tmp_path / "out", *options)
     method = read_manifest(tmp_path / "out").method
     assert (method.allocation, method.owl_lambda, method.settings["rows"]) == ("dlp", 0.1, "trim")
+    assert method.settings["reconstruct_steps"] == 2
     even = read_manifest(tmp_path / "out-uniform").method
     assert (even.allocation, even.settings["rows"]) == ("uniform", "even")
 
@@ -191,6 +192,7 @@ def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
         (["--sparsity", "1.2"], "inside"),
         (["--rows", "trim"], "over all rows"),
         (["--metric", "abs(Q)"], "not Q"),
+        (["--reconstruct", "3", "--bits", "4"], "off the grid"),
         (["--metric", "/nowhere.json"], "there is no metric"),
         (["--score", "metric"], "go together"),
         (["--score", "wanda", "--metric", "W"], "go together"),

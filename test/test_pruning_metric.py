@@ -253,8 +253,8 @@ def test_a_state_with_a_damaged_line_is_begun_afresh(tmp_path: Path) -> None:
 
 
 def test_minutes_become_evaluations_by_the_models_size() -> None:
-    # 1e6 weights on 900 tokens: 2000 products each, 2e9 of 2e10 a second, so 600 in a minute.
-    assert evaluations_in(1.0, 1_000_000, 900) == 600
+    # 1e6 weights on 500 tokens: 2000 products each, 2e9 of 2e10 a second, so 600 in a minute.
+    assert evaluations_in(1.0, 1_000_000, 500) == 600
     for minutes in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(OwledError, match="no time"):
             evaluations_in(minutes, 10, 10)

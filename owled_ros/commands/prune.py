@@ -87,6 +87,9 @@ def prune(
     ] = 0,
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale with --bits: 32, 64 or 128; 0: 32.")] = 0,
     recovery_steps: Annotated[int, typer.Option(min=0, help="Masked distillation after pruning; 0 is off.")] = 0,
+    reconstruct: Annotated[
+        int, typer.Option(min=0, help="Steps that fit every attention and MLP to the dense one, zeros fixed; 0 is off.")
+    ] = 0,
     refine: Annotated[
         int | None, typer.Option(min=0, help="Least-squares steps; default 10 with sparsegpt, else 0.")
     ] = None,
@@ -132,7 +135,7 @@ def prune(
     score = score or ("sparsegpt" if tree is None else METRIC)
     config = PruneConfig(
         place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
-        _budgets(budget), threshold, owl_lambda, rows, None if tree is None else str(tree), refine_steps=refine, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device, bits=bits or None,
+        _budgets(budget), threshold, owl_lambda, rows, None if tree is None else str(tree), refine_steps=refine, reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device, bits=bits or None,
         group_size=group_size or None,
     )  # fmt: skip
     config.check()

@@ -56,6 +56,7 @@ class PruneConfig:
     lod_samples: int = 8  # sequences that measure outliers and medians; owl-reference takes all
     learn_steps: int = 40  # steps of the learned allocation
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
+    reconstruct_steps: int | None = None  # Adam's steps on the kept weights of every attention and MLP; None or 0: none
     refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt, else 0
     bits: int | None = None  # 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
     group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32
@@ -91,7 +92,7 @@ class PruneConfig:
     @property
     def corrects(self) -> bool:
         """Whether the kept weights change too, which repairs part of what the zeros cost."""
-        return self.score == "sparsegpt" or self.refinement > 0
+        return self.score == "sparsegpt" or self.refinement > 0 or bool(self.reconstruct_steps)
 
     @property
     def tree(self) -> Tree | None:
@@ -137,12 +138,12 @@ class PruneConfig:
             raise OwledError(f"the outlier threshold M is {self.lod_threshold}; it must be a positive number")
         if (
             self.learn_steps < 1
-            or min(self.recovery_steps, self.refinement) < 0
+            or min(self.recovery_steps, self.refinement, self.reconstruct_steps or 0) < 0
             or self.lod_samples < 1
             or self.damping <= 0.0
         ):
             raise OwledError(
-                "learn_steps, lod_samples and damping must be positive, recovery_steps and refine_steps not negative"
+                "learn_steps, lod_samples and damping must be positive, recovery_steps, reconstruct_steps and refine_steps not negative"
             )
         if self.allocation == "owl-reference" and self.budgets:
             raise OwledError("owl-reference knows no budgets, as the reference code: use owl with budgets")
@@ -160,6 +161,10 @@ class PruneConfig:
         if (self.score == METRIC) != (self.metric is not None):
             raise OwledError("score metric and a metric go together: give both (--metric FILE), or neither")
         _ = self.tree  # refuses what is no metric
+        if self.reconstruct_steps and self.statistics == "oneshot":
+            raise OwledError(
+                "oneshot never sees the pruned model, which reconstruction starts from: use fused or block"
+            )
         if self.rows == "even":
             return
         if self.score == "sparsegpt":
@@ -179,9 +184,9 @@ class PruneConfig:
             return
         grid = self.grid  # refuses what is not known
         assert grid is not None
-        if self.recovery_steps:
+        if self.recovery_steps or self.reconstruct_steps:
             raise OwledError(
-                "recovery moves the weights off the grid that bits put them on: give bits or recovery steps, not both"
+                "recovery and reconstruction move the weights off the grid that bits put them on: give bits or steps, not both"
             )
         if self.sparsity == 0.0 and not self.budgets and self.allocation != "uniform":
             raise OwledError("a sparsity of 0 leaves nothing to allocate: use allocation uniform")

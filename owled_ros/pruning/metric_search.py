@@ -35,7 +35,7 @@ from owled_ros.pruning.state import hash_batches
 STATE_VERSION = 1
 DIGITS = 5  # of a loss: below it trees are equal, and the shorter one is better
 RATE = 2e10  # products a second of the machine that minutes are counted on
-MASKING = 200  # what masking a weight costs there, in products
+MASKING = 1000  # what masking a weight costs there, in products
 logger = logging.getLogger(__name__)
 
 

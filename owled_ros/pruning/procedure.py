@@ -1,6 +1,7 @@
 """Prune a loaded model in place, segment by segment and block by block. Needs torch.
 
-The whole model stays in memory as it is; beyond it only one block's statistics and the chunks' hidden states do.
+The whole model stays in memory as it is; beyond it only one block's statistics and the chunks' hidden states do, and with
+reconstruction those of the dense model and of its parts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from owled_ros.pruning.blocks import Outcome, Rule, advance, prune_block
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.gradients import dense_gradients
 from owled_ros.pruning.passes import find_segments, in_words, record, telling_batches
+from owled_ros.pruning.reconstruction import dense_parts, reconstruct
 
 
 class BlockStore(Protocol):
@@ -74,12 +76,22 @@ def _prune_segments(
     total, done = len(structure.blocks), 0
     for index, segment in enumerate(segments):
         chunks = record(model, segments, index, batches)
+        steps = config.reconstruct_steps or 0
+        dense = [chunk.hidden for chunk in chunks] if steps else []
         for block in segment.blocks:
+            parts = dense_parts(block, chunks, dense) if steps else []
             found = None if store is None else store.load_block(done, block)
             if found is not None:
                 advance(block, chunks)
             else:
+                inputs = [chunk.hidden for chunk in chunks]
                 found = prune_block(block, chunks, zeros, rule, config.statistics, gradients)
+                if parts:
+                    for chunk, hidden in zip(chunks, inputs, strict=True):
+                        chunk.hidden = hidden
+                    reconstruct(block, chunks, parts, steps, config.seed + done)
+                    advance(block, chunks)
+                del inputs
                 if store is not None:
                     store.save_block(done, block, found)
             outcome.fallbacks |= found.fallbacks

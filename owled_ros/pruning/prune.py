@@ -138,8 +138,11 @@ def prune(
 def _weights_dtype(config: PruneConfig, stored: str, computing: str) -> str:
     """Choose the type of the weights in memory: the stored one where it is computed in, else float32.
 
-    A model stored in float16 stays so on a GPU, and multiplies in it (no autocast); its statistics are float32.
+    A model stored in float16 stays so on a GPU, and multiplies in it (no autocast); its statistics are float32. Weights that are
+    reconstructed move by less than 16 bits can hold.
     """
+    if config.reconstruct_steps:
+        return "float64" if stored == "float64" else "float32"
     halves = stored == "float16" and config.dtype == "auto" and config.device != "cpu" and not config.recovery_steps
     return stored if halves or stored in (computing, "float64") else "float32"
 

@@ -1,0 +1,159 @@
+"""Fit what is left of a pruned block to what the dense one gave, attention and MLP apart (arXiv 2510.14444). Needs torch.
+
+A part is a child of the block that holds pruned matrices and runs once: in most architectures the attention and the MLP. What no such
+child holds (layers that stand in the block itself) is fitted last, by the block's own output. Zeros stay zero. Beyond the block, memory
+holds the parts' dense outputs on the calibration and Adam's two values per weight of one part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from owled_ros.models.components import Block, Matrix
+from owled_ros.pruning.lockstep import Arguments
+from owled_ros.pruning.passes import Chunk, run_block
+
+RATE = (
+    0.01  # of a matrix's mean kept weight (root of the mean square): Adam's first step; falls to zero as a half cosine
+)
+
+
+@dataclass
+class Part:
+    """A module of a block, its parameters that were pruned, and what it gave in the dense model, one tensor (B, T, C) per chunk."""
+
+    module: nn.Module
+    parameters: list[nn.Parameter]
+    targets: list[torch.Tensor]
+
+
+def dense_parts(block: Block, chunks: Sequence[Chunk], hidden: list[torch.Tensor]) -> list[Part]:
+    """Run a block before it is pruned on the dense model's hidden states and note what its parts give, in the order in which they run.
+
+    Args:
+        hidden: what enters the block in the dense model, by chunk; replaced by what leaves it.
+    """
+    children = {
+        child: inside
+        for child in block.module.children()
+        if (inside := [matrix for matrix in block.matrices if matrix.module in set(child.modules())])
+        and not any(matrix.module is child for matrix in inside)
+    }
+    given: dict[nn.Module, list[torch.Tensor]] = {}
+
+    def note(module: nn.Module, args: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        given.setdefault(module, []).append(_first(output))
+
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for child in children:
+            stack.callback(child.register_forward_hook(note).remove)
+        for place, chunk in enumerate(chunks):
+            hidden[place] = run_block(block, replace(chunk, hidden=hidden[place]))
+    whole = [child for child in given if len(given[child]) == len(chunks)]  # by first call
+    parts = [Part(child, _parameters(children[child]), given[child]) for child in whole]
+    held = {matrix.name for child in whole for matrix in children[child]}
+    left = [matrix for matrix in block.matrices if matrix.name not in held]
+    return [*parts, Part(block.module, _parameters(left), list(hidden))] if left else parts
+
+
+def reconstruct(block: Block, chunks: Sequence[Chunk], parts: Sequence[Part], steps: int, seed: int) -> None:
+    """Fit the parts one after the other, on what enters them in the pruned model; the chunks stay in front of the block.
+
+    Costs a pass of the block and three of the part per chunk, and `steps` forward and backward passes of the part on one chunk.
+    A part whose error over all chunks did not fall keeps its weights.
+    """
+    for number, part in enumerate(parts):
+        inputs = _inputs_of(part.module, block, chunks)
+        if len(inputs) == len(chunks):
+            _fit(part, inputs, chunks, steps, np.random.default_rng([seed, number]))
+
+
+def _fit(
+    part: Part, inputs: Sequence[Arguments], chunks: Sequence[Chunk], steps: int, generator: np.random.Generator
+) -> None:
+    kept = [parameter != 0 for parameter in part.parameters]
+    before = [parameter.detach().clone() for parameter in part.parameters]
+    sizes = [
+        float(p.detach().float().square().sum() / max(int(k.sum()), 1)) ** 0.5
+        for p, k in zip(part.parameters, kept, strict=True)
+    ]
+    groups = [{"params": [p], "lr": RATE * size} for p, size in zip(part.parameters, sizes, strict=True)]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95))
+    scale = sum(float(target.float().square().mean()) for target in part.targets) / len(part.targets) or 1.0
+
+    def error(place: int) -> torch.Tensor:
+        args, kwargs = inputs[place]
+        difference = (_first(part.module(*args, **kwargs)) - part.targets[place]).float().square()
+        mask = chunks[place].token_mask
+        return (
+            difference[mask] if mask is not None and difference.shape[:2] == mask.shape else difference
+        ).mean() / scale
+
+    def whole() -> float:
+        with torch.no_grad():
+            return sum(float(error(place)) for place in range(len(chunks)))
+
+    start = whole()
+    queue: list[int] = []
+    with _trained(part.module, part.parameters):
+        for step in range(steps):
+            queue = queue or list(generator.permutation(len(chunks)))
+            with torch.enable_grad():
+                loss = error(int(queue.pop()))
+                loss.backward()
+            for group, size in zip(optimizer.param_groups, sizes, strict=True):
+                group["lr"] = RATE * size * 0.5 * (1 + math.cos(math.pi * step / steps))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for parameter, mask in zip(part.parameters, kept, strict=True):
+                    parameter.mul_(mask)
+    if not whole() < start:  # True for NaN too
+        with torch.no_grad():
+            for parameter, old in zip(part.parameters, before, strict=True):
+                parameter.copy_(old)
+
+
+@contextlib.contextmanager
+def _trained(module: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let only some parameters of a module have gradients while entered."""
+    chosen = {id(parameter) for parameter in parameters}
+    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        for parameter, _ in wanted:
+            parameter.requires_grad_(id(parameter) in chosen)
+        yield
+    finally:
+        for parameter, grad in wanted:
+            parameter.requires_grad_(grad)
+            parameter.grad = None
+
+
+def _inputs_of(module: nn.Module, block: Block, chunks: Sequence[Chunk]) -> list[Arguments]:
+    """Run the block as it is now and return what one of its modules, or the block itself, is called with."""
+    seen: list[Arguments] = []
+    handle = module.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
+    try:
+        with torch.no_grad():
+            for chunk in chunks:
+                run_block(block, chunk)
+    finally:
+        handle.remove()
+    return seen
+
+
+def _parameters(matrices: Sequence[Matrix]) -> list[nn.Parameter]:
+    """Return the parameters that hold some matrices, each once: fused experts share one."""
+    found = [getattr(matrix.module, matrix.parameter) for matrix in matrices]
+    return list({id(parameter): parameter for parameter in found}.values())
+
+
+def _first(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
