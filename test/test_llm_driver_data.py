@@ -188,11 +188,11 @@ def test_decimals_weigh_little() -> None:
 
 def test_latents_begin_with_rows_of_their_own() -> None:
     looks = first_looks(24)
-    assert looks[:2] == [[0], [1]]
-    assert [len(rows) for rows in looks[2:7]] == [6] * 5
-    assert looks[7:15] == [[32 + near] for near in range(8)]
-    assert looks[15:19] == [[62 + near] for near in range(4)]
-    assert [len(rows) for rows in looks[19:]] == [30, 30, 20, 30, 30]
+    assert looks[:3] == [[0], [1], [82]]
+    assert [len(rows) for rows in looks[3:8]] == [6] * 5
+    assert looks[8:16] == [[32 + near] for near in range(8)]
+    assert looks[16:20] == [[62 + near] for near in range(4)]
+    assert [len(rows) for rows in looks[20:]] == [30, 30, 20, 30]
     assert [len(first_looks(count)) for count in (1, 3, 8, 64)] == [1, 3, 8, 64]
     model, _ = build_tiny(0)
     encoder = model.model.vector_encoder

@@ -20,7 +20,7 @@ from owled_ros.llm_driver.host import build_on, build_tiny, save
 from owled_ros.models.components import find_structure
 from owled_ros.models.load import is_vision_language, load_model
 from owled_ros.models.processor import load_processor
-from owled_ros.models.vector_encoder import VectorConfig
+from owled_ros.models.vector_encoder import Crowd, VectorConfig
 
 SMALL = {"hidden_size": 32, "num_latents": 6, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 DRIVE_SEED = 800_000
@@ -76,6 +76,25 @@ def test_empty_rows_change_nothing_and_taken_ones_do(directory: Path) -> None:
         assert torch.equal(model(**changed).logits, before)
         changed["vectors"][0, free, 0] = 1.0
         assert not torch.equal(model(**changed).logits, before)
+
+
+def test_rows_of_a_sort_are_counted_and_empty_ones_never() -> None:
+    """A softmax sees shares: of five rows that are alike and of ten it tells the same. The crowd's row does not."""
+    torch.manual_seed(0)
+    crowd = Crowd(8)
+    with torch.no_grad():
+        crowd.sort["vehicle"].weight.zero_()
+        crowd.sort["vehicle"].weight[0, 2] = 100.0  # the first sort: whoever has something in the third place
+        crowd.sort["vehicle"].bias.copy_(torch.tensor([-50.0, 50.0, 0.0, -50.0]))  # the second: all; the third: halves
+    rows = torch.zeros(2, 6, 8)
+    rows[0, :2, 2], rows[1, :5, 2] = 1.0, 1.0
+    taken = torch.tensor([[True] * 4 + [False] * 2, [True] * 3 + [False] * 3])
+    counts = crowd.count("vehicle", rows, taken)
+    assert torch.allclose(counts, torch.tensor([[2.0, 4.0, 2.0, 0.0], [3.0, 3.0, 1.5, 0.0]]), atol=1e-6)
+    nobody = {"vehicle": taken, "pedestrian": torch.zeros_like(taken)}
+    told = crowd({"vehicle": rows, "pedestrian": rows}, nobody)
+    assert told.shape == (2, 1, 8)
+    assert not torch.allclose(told[0], told[1], atol=1e-2)
 
 
 def test_pruning_finds_encoder_adapter_and_host() -> None:

@@ -1,11 +1,13 @@
 """The scene encoder of LlmDriver: rows of numbers to latents (Perceiver, Jaegle et al., arXiv 2103.03206, section 3). Needs torch.
 
-Latents look at the scene's rows, then at each other. Letters: B scenes, N rows of a scene, L latents, F features, C width.
+Latents look at the scene's rows, then at each other; attention means over what it sees, so how many there are of a kind is summed up
+in a row of its own. Letters: B scenes, N rows of a scene, L latents, F features, C width, K counts.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +37,9 @@ KINDS = {
     "vehicle": vectors.VEHICLES[0],
     "pedestrian": vectors.PEDESTRIANS[0],
 }  # rows
-ROWS = 1 + vectors.ROWS  # a scene's, behind one that sums up the route
+CROWDS = ("vehicle", "pedestrian")  # kinds that are counted
+COUNTS, FINE = 4, 10.0  # of each kind; a count is told as a number and as ten times it, which tells neighbours apart
+ROWS = 1 + vectors.ROWS + 1  # a scene's, behind one that sums up the route, before one that says how many there are
 
 
 class VectorConfig(PreTrainedConfig):
@@ -101,6 +105,7 @@ class VectorEncoder(PreTrainedModel):
         super().__init__(config)
         width = config.hidden_size
         self.row_embedding = nn.ModuleDict({kind: RowEmbedding(FEATURES, width) for kind in KINDS})
+        self.crowd = Crowd(width)
         self.place = nn.Parameter(torch.randn(ROWS, width) * config.initializer_range)
         self.latents = nn.Parameter(torch.randn(config.num_latents, width) * FAINT)
         self.blocks = nn.ModuleList(PerceiverBlock(config) for _ in range(config.num_hidden_layers))
@@ -129,9 +134,12 @@ class VectorEncoder(PreTrainedModel):
 
     def read(self, scenes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed the rows (B, N, C), and tell which hold something (B, 1, 1, N)."""
-        parts = zip(self.row_embedding.values(), _features(scenes).split(tuple(KINDS.values()), dim=1), strict=True)
-        rows = self.rows_norm(torch.cat([embed(part) for embed, part in parts], dim=1) + self.place)
-        return rows, _taken(scenes)[:, None, None, :]
+        there, kinds = _taken(scenes), tuple(KINDS.values())
+        parts = zip(self.row_embedding.items(), _features(scenes).split(kinds, dim=1), strict=True)
+        told = {kind: embed(part) for (kind, embed), part in parts}
+        taken = dict(zip(KINDS, there[:, :-1].split(kinds, dim=1), strict=True))
+        rows = torch.cat([*told.values(), self.crowd(told, taken)], dim=1)
+        return self.rows_norm(rows + self.place), there[:, None, None, :]
 
     @torch.no_grad()
     def begin(self, scenes: torch.Tensor) -> None:
@@ -140,7 +148,7 @@ class VectorEncoder(PreTrainedModel):
         Without this nearly all of an embedding is what all scenes share, a latent sees the mean of 81 rows, and a small host that
         is taught the speed alone has not begun to read it after 300 steps; with it 150 are enough to begin.
         """
-        taken = _taken(scenes).split(tuple(KINDS.values()), dim=1)
+        taken = _taken(scenes)[:, :-1].split(tuple(KINDS.values()), dim=1)
         found = _features(scenes).split(tuple(KINDS.values()), dim=1)
         for embed, features, there in zip(self.row_embedding.values(), found, taken, strict=True):
             assert isinstance(embed, RowEmbedding)
@@ -157,13 +165,14 @@ class VectorEncoder(PreTrainedModel):
 
 
 def first_looks(latents: int) -> list[list[int]]:
-    """Say which rows each latent begins with: what lies ahead, the vehicle itself, stretches of the route, the nearest, whole kinds."""
-    _, _, route_rows, vehicle_rows, people_rows = np.split(np.arange(ROWS), np.cumsum(list(KINDS.values()))[:-1])
+    """Say which rows each latent begins with: what lies ahead, the vehicle itself, how many, stretches of the route, the nearest, whole kinds."""
+    kinds_end = np.cumsum(list(KINDS.values()))
+    _, _, route_rows, vehicle_rows, people_rows, crowd_rows = np.split(np.arange(ROWS), kinds_end)
     route = [stretch.tolist() for stretch in np.array_split(route_rows, max(latents // 4 - 1, 1))]
     vehicles = [[row] for row in vehicle_rows[: latents // 3].tolist()]
     people = [[row] for row in people_rows[: latents // 6].tolist()]
     kinds = [rows.tolist() for rows in (route_rows, vehicle_rows, people_rows)]
-    own = [[0], [1], *route, *vehicles, *people]
+    own = [[0], [1], crowd_rows.tolist(), *route, *vehicles, *people]
     return [*own, *(kinds[place % len(kinds)] for place in range(latents))][:latents]
 
 
@@ -241,7 +250,7 @@ def _bearing(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def _taken(scenes: torch.Tensor) -> torch.Tensor:
     """Tell which rows (B, N) hold something."""
     there = torch.ones((len(scenes), ROWS), dtype=torch.bool, device=scenes.device)
-    there[:, 1 + vectors.FIRST_VEHICLE :] = scenes[:, vectors.FIRST_VEHICLE :, 0] != 0
+    there[:, 1 + vectors.FIRST_VEHICLE : -1] = scenes[:, vectors.FIRST_VEHICLE :, 0] != 0
     return there
 
 
@@ -277,6 +286,27 @@ class RowEmbedding(nn.Module):
         """Embed rows (B, N, F)."""
         told = ((features - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST) * self.share
         return self.norm(self.mix(functional.gelu(self.lift(told.to(self.lift.weight.dtype)))))
+
+
+class Crowd(nn.Module):
+    """How many rows of a kind are of some sort, K sorts of each kind, which are learnt."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.sort = nn.ModuleDict({kind: nn.Linear(width, COUNTS) for kind in CROWDS})
+        self.tell = nn.Linear(len(CROWDS) * COUNTS * 2 * NUMBER_WAVES, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, rows: Mapping[str, torch.Tensor], taken: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return one row (B, 1, C) of embedded rows (B, N, C) by kind, of which those taken (B, N) count."""
+        counts = [self.count(kind, rows[kind], taken[kind]) for kind in CROWDS]
+        number = torch.cat(counts, dim=-1)  # (B, K)
+        code = torch.cat([number_waves(number * scale, NUMBER_WAVES) for scale in (1.0, FINE)], dim=-1)
+        return self.norm(self.tell(code.flatten(-2).to(self.tell.weight.dtype)))[:, None]
+
+    def count(self, kind: str, rows: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
+        """Return how many rows (B, N, C) of those taken (B, N) are of each sort (B, K)."""
+        return (self.sort[kind](rows).float().sigmoid() * taken[..., None]).sum(1)
 
 
 def start(layer: nn.Linear, size: float = 1.0) -> None:
