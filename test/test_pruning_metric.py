@@ -155,7 +155,7 @@ def test_opposing_operations_cancel(text: str, shorter: str) -> None:
     assert simplify(parse_metric(text)).size <= parse_metric(shorter).size
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(tree=_trees(binary=("add", "sub")), seed=st.integers(0, 9))
 def test_a_shorter_tree_ranks_alike(tree: Tree, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -221,7 +221,7 @@ def test_a_search_killed_at_any_moment_goes_on_to_the_same_end(tmp_path: Path) -
     wanted = SearchSettings(20, 5, 2)
     whole = [(found.tried, found.best.tree) for found in search(_worth, wanted, tmp_path / "whole", "a")]
     written = (tmp_path / "whole").read_bytes()
-    for cut in range(0, len(written), 7):
+    for cut in range(0, len(written), 29):
         state = tmp_path / "cut"
         state.write_bytes(written[:cut])
         asked: list[Tree] = []

@@ -189,4 +189,4 @@ def _rise(measure: Floats, spread: float) -> Floats:
     span = measure.max() - measure.min()
     if span <= 0.0:
         return np.zeros(len(measure))
-    return (measure - measure.min()) * (2.0 * spread / span)
+    return (measure - measure.min()) / span * (2.0 * spread)

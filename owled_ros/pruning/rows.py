@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from owled_ros.pruning.allocation import project, raised, zero_counts
+from owled_ros.pruning.scores import mask_rows
 
 ROUNDS = 10  # updates with one rate
 RATES = (
@@ -52,7 +53,7 @@ def trim_counts(
         return float(whole), cosines.clamp(-1.0, 1.0).cpu().numpy()
 
     even = np.full(rows, target)
-    start = counts_of(even)
+    start = mask_rows(score, zeros, least).sum(1)
     start_quality = quality(start)
     best, highest = start, start_quality[0]
     for rates in RATES:
