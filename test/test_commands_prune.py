@@ -175,6 +175,13 @@ def test_what_is_wrong_with_a_search_is_said(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_search_that_cannot_keep_its_state_says_so(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    options = ["--driving-text", place / "drive.jsonl", *SEARCH]
+    with pytest.raises(OwledError, match="cannot keep the state"):
+        _run(app, "search-metric", place / "model", tmp_path / "file" / "m.json", *options)
+
+
 def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
     options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]
     assert "language" in _run(app, "sensitivity", place / "model", "--out", tmp_path, "--sparsity", 0.6, *options)

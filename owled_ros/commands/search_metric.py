@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +130,7 @@ def search_metric(
             loss_of = work.PrunedLoss(loaded, structure, calibration.batches, held_out.batches, config)
         generation = 0
         found: Found | None = None
-        for found in track(work.search(loss_of, settings, state, name), "trees tried", evaluations):
+        for found in track(_kept(work.search(loss_of, settings, state, name), output), "trees tried", evaluations):
             if found.tried % population == 0 and found.tried < evaluations:
                 generation += 1
                 logger.info("generation %d: loss %.4f by %s", generation, found.best.loss, found.best.tree)
@@ -147,6 +148,17 @@ def search_metric(
     work.write_metric(output, output.stem, found, facts)
     state.unlink(missing_ok=True)
     Console().print(_table(found, loss_of.dense, output))
+
+
+def _kept(steps: Iterator[Found], output: Path) -> Iterator[Found]:
+    """Say in one sentence that the state of a search cannot be written."""
+    try:
+        yield from steps
+    except OSError as err:
+        raise OwledError(
+            f"cannot keep the state of the search beside {output}: {err}; give another place or free some disk space, and run the "
+            "same command again"
+        ) from err
 
 
 def _table(found: Found, dense: float, output: Path) -> Table:
