@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import re
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from owled_ros.errors import OwledError
+
+if TYPE_CHECKING:
+    import torch
 
 AUTO = "auto"
 EXPECTED = "expected auto, cpu, cuda or cuda:NUMBER"
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 GB = 1e9
+DRIVING_PRIORITY = -1  # of a CUDA stream: before the others of this process, 0 is theirs
 
 
 def resolve_device(wanted: str) -> str:
@@ -103,6 +109,28 @@ def on_device(device: str) -> contextlib.AbstractContextManager[object]:
     import torch
 
     return torch.cuda.device(torch.device(device))
+
+
+@contextlib.contextmanager
+def driving_stream(device: str) -> Iterator[None]:
+    """Run work on a CUDA device before all other work of this process: a model that is loaded beside the one that drives.
+
+    One stream for each device, so that memory that was used on it is used again. Other devices: nothing changes.
+    """
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    with torch.cuda.device(torch.device(device)), torch.cuda.stream(_driving_stream(device, DRIVING_PRIORITY)):
+        yield
+
+
+@functools.cache
+def _driving_stream(device: str, priority: int) -> torch.cuda.Stream:
+    import torch
+
+    return torch.cuda.Stream(torch.device(device), priority=priority)
 
 
 def _check_cuda(wanted: str, number: int) -> None:

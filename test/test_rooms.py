@@ -15,6 +15,8 @@ GROUND = {
     "version",
     "compute_type",
     "devices",
+    "driving_mark",
+    "giving_way",
     "python_child",
     "settings",
     "options",

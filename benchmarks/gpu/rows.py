@@ -37,12 +37,12 @@ class Rows:
     """Appends rows of one step to its file."""
 
     def __init__(self, file: Path, step: str) -> None:
-        self._file, self._step = file, step
+        self.file, self._step = file, step
 
     def add(self, what: str, unit: str, measured: float | None = None, **more: object) -> None:
         """Keep a row; see `Row` for what more it may hold."""
         row = Row(self._step, what, unit, measured, **more)  # type: ignore[arg-type]
-        with open(self._file, "a", encoding="utf-8") as stream:
+        with open(self.file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(row)) + "\n")
 
 

@@ -124,10 +124,12 @@ def make(name: str, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Any, A
     return model.eval(), processor
 
 
-def make_engine(model: Any, processor: Any, device: str, dtype: torch.dtype, decoding: str = "auto") -> VlmEngine:
-    """Put the node's engine around a model: one image, twelve tokens."""
+def make_engine(
+    model: Any, processor: Any, device: str, dtype: torch.dtype, decoding: str = "auto", tokens: int = ANSWER_TOKENS
+) -> VlmEngine:
+    """Put the node's engine around a model: one image, twelve tokens or as many as are told."""
     profile = preset("points")
-    call = profile.calls[0].model_copy(update={"user": QUESTION, "max_tokens": ANSWER_TOKENS})
+    call = profile.calls[0].model_copy(update={"user": QUESTION, "max_tokens": tokens})
     profile = profile.model_copy(update={"calls": (call,)})
     runner = TorchRunner(model, device, dtype, None, decoding)
     chat = Chat(

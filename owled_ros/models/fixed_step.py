@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from owled_ros import devices
 from owled_ros.devices import is_out_of_memory
 from owled_ros.errors import OwledError
 from owled_ros.models.choice import Chooser, DeviceLogits
@@ -239,7 +240,8 @@ class FixedStep:
         Raises OwledError with the reason where it cannot be captured or takes too long. `begin` must follow.
         """
         device, started = self._token.device, time.monotonic()
-        current, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        current = torch.cuda.current_stream(device)
+        stream = torch.cuda.Stream(device, priority=devices.DRIVING_PRIORITY)  # the graph's kernels keep it
         stream.wait_stream(current)
         try:
             with torch.cuda.stream(stream):

@@ -108,7 +108,8 @@ def main() -> None:
     choice = ModelChoice(**json.loads(sys.stdin.readline()))
     problem = ""
     try:
-        load_and_warm(choice, load_default, None, None)
+        with giving_way_on(choice.device):
+            load_and_warm(choice, load_default, None, None)
     except OwledError as error:
         problem = str(error)
     except Exception as error:  # a damaged model can raise anything; its words are what the user needs
@@ -129,6 +130,13 @@ def _give_way() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def giving_way_on(device: str) -> contextlib.AbstractContextManager[object]:
+    """Return what a trial on a GPU runs in; torch is imported for it."""
+    from owled_ros.giving_way import giving_way
+
+    return giving_way(device)
 
 
 def _watched(

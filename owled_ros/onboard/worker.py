@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from owled_ros.devices import driving_stream
 from owled_ros.driving.engine import Engine
 from owled_ros.driving.needs import InputNeeds
 from owled_ros.driving.prediction import Generation, ModelIdentity, Reason, SceneAnswer
+from owled_ros.driving_mark import DrivingMark, file_of
 from owled_ros.errors import OwledError
 from owled_ros.onboard.ladder import Arrival, Ladder, Limits, Outcome, is_out_of_memory, needs_of
 from owled_ros.onboard.slot import NewestSlot
@@ -76,6 +78,10 @@ class Worker:
         self._described: Outcome | None = None
         self._described_at = -1e9
         self._due_since: float | None = None
+        self._mark, self._marked = (
+            DrivingMark(None),
+            "cpu",
+        )  # tells jobs on the same GPU that a frame is in work; of which device
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
@@ -148,12 +154,14 @@ class Worker:
             arrival = self.slot.take(IDLE_S if self._busy() else 0.5)
             try:
                 self._switch()
-                if arrival is not None and not self._stopping.is_set():
-                    self._act(arrival)
-                self._after()
+                with driving_stream(self._device):
+                    if arrival is not None and not self._stopping.is_set():
+                        self._act(arrival)
+                    self._after()
             except Exception:  # a fault of ours: say it and continue with the next image
                 logger.exception("the inference thread failed on an image")
         self.ladder.views.close()
+        self._mark.close()
         with self._handing:
             self._ended = True
             left, self._next_engine = self._next_engine, None
@@ -169,6 +177,11 @@ class Worker:
     def _busy(self) -> bool:
         return bool(self._questions) or self._due_since is not None
 
+    @property
+    def _device(self) -> str:
+        """Where the engine computes."""
+        return str(getattr(self.ladder.engine, "facts", {}).get("device", "cpu"))
+
     def _switch(self) -> None:
         with self._handing:
             handed, self._next_engine = self._next_engine, None
@@ -183,13 +196,22 @@ class Worker:
         done(True)
 
     def _act(self, arrival: Arrival) -> None:
-        outcome = self.ladder.climb(arrival, self._limits())
+        self._follow_device()
+        with self._mark:  # from before the image is decoded: what others have on the GPU can end meanwhile
+            outcome = self.ladder.climb(arrival, self._limits())
         self.counters.errors += outcome.reason in (Reason.INFERENCE_ERROR, Reason.OUT_OF_MEMORY)
         self.counters.answered += outcome.answer is not None
         self.counters.published += outcome.valid
         self.counters.withheld += not outcome.valid
         self._last = outcome if self.ladder.prefix is not None else None
         self._on_outcome(outcome)
+
+    def _follow_device(self) -> None:
+        """See that the mark is that of the GPU that drives now."""
+        device = self._device
+        if device != self._marked:
+            self._mark.close()
+            self._mark, self._marked = DrivingMark(file_of(device)), device
 
     def _after(self) -> None:
         """Use the time until the next image."""

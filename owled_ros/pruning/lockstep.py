@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from owled_ros.devices import on_device
+from owled_ros.giving_way import in_this_thread
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 _LIBC = ctypes.CDLL(None)
@@ -107,7 +108,7 @@ def _start(job: Callable[[], Any], by_thread: dict[int, _Worker]) -> _Worker:
         worker.go.clear()
         try:
             if not worker.abandoned:
-                with torch.no_grad(), on_device(current), contextlib.ExitStack() as stack:
+                with torch.no_grad(), on_device(current), contextlib.ExitStack() as stack, in_this_thread():
                     for kind, dtype in lower.items():  # autocast and the device are per thread: pass them on
                         stack.enter_context(torch.autocast(kind, dtype, cache_enabled=False))
                     worker.result = job()

@@ -34,10 +34,17 @@ def main() -> int:
     from owled_ros.errors import OwledError
 
     try:
+        from owled_ros.devices import resolve_device
+        from owled_ros.giving_way import giving_way
         from owled_ros.recalibration.request import read_request
         from owled_ros.recalibration.work import recalibrate
 
-        candidate, verdict = recalibrate(read_request(start["request"]), tell)
+        request = read_request(start["request"])
+        device = resolve_device(request.parameters.device)
+        with giving_way(device, courtesy.gpu_pauses, courtesy.gpu_bounded) as missing:
+            if missing:
+                _send(events, {"event": "warning", "message": f"cannot give way by {missing}"})
+            candidate, verdict = recalibrate(request, tell)
         _send(events, {"event": "result", "candidate": str(candidate), "verdict": verdict})
     except (OwledError, MemoryError, OSError) as error:
         _send(events, {"event": "error", "message": str(error) or type(error).__name__})

@@ -1,8 +1,8 @@
 """The car comes first: how the child process gives way to driving, and when it is paused. Needs Linux for most of it.
 
 After Missile (arXiv 2407.13996): a latency-sensitive task beside a best-effort one. In the child: idle scheduling class,
-idle disk priority, few cores and threads, first to go when memory is short, memory kept instead of returned. In the
-parent: a pacer that stops the child while the driver's reported latency is above its budget.
+idle disk priority, few cores and threads, first to go when memory is short, memory kept instead of returned; on a GPU small pieces
+of work, none while a frame is in work (giving_way). In the parent: a pacer that stops the child while the driver's reported latency is above its budget.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Courtesy:
     cores: tuple[int, ...] = ()  # empty: all
     threads: int = 1
     first_to_go: bool = True  # when memory runs out
+    gpu_pauses: bool = True  # on a GPU: nothing is launched while a frame is in work (giving_way)
+    gpu_bounded: bool = True  # little is ahead there, and large products are cut into pieces
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of the child: thread limits and memory that is kept."""

@@ -71,7 +71,7 @@ class JobParameters:
     threads: int = setting(1, "CPU threads of the job.", low=1, high=256)
     cores: str = setting("", "Cores that the job may use, for example 2,3; empty: all.", bare=True)
     idle_scheduling: bool = setting(
-        False, "Run the job only where nobody else wants the processor or the disk: for a vehicle that drives.",
+        False, "Run the job only where nobody else wants the processor, the disk or the GPU: for a vehicle that drives.",
         flags=("--idle",), parameter_value=True,
     )  # fmt: skip
     time_limit_s: float = setting(
@@ -106,7 +106,8 @@ class JobParameters:
     @property
     def courtesy(self) -> Courtesy:
         """What the job gives up for others on the machine."""
-        return Courtesy(idle=self.idle_scheduling, cores=cores_of(self.cores), threads=self.threads)
+        idle = self.idle_scheduling
+        return Courtesy(idle, cores_of(self.cores), self.threads, gpu_pauses=idle, gpu_bounded=idle)
 
     @property
     def retention(self) -> Retention:
