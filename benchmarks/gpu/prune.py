@@ -109,8 +109,9 @@ def command(step: Step, score: str) -> None:
 
 def again(step: Step, score: str, before: Structure) -> None:
     """Prune the first block once more and hold its zeros against those of the run before."""
-    model, batches = make(step, 1)
-    structure = find_structure(model)
+    model, batches = make(step, MEASURED)
+    whole = find_structure(model)
+    structure = replace(whole, blocks=whole.blocks[:1])
     matrices = structure.blocks[0].matrices
     zeros = {matrix.name: matrix.size * 6 // 10 for matrix in matrices}
     prune_blocks(model, structure, batches, zeros, told(step, score, allocation="uniform"))
