@@ -190,3 +190,14 @@ def test_what_is_wrong_has_a_reason_and_what_is_left_out_is_said_once(
     assert process.text().count(words) == 1
     reason("VALID")
     process.wait_for_text("told of every road user again")
+
+
+def test_the_bundled_model_drives_by_what_it_is_told(tmp_path: Path) -> None:
+    """Proof of life with torch, the model's own directory and the whole chain."""
+    options = DemoOptions(
+        out=tmp_path / "out", model="llm-driver", seconds=0.6, width=64, height=64, lockstep=True, routes=1, seed=SEED,
+        domain=free_domain(), film=False, noise_m=0.5, dropped=0.1,
+    )  # fmt: skip
+    tally = run_demo(options, Console(file=open(os.devnull, "w"), force_terminal=False))  # noqa: SIM115
+    assert tally.sent == 6
+    assert tally.reasons["VALID"] == tally.answered >= 5

@@ -58,6 +58,13 @@ def test_the_bundled_weights_have_a_licence() -> None:
     assert written == card, "a model that is trained again gets the same card"
 
 
+def test_the_bundled_weights_that_read_vectors_are_small_and_have_a_licence() -> None:
+    directory = TOP / "owled_ros" / "share" / "llm_driver"
+    facts = yaml.safe_load((directory / "README.md").read_text().split("---")[1])
+    assert facts["license"] == "apache-2.0"
+    assert (directory / "model.safetensors").stat().st_size < 8_000_000
+
+
 @pytest.mark.parametrize("name", ["ci.yml"])
 def test_hosted_checks_call_what_exists(name: str) -> None:
     workflow = yaml.safe_load((TOP / ".github" / "workflows" / name).read_text())

@@ -24,7 +24,9 @@ def demo(
         0.0, min=0.0, help="End after this many seconds of driving; 0: at the end of the routes, bag or clip."
     ),
     seed: int = typer.Option(1, min=0, help="Seed of the first route; the following count up."),
-    model: str = typer.Option("", help="Model directory or artifact; empty: the bundled small model."),
+    model: str = typer.Option(
+        "", help="Model directory, artifact or llm-driver (bundled, reads objects and route); empty: the bundled VLM."
+    ),
     rate: float = typer.Option(10.0, min=0.1, max=60.0, help="Images per second of the world."),
     width: int = typer.Option(1280, min=64, help="Width of the world's images."),
     height: int = typer.Option(720, min=64, help="Height of the world's images."),

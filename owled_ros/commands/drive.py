@@ -33,7 +33,8 @@ def register(app: typer.Typer) -> None:
 
 def drive(
     policy: str = typer.Option(
-        "mini", help="expert, constant, mini (the bundled model), or the directory of a model or artifact."
+        "mini",
+        help="expert, constant, mini (the bundled model), llm-driver (the bundled one that reads vectors), or the directory of a model or artifact.",
     ),
     routes: int = typer.Option(20, min=1, max=10_000, help="How many routes of 250 to 400 m."),
     seed: int = typer.Option(0, min=0, max=LAST_SEED - 1, help="First world; the next ones follow."),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 BUNDLED = "mini"
-NAMED = {BUNDLED: "mini"}  # models that come with the package: directory below share/
+NAMED = {BUNDLED: "mini", "llm-driver": "llm_driver"}  # models that come with the package: directory below share/
 SHORT_HASH = 12  # hex digits
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # [bytes]
 INT8 = "int8"  # weights; products in the device's fast type
@@ -53,7 +53,7 @@ def place_of_model(name: str) -> Path:
 
 
 def resolve_model(path: str | Path | None) -> Path:
-    """Return a model directory; empty or "mini" means the bundled model.
+    """Return a model directory; empty or "mini" means the bundled model, "llm-driver" the bundled one that reads vectors.
 
     Raises:
         OwledError: it cannot be one.

@@ -14,6 +14,7 @@ from owled_ros.deployment.deployment import Deployment, open_deployment
 from owled_ros.errors import OwledError
 
 BUNDLED_NAMES = ("mini", "bundled")
+OTHER_NAMES = ("llm-driver",)  # further models that come with the package, never chosen unasked
 
 
 class Source(IntEnum):
@@ -92,6 +93,8 @@ def requested_model(path: str, chosen: DrivingChoice, root: str) -> str:
         return str(chosen.deployment.driving()) if chosen.deployment is not None else chosen.path
     if path in BUNDLED_NAMES:
         return ""
+    if path in OTHER_NAMES:
+        return path
     asked = Path(path).expanduser()
     if not root:
         return str(asked)
