@@ -186,7 +186,11 @@ def evaluate_drivingqa(
     data: Annotated[Path, typer.Argument(help="scenarios.jsonl, its directory, or the released .pkl (read as data).")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Causal language model, LlmDriver or artifact; may be repeated."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Causal language model, LlmDriver (llm-driver: the bundled one) or artifact; may be repeated.",
+        ),
     ] = None,
     first: Annotated[
         int, typer.Option(min=12, help="First scored scene; earlier ones are examples or left out.")
@@ -209,22 +213,24 @@ def evaluate_drivingqa(
     from owled_ros.evaluation.vector_answers import before_answers, evaluate_vector_model, exchanged
     from owled_ros.files import write_json
     from owled_ros.llm_driver.released import read_scenarios
+    from owled_ros.models.driving_model import place_of_model
     from owled_ros.models.load import reads_vectors
 
     everything = read_scenarios(data)
     scenarios = everything[: first + count if count else None]
     scored = scenarios[first:]
+    places = {name: str(place_of_model(name)) for name in model or ()}
     answers = {}
-    for name in model or ():
-        if reads_vectors(name):
-            answers[name] = evaluate_vector_model(name, scored, device, dtype, threads)
-            answers[f"{name}, shuffled"] = evaluate_vector_model(name, exchanged(scored), device, dtype, threads)
+    for name, place in places.items():
+        if reads_vectors(place):
+            answers[name] = evaluate_vector_model(place, scored, device, dtype, threads)
+            answers[f"{name}, shuffled"] = evaluate_vector_model(place, exchanged(scored), device, dtype, threads)
         else:
-            told = drivingqa.load_text_model(name, device, dtype, threads)
+            told = drivingqa.load_text_model(place, device, dtype, threads)
             answers[name] = drivingqa.evaluate_text_model(told, scenarios, first)
     answers["constant"] = drivingqa.constant_answers(scored)
     answers["copy"] = drivingqa.copy_answers(scored, scenarios[first - 1])
-    if any(map(reads_vectors, model or ())):
+    if any(map(reads_vectors, places.values())):
         answers["scene before"] = before_answers(scored, scenarios[first - 1])
     scores = {name: drivingqa.score(said, scored) for name, said in answers.items()}
     table = Table("metric", *(Path(name).name for name in scores), title=f"{len(scored)} scenes")
@@ -232,8 +238,8 @@ def evaluate_drivingqa(
         if metric != "traffic_light_recall":
             table.add_row(metric, *(_number(score[metric]) for score in scores.values()))
     _print(table)
-    for name in model or ():
-        if drivingqa.calibrated_on(Path(name), data):
+    for name, place in places.items():
+        if drivingqa.calibrated_on(Path(place), data):
             _say(
                 f"{Path(name).name} was calibrated on this very file, of which `owled prune` keeps back the last fifth only: "
                 f"give --first {round(len(everything) * 0.8)} or more"
