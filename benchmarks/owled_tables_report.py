@@ -36,6 +36,7 @@ NAMES = {
     "wanda-driving": "Wanda, driving", "sparsegpt-driving": "SparseGPT, driving",
 }  # fmt: skip
 PARTS = {"both": "Encoder and language model", "encoder": "Encoder only", "llm": "Language model only"}
+ORDERED = (50, 70)  # percent of zeros at which the methods are put in order
 UNCOMPARED = ("prune_s", "score_s")  # of a row: differ from run to run
 
 
@@ -249,13 +250,15 @@ def _kept(table: Table, parts: Sequence[str]) -> Iterator[str]:
 
 
 def _order(table: Table, parts: Sequence[str]) -> Iterator[str]:
+    shown = [percent for percent in ORDERED if percent in table.percents]
+    where = " and ".join(f"{percent} %" for percent in shown)
     yield (
-        "Order of the methods at 50 % and 70 % by L_token, the one metric that every model has; behind it, in how many of the seven "
+        f"Order of the methods at {where} by L_token, the one metric that every model has; behind it, in how many of the seven "
         "metrics OWLed is better than that method by the mean, and in how many the draws' ranges do not overlap either:"
     )
     yield ""
     for part in parts:
-        for percent in (50, 70):
+        for percent in shown:
             known = {m: v for m in table.methods if (v := table.mean(m, percent, part, "L_token")) is not None}
             if len(known) > 1:
                 order = sorted(known, key=lambda name: known[name])
