@@ -134,18 +134,21 @@ class Bench:
         """Prune the dense model and score it."""
         method, start = KNOWN[cell.method], time.monotonic()
         self.model.load_state_dict(self.dense)
-        structure = find_structure(self.model).only(PARTS[cell.part])
+        whole = find_structure(self.model).only(PARTS[cell.part])
         batches = self.batches(method.calibration, cell.draw)
         budgets = self._budgets(cell) if method.budget and cell.part == "both" else {}
+        pruned_parts = tuple(part for part in PARTS[cell.part] if budgets.get(part, 1.0) > 0.0)
+        structure = whole.only(pruned_parts)  # a part whose budget is none stays dense
         config = PruneConfig(
             Path(), Path(), cell.percent / 100, method.score, method.allocation, method.statistics,
-            components=PARTS[cell.part], budgets=budgets, refine_steps=method.refine_steps, seed=cell.draw,
+            components=pruned_parts, budgets={part: budgets[part] for part in pruned_parts if part in budgets},
+            refine_steps=method.refine_steps, seed=cell.draw,
         )  # fmt: skip
         config.check()
         with forward_precision(self.dtype, "cpu"):
             plan = make_plan(self.model, structure, batches, config, lambda *_: None)
             prune_blocks(self.model, structure, batches, plan.zeros, config)
-        weights = [matrix.stored() for block in structure.blocks for matrix in block.matrices]
+        weights = [matrix.stored() for block in whole.blocks for matrix in block.matrices]
         zeros = sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
         facts = {"sparsity": round(zeros, 5), "budgets": {name: round(value, 4) for name, value in budgets.items()}}
         pruned = time.monotonic()

@@ -147,6 +147,16 @@ def test_the_encoder_is_pruned_less_where_it_costs_more() -> None:
     assert budgets["vision"] < 0.5 < budgets["language"]
 
 
+def test_a_part_whose_budget_is_none_stays_dense(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owled_tables.Bench, "_budgets", lambda self, cell: {"vision": 0.5, "language": 0.0})
+    run(model, tmp_path / "rows.jsonl", "--cell", "owled:10:both")
+    told = json.loads(capsys.readouterr().out)
+    assert told["budgets"] == {"vision": 0.5, "language": 0.0}
+    assert 0.0 < told["sparsity"] < 0.25  # of both parts: half of the smaller one
+
+
 def test_calibrations_share_no_scene() -> None:
     scenes: Any = list(range(64))
     bench = owled_tables.Bench(Path(), (), None, scenes, 8)
