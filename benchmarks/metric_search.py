@@ -17,13 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from pruning_smollm2 import calibration_of, perplexities, smollm2_gguf, test_set
+from pruning_smollm2 import begin, calibration_of, perplexities
 from row_file import append_row, read_rows
 
 from owled_ros.models.components import Structure, find_structure
-from owled_ros.models.load import load_model
-from owled_ros.models.processor import load_processor
 from owled_ros.pruning.calibration import read_driving_text, text_set
 from owled_ros.pruning.config import METRIC, Batch, PruneConfig
 from owled_ros.pruning.evolution import SearchSettings
@@ -42,15 +39,10 @@ def main() -> None:
     if arguments.table:
         print(table(read_rows(arguments.rows)))
         return
-    torch.set_num_threads(arguments.threads)
-    path = arguments.model or smollm2_gguf()
-    tokenizer, model = load_processor(path), load_model(path)
+    tokenizer, model, tests = begin(arguments)
     structure = find_structure(model)
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tests = {kind: test_set(kind, tokenizer, arguments) for kind in ("driving", "general")}
     with forward_precision("auto", "cpu"):
-        if "dense" not in read_rows(arguments.rows):
-            append_row(arguments.rows, {"key": "dense", **perplexities(model, tests)})
         for draw in arguments.draw:
             batches = calibration_of(tokenizer, arguments, draw).batches
             found = _searched(arguments, tokenizer, model, structure, batches, draw)

@@ -85,15 +85,10 @@ def main() -> None:
     if arguments.table:
         print(table(read_rows(arguments.rows)))
         return
-    torch.set_num_threads(arguments.threads)
-    path = arguments.model or smollm2_gguf()
-    tokenizer, model = load_processor(path), load_model(path)
+    tokenizer, model, tests = begin(arguments)
     structure = find_structure(model)
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tests = {kind: test_set(kind, tokenizer, arguments) for kind in ("driving", "general")}
     with forward_precision("auto", "cpu"):
-        if "dense" not in read_rows(arguments.rows):
-            append_row(arguments.rows, {"key": "dense", **perplexities(model, tests)})
         for row in _wanted(arguments):
             if row.key in read_rows(arguments.rows):
                 continue
@@ -113,6 +108,18 @@ def main() -> None:
             found |= {"recover_s": round(recovered - pruned, 1)}
             append_row(arguments.rows, found)
             print(json.dumps(found), flush=True)
+
+
+def begin(arguments: argparse.Namespace) -> tuple[Any, Any, dict[str, list[Batch]]]:
+    """Load tokenizer, model and test sets; the row of the dense model is there afterwards."""
+    torch.set_num_threads(arguments.threads)
+    path = arguments.model or smollm2_gguf()
+    tokenizer, model = load_processor(path), load_model(path)
+    tests = {kind: test_set(kind, tokenizer, arguments) for kind in ("driving", "general")}
+    if "dense" not in read_rows(arguments.rows):
+        with forward_precision("auto", "cpu"):
+            append_row(arguments.rows, {"key": "dense", **perplexities(model, tests)})
+    return tokenizer, model, tests
 
 
 def smollm2_gguf() -> Path:

@@ -105,19 +105,13 @@ def test_prune_inspect_verify_export(app: typer.Typer, place: Path, tmp_path: Pa
     assert (tmp_path / "plain" / "tokenizer.json").is_file()
 
 
+def _by_wanda(place: Path) -> list[object]:
+    """Return the options of a quick run on the driving text."""
+    return ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16, "--score", "wanda"]
+
+
 def test_another_allocation_and_zeros_by_row(app: typer.Typer, place: Path, tmp_path: Path) -> None:
-    options = [
-        "--driving-text",
-        place / "drive.jsonl",
-        "--samples",
-        8,
-        "--tokens",
-        16,
-        "--score",
-        "wanda",
-        "--rows",
-        "trim",
-    ]
+    options = [*_by_wanda(place), "--rows", "trim"]
     options += ["--allocation", "dlp", "--lambda", 0.1, "--with-uniform", "--no-cost", "--no-pack", "--reconstruct", 2]
     _run(app, "prune", place / "model", tmp_path / "out", *options)
     method = read_manifest(tmp_path / "out").method
@@ -258,20 +252,7 @@ def test_general_text_of_ones_own_is_always_used(app: typer.Typer, place: Path, 
 
 
 def test_a_later_run_replaces_the_artifact_whole(app: typer.Typer, place: Path, tmp_path: Path) -> None:
-    options = [
-        "--driving-text",
-        place / "drive.jsonl",
-        "--samples",
-        8,
-        "--tokens",
-        16,
-        "--score",
-        "wanda",
-        "--allocation",
-        "uniform",
-        "--no-cost",
-        "--no-pack",
-    ]
+    options = [*_by_wanda(place), "--allocation", "uniform", "--no-cost", "--no-pack"]
     for sparsity in (0.4, 0.6):
         _run(app, "prune", place / "model", tmp_path / "out", "--sparsity", sparsity, *options)
         assert read_manifest(tmp_path / "out").sparsity == pytest.approx(sparsity, abs=1e-4)

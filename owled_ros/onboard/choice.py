@@ -1,4 +1,4 @@
-"""Which model drives, decided in one place from what the operator gave. Needs deployment.
+"""Which model drives, decided in one place from what the operator gave. Needs deployment and models.
 
 The bundled demonstration model drives when it is asked for by name, or when nothing at all was given: never because
 something else was missing, empty or damaged.
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from owled_ros.deployment.deployment import Deployment, open_deployment
 from owled_ros.errors import OwledError
+from owled_ros.models.driving_model import NAMED
 
 BUNDLED_NAMES = ("mini", "bundled")
-OTHER_NAMES = ("llm-driver",)  # further models that come with the package, never chosen unasked
 
 
 class Source(IntEnum):
@@ -93,7 +93,7 @@ def requested_model(path: str, chosen: DrivingChoice, root: str) -> str:
         return str(chosen.deployment.driving()) if chosen.deployment is not None else chosen.path
     if path in BUNDLED_NAMES:
         return ""
-    if path in OTHER_NAMES:
+    if path in NAMED:  # another one that comes with the package, never chosen unasked
         return path
     asked = Path(path).expanduser()
     if not root:

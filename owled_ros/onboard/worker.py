@@ -78,10 +78,8 @@ class Worker:
         self._described: Outcome | None = None
         self._described_at = -1e9
         self._due_since: float | None = None
-        self._mark, self._marked = (
-            DrivingMark(None),
-            "cpu",
-        )  # tells jobs on the same GPU that a frame is in work; of which device
+        self._mark = DrivingMark(None)  # tells jobs on the same GPU that a frame is in work
+        self._marked = "cpu"  # the device that the mark is of
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
