@@ -45,7 +45,7 @@ def test_decoding(name: str, shape: str, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("int8", "qwen_3b, camera to action, 12 tokens"),
+        ("int8", "bundled model, int8, answers that stay the same"),
         ("sparse", "tiny, 60% zeros, tiles of int8"),
         ("prune", "sparsegpt, the whole command"),
         ("train", "train-mini, 1 rendering processes"),
