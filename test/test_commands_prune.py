@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from owled_ros.commands import inspect as inspect_command
 from owled_ros.commands import prune as prune_command
 from owled_ros.commands import search_metric as search_command
+from owled_ros.commands import search_plan as plan_command
 from owled_ros.commands import sensitivity as sensitivity_command
 from owled_ros.errors import OwledError
 from owled_ros.evaluation.running_cost import table_of
@@ -30,6 +31,7 @@ def app() -> typer.Typer:
     prune_command.register(found)
     sensitivity_command.register(found)
     search_command.register(found)
+    plan_command.register(found)
     inspect_command.register(found)
     return found
 
@@ -166,6 +168,81 @@ def test_what_is_wrong_with_a_search_is_said(
     options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]
     with pytest.raises(OwledError, match=message):
         _run(app, "search-metric", place / "model", tmp_path / str(words[0]), *words[1:], *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_is_searched_in_parts_and_pruned_by(app: typer.Typer, place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]
+    search = [
+        *options,
+        "--evaluations",
+        4,
+        "--seed",
+        5,
+        "--allocation",
+        "block0",
+        "--allocation",
+        "owl",
+        "--sparsity",
+        0.5,
+    ]
+    assert "4 plans tried" in " ".join(
+        _run(app, "search-plan", place / "model", tmp_path / "a" / "p.json", *search).split()
+    )
+    for part in (1, 2, 3):
+        with pytest.raises(OwledError, match=f"paused after {part} of 4 evaluations.*no plan yet"):
+            _run(app, "search-plan", place / "model", tmp_path / "b" / "p.json", *search, "--pause-after", 1e-9)
+        assert [path.name for path in (tmp_path / "b").iterdir()] == [".p.json.searching"]
+    _run(app, "search-plan", place / "model", tmp_path / "b" / "p.json", *search, "--pause-after", 1e-9)
+    assert (tmp_path / "a" / "p.json").read_bytes() == (tmp_path / "b" / "p.json").read_bytes()
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["p.json"]
+    content = json.loads((tmp_path / "a" / "p.json").read_text())
+    assert content["loss"] <= content["first_stage_loss"] <= content["default_loss"]
+    plain = ["--plan", tmp_path / "a" / "p.json", *options, "--seed", 5, "--no-cost", "--no-pack"]
+    _run(app, "prune", place / "model", tmp_path / "out", *plain)
+    manifest = read_manifest(tmp_path / "out")
+    assert (manifest.method.allocation, manifest.method.score) == ("plan", content["settings"]["score"])
+    assert manifest.method.settings["refine_steps"] == content["settings"]["refine"]
+    assert manifest.sparsity == 0.5
+    assert manifest.quality["pruned"]["loss"] == pytest.approx(content["loss"], abs=2e-5)
+    _run(
+        app,
+        "prune",
+        place / "model",
+        tmp_path / "more",
+        *plain,
+        "--sparsity",
+        0.75,
+        "--score",
+        "magnitude",
+        "--refine",
+        0,
+    )
+    method = read_manifest(tmp_path / "more").method
+    assert (read_manifest(tmp_path / "more").sparsity, method.score) == (0.75, "magnitude")
+    with pytest.raises(OwledError, match="leave out --allocation owl"):
+        _run(app, "prune", place / "model", tmp_path / "none", *plain, "--allocation", "owl")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["p.json", "--evaluations", 3], "too few for two stages"),
+        (["p.json", "--sparsity", 60], r"for 60 % give 0\.6"),
+        (["p.json", "--allocation", "wheels"], "unknown allocation"),
+        (["p.json", "--metric", "abs(Q)"], "not Q"),
+        (["p.json", "--bits", 3], "no grid of 3 bits"),
+        (["p.json", "--driving-text", "/nowhere.jsonl"], "cannot be read"),
+        (["p"], r"ends in \.json"),
+    ],
+)
+def test_what_is_wrong_with_a_plan_search_is_said(
+    words: list[object], message: str, app: typer.Typer, place: Path, tmp_path: Path
+) -> None:
+    options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]
+    with pytest.raises(OwledError, match=message):
+        _run(app, "search-plan", place / "model", tmp_path / str(words[0]), *options, *words[1:])
     assert not list(tmp_path.iterdir())
 
 

@@ -27,6 +27,7 @@ OPTIONAL = {
     "peft",
     "accelerate",
     "av",
+    "optuna",
 }  # used where they are installed, with a way round
 ROS_NAME = {"rosidl_runtime_py", "rclpy"}
 ROSDEP = {  # PyPI name: the key by which rosdep installs it

@@ -64,7 +64,7 @@ def make_uniform(
     if dense is None:
         raise OwledError(f"the dense model of {artifact} was not found: give {manifest.base.name} with --dense")
     sources = _sources(artifact, manifest, material, device)
-    known = {field.name for field in dataclasses.fields(PruneConfig)} - {"allocation", "rows", "device"}
+    known = {field.name for field in dataclasses.fields(PruneConfig)} - {"allocation", "plan", "rows", "device"}
     settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in manifest.method.settings.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +13,22 @@ from owled_ros.commands import Device
 from owled_ros.commands._calibration import Sources, calibration_sets
 from owled_ros.errors import OwledError
 from owled_ros.options import with_config
-from owled_ros.pruning.config import ALLOCATIONS, METRIC, PATTERNS, ROWS, SCORES, STATISTICS, PruneConfig, PruneProgress
+from owled_ros.pruning.config import (
+    ALLOCATIONS,
+    METRIC,
+    PATTERNS,
+    PLAN,
+    ROWS,
+    SCORES,
+    STATISTICS,
+    PruneConfig,
+    PruneProgress,
+)
 
 if TYPE_CHECKING:
     from owled_ros.models.manifest import Manifest
     from owled_ros.pruning.calibration import CalibrationSet
+    from owled_ros.pruning.plan_file import PlanFile
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +60,10 @@ def register(app: typer.Typer) -> None:
 def prune(
     model: Model,
     output: Annotated[Path, typer.Argument(help="Directory of the artifact; replaced in one step.")],
-    sparsity: Annotated[float, typer.Option(help="Share of zeros over all pruned matrices, inside (0, 1).")] = 0.6,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(help="Share of zeros over all pruned matrices, inside (0, 1); default 0.6, or that of --plan."),
+    ] = None,
     budget: Annotated[list[str], typer.Option(help="Sparsity of one component, e.g. vision=0.4.")] = [],  # noqa: B006
     component: Components = [],  # noqa: B006
     score: Annotated[
@@ -61,6 +75,12 @@ def prune(
     allocation: Annotated[
         str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default learned, uniform with N:M or sparsity 0.")
     ] = "",
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `owled search-plan` wrote: zeros of every matrix instead of --allocation, and settings that given options go before."
+        ),
+    ] = None,
     statistics: Annotated[str, typer.Option(help=" | ".join(STATISTICS))] = "fused",
     pattern: Annotated[str, typer.Option(help=" | ".join(PATTERNS))] = "unstructured",
     threshold: Annotated[float, typer.Option("--outlier-threshold", help="OWL's M.")] = 5.0,
@@ -81,7 +101,12 @@ def prune(
     scenes: Scenes = 0,
     samples: Samples = 64,
     tokens: Tokens = 512,
-    general_share: Share = 0.25,
+    general_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of general text among the samples; default 0.25, or that of --plan."
+        ),
+    ] = None,
     bits: Annotated[
         int, typer.Option(help="4 or 8: round what stays in the same sweep, for --pack without loss; 0: no rounding.")
     ] = 0,
@@ -92,6 +117,12 @@ def prune(
     ] = 0,
     refine: Annotated[
         int | None, typer.Option(min=0, help="Least-squares steps; default 10 with sparsegpt, else 0.")
+    ] = None,
+    damping: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the Hessian's mean diagonal that is added to it (sparsegpt, refine); default 0.01."
+        ),
     ] = None,
     pack: Annotated[
         bool | None,
@@ -127,16 +158,24 @@ def prune(
     from owled_ros.models.load import check_model
     from owled_ros.models.manifest import read_manifest
     from owled_ros.pruning.metric import read_metric
+    from owled_ros.pruning.plan_file import PlanSettings
 
     place = place_of(model)
+    searched = _searched(plan, allocation)
+    found = searched.settings if searched else PlanSettings()
+    sparsity = _first(sparsity, searched.sparsity if searched else None, 0.6)
     if not allocation:
         allocation = "learned" if pattern == "unstructured" and sparsity > 0 else "uniform"
+    metric = metric or (found.metric or "" if score in ("", METRIC) else "")
     tree = read_metric(metric).tree if metric else None
-    score = score or ("sparsegpt" if tree is None else METRIC)
+    score = score or ((found.score or "sparsegpt") if tree is None else METRIC)
+    general_share = _first(general_share, found.general_share, 0.25)
     config = PruneConfig(
-        place, output, sparsity, score, allocation, statistics, pattern, tuple(component) or ("vision", "language"),
-        _budgets(budget), threshold, owl_lambda, rows, None if tree is None else str(tree), refine_steps=refine, reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device, bits=bits or None,
-        group_size=group_size or None,
+        place, output, sparsity, score, PLAN if searched else allocation, statistics, pattern, tuple(component) or ("vision", "language"),
+        _budgets(budget), threshold, owl_lambda, rows, metric=None if tree is None else str(tree),
+        plan=searched.plan if searched else None, refine_steps=_first(refine, found.refine, None), damping=_first(damping, found.damping, 0.01),
+        reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
+        bits=bits or found.bits, group_size=group_size or found.group_size,
     )  # fmt: skip
     config.check()
     check_model(place)  # before a tokenizer is looked for: the first sentence names what is really wrong
@@ -156,9 +195,15 @@ def prune(
         go_on,
     )
     configs = [config]  # both see the very same calibration
-    if with_uniform and (allocation, rows) != (UNIFORM, "even"):
+    if with_uniform and (config.allocation, rows) != (UNIFORM, "even"):
         configs.append(
-            replace(config, allocation=UNIFORM, rows="even", output=output.with_name(output.name + UNIFORM_SUFFIX))
+            replace(
+                config,
+                allocation=UNIFORM,
+                plan=None,
+                rows="even",
+                output=output.with_name(output.name + UNIFORM_SUFFIX),
+            )
         )
     sets = calibration_sets(place, sources)
     for chosen in configs:
@@ -221,6 +266,19 @@ def place_of(model: str) -> Path:
     from owled_ros.models.driving_model import place_of_model
 
     return place_of_model(model)
+
+
+def _searched(plan: Path | None, allocation: str) -> PlanFile | None:
+    from owled_ros.pruning.plan_file import read_plan
+
+    if plan is not None and allocation:
+        raise OwledError(f"--plan says already how many zeros every matrix gets: leave out --allocation {allocation}")
+    return None if plan is None else read_plan(plan)
+
+
+def _first(*values: Any) -> Any:
+    """Return the first value that is one: what was given, what a plan says, the default."""
+    return next((value for value in values if value is not None), None)
 
 
 def _budgets(given: list[str]) -> dict[str, float]:

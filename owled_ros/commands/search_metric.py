@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from owled_ros.commands import Device
-from owled_ros.commands._calibration import Sources, calibration_sets
+from owled_ros.commands._calibration import Sources
+from owled_ros.commands._searching import PauseAfter, Pauses, check_output, kept, ready, state_of
 from owled_ros.commands.prune import (
     Bags,
     Components,
@@ -26,7 +25,6 @@ from owled_ros.commands.prune import (
     Tokens,
     place_of,
 )
-from owled_ros.errors import OwledError
 from owled_ros.options import with_config
 from owled_ros.pruning.config import COMPONENTS_BY_DEFAULT, PruneConfig
 
@@ -57,12 +55,7 @@ def search_metric(
     ] = 10.0,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Trees to try, instead of --minutes.")] = None,
     population: Annotated[int, typer.Option(min=4, help="Trees of a generation.")] = 16,
-    pause_after: Annotated[
-        float,
-        typer.Option(
-            min=0.0, help="Stop between two generations after so many real minutes; the same command goes on. 0: never."
-        ),
-    ] = 0.0,
+    pause_after: PauseAfter = 0.0,
     component: Components = [],  # noqa: B006
     bag: Bags = [],  # noqa: B006
     driving_text: DrivingText = None,
@@ -79,22 +72,16 @@ def search_metric(
 
     Same seed and arguments, same metric. An interrupted search goes on where it stopped when the same command is given again.
     """
-    import torch
     from rich.console import Console
 
-    from owled_ros.devices import on_device, resolve_device
-    from owled_ros.models.components import find_structure
-    from owled_ros.models.load import check_model, load_model, source_of
+    from owled_ros.devices import resolve_device
     from owled_ros.progress import track
     from owled_ros.pruning import metric_search as work
-    from owled_ros.pruning.checks import check_calibration, check_inputs, choose_parts
     from owled_ros.pruning.evolution import SearchSettings
-    from owled_ros.pruning.passes import forward_precision, in_words
-    from owled_ros.pruning.state import hash_batches
-    from owled_ros.pruning.usage import settle_structure
+    from owled_ros.pruning.passes import in_words
+    from owled_ros.pruning.trials import DIGITS
 
-    if output.suffix != ".json":
-        raise OwledError(f"{output} is where the metric goes: give a name that ends in .json")
+    check_output(output, "metric")
     place = place_of(model)
     config = PruneConfig(
         place, output, sparsity, "magnitude", "uniform", seed=seed, device=resolve_device(device),
@@ -103,62 +90,34 @@ def search_metric(
     config.check()
     if evaluations is not None:
         SearchSettings(evaluations, population, seed).check()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    check_model(place)
     sources = Sources(
         tuple(bag), driving_text, general_text, scenes, samples, tokens, general_share, seed, config.device
     )
-    calibration, held_out = calibration_sets(place, sources)
-    check_calibration(calibration.batches)
-    loaded = load_model(place, config.device)
-    check_inputs(loaded, calibration.batches + held_out.batches)
-    begun = time.monotonic()
-    with on_device(config.device), forward_precision(config.dtype, config.device):
-        with in_words("the calibration"):
-            structure = settle_structure(loaded, choose_parts(find_structure(loaded), config), calibration.batches)
+    pauses = Pauses(pause_after, "metric")
+    with ready(config, sources, threads) as material:
+        calibration, held_out = material.calibration.batches, material.held_out.batches
         if evaluations is None:
-            size = sum(block.size for block in structure.blocks)
-            seen = sum(int(batch["input_ids"].numel()) for batch in held_out.batches)
+            size = sum(block.size for block in material.structure.blocks)
+            seen = sum(int(batch["input_ids"].numel()) for batch in held_out)
             evaluations = work.evaluations_in(minutes, size, seen)
         settings = SearchSettings(evaluations, population, seed)
         settings.check()
-        sha256 = source_of(place).sha256
-        name = work.search_name(config, settings, sha256, [calibration.batches, held_out.batches])
-        state = output.with_name(f".{output.name}.searching")
+        name = work.search_name(config, settings, material.sha256, [calibration, held_out])
+        state = state_of(output)
         with in_words("the calibration"):
-            loss_of = work.PrunedLoss(loaded, structure, calibration.batches, held_out.batches, config)
+            loss_of = work.PrunedLoss(material.model, material.structure, calibration, held_out, config)
         generation = 0
         found: Found | None = None
-        for found in track(_kept(work.search(loss_of, settings, state, name), output), "trees tried", evaluations):
+        for found in track(kept(work.search(loss_of, settings, state, name), output), "trees tried", evaluations):
             if found.tried % population == 0 and found.tried < evaluations:
                 generation += 1
                 logger.info("generation %d: loss %.4f by %s", generation, found.best.loss, found.best.tree)
-                if pause_after and loss_of.trials and time.monotonic() - begun > 60.0 * pause_after:
-                    raise OwledError(
-                        f"paused after {found.tried} of {evaluations} evaluations (--pause-after {pause_after:g}): no metric yet; "
-                        "the same command goes on from here"
-                    )
+                pauses.look(found.tried, evaluations, loss_of.trials)
     assert found is not None  # the settings were checked
-    facts = {
-        "dense_loss": round(loss_of.dense, work.DIGITS), "sparsity": sparsity, "seed": seed, "population": population,
-        "model": {"name": place.name, "sha256": sha256}, "calibration_sha256": hash_batches(calibration.batches),
-        "calibration": calibration.entries(),
-    }  # fmt: skip
-    work.write_metric(output, output.stem, found, facts)
+    facts = {"dense_loss": round(loss_of.dense, DIGITS), "sparsity": sparsity, "seed": seed, "population": population}
+    work.write_metric(output, output.stem, found, {**facts, **material.facts(place)})
     state.unlink(missing_ok=True)
     Console().print(_table(found, loss_of.dense, output))
-
-
-def _kept(steps: Iterator[Found], output: Path) -> Iterator[Found]:
-    """Say in one sentence that the state of a search cannot be written."""
-    try:
-        yield from steps
-    except OSError as err:
-        raise OwledError(
-            f"cannot keep the state of the search beside {output}: {err}; give another place or free some disk space, and run the "
-            "same command again"
-        ) from err
 
 
 def _table(found: Found, dense: float, output: Path) -> Table:

@@ -24,6 +24,7 @@ UNIFORM_SUFFIX = "-uniform"  # what `owled prune --with-uniform` appends to the 
 JUDGED, DENSE = "judged", "dense"  # roles of a spec, with UNIFORM
 ALLOCATING = (
     "allocation",
+    "plan",
     "lod_threshold",
     "owl_lambda",
     "lod_samples",

@@ -18,6 +18,7 @@ COMPONENTS = ("vision", "projector", "language")
 COMPONENTS_BY_DEFAULT = ("vision", "language")  # of these, whichever a model has
 SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
 METRIC = "metric"  # the score of `PruneConfig.metric`
+PLAN = "plan"  # the allocation of `PruneConfig.plan`
 ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned", "alpha-pruning", "dlp", "atp")
 ROWS = ("even", "trim")
 STATISTICS = ("fused", "block", "oneshot")
@@ -53,6 +54,7 @@ class PruneConfig:
     owl_lambda: float | None = None  # half the range of block sparsities; None: what `allocation.SPREADS` says
     rows: str = "even"  # zeros of a matrix's rows: all the same, or as TRIM finds (scores that rank row by row)
     metric: str | None = None  # with score metric: an expression over W, X and G (docs/pruning.md)
+    plan: Mapping[str, float] | None = None  # with allocation plan: sparsity by matrix, shifted to the budgets
     lod_samples: int = 8  # sequences that measure outliers and medians; owl-reference takes all
     learn_steps: int = 40  # steps of the learned allocation
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
@@ -115,7 +117,7 @@ class PruneConfig:
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
         _one_of("score", self.score, (*SCORES, METRIC))
-        _one_of("allocation", self.allocation, ALLOCATIONS)
+        _one_of("allocation", self.allocation, (*ALLOCATIONS, PLAN))
         _one_of("statistics", self.statistics, STATISTICS)
         _one_of("pattern", self.pattern, PATTERNS)
         _one_of("rows", self.rows, ROWS)
@@ -145,6 +147,12 @@ class PruneConfig:
             raise OwledError(
                 "learn_steps, lod_samples and damping must be positive, recovery_steps, reconstruct_steps and refine_steps not negative"
             )
+        self._check_allocation()
+        self._check_scoring()
+
+    def _check_allocation(self) -> None:
+        if (self.allocation == PLAN) != (self.plan is not None):
+            raise OwledError("allocation plan and a plan go together: give both (--plan FILE), or neither")
         if self.allocation == "owl-reference" and self.budgets:
             raise OwledError("owl-reference knows no budgets, as the reference code: use owl with budgets")
         if self.group is not None:
@@ -155,7 +163,6 @@ class PruneConfig:
                 )
             if self.allocation == "owl-reference":
                 raise OwledError("owl-reference knows no patterns, as the reference code: use owl with a pattern")
-        self._check_scoring()
 
     def _check_scoring(self) -> None:
         if (self.score == METRIC) != (self.metric is not None):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,23 +18,21 @@ import torch
 from torch import nn
 
 from owled_ros.errors import OwledError
-from owled_ros.files import write_atomic, write_json
+from owled_ros.files import write_json
 from owled_ros.models.components import Matrix, Structure
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.evolution import KNOWN, SearchSettings, Tried, evolve
 from owled_ros.pruning.gradients import dense_gradients
+from owled_ros.pruning.known_losses import remembering
 from owled_ros.pruning.metric import FORMAT, FORMAT_VERSION, Tree, fault_of, parse_metric, score_of
 from owled_ros.pruning.metric_rules import simplify
 from owled_ros.pruning.plan import budget_pools, count_zeros, dense_statistics
-from owled_ros.pruning.quality import measure
 from owled_ros.pruning.scores import magnitude, mask_rows
 from owled_ros.pruning.state import hash_batches
+from owled_ros.pruning.trials import Trials
 
-STATE_VERSION = 1
-DIGITS = 5  # of a loss: below it trees are equal, and the shorter one is better
 RATE = 2e10  # products a second of the machine that minutes are counted on
 MASKING = 1000  # what masking a weight costs there, in products
-logger = logging.getLogger(__name__)
 
 
 def evaluations_in(minutes: float, weights: int, tokens: int) -> int:
@@ -61,41 +57,31 @@ class PrunedLoss:
         held_out: Sequence[Batch],
         config: PruneConfig,
     ) -> None:
-        self._model, self._held_out = model, held_out
         self.trials = 0  # so far
-        self._matrices = [matrix for block in structure.blocks for matrix in block.matrices]
+        self._on = Trials(model, structure, held_out)
+        self.dense = self._on.dense
         self._zeros = count_zeros(
-            structure, {matrix.name: config.sparsity for matrix in self._matrices}, budget_pools(structure, config)
+            structure, {matrix.name: config.sparsity for matrix in self._on.matrices}, budget_pools(structure, config)
         )
-        self.dense = measure(model, held_out).loss
-        if not math.isfinite(self.dense):
-            raise OwledError(
-                "the loss of the dense model on the held-out batches is NaN: no metric can be judged by it"
-            )
         seen = dense_statistics(model, structure, calibration)
         self._squares = {name: found.squares for name, found in seen.items()}
         self._gradients = dense_gradients(model, structure, calibration)
-        self._weights = {matrix.name: matrix.weight().clone() for matrix in self._matrices}
 
     def __call__(self, tree: Tree) -> float:
         """Prune, measure, and put the weights back."""
         self.trials += 1
-        try:
-            for matrix in self._matrices:
+        with self._on.put_back():
+            for matrix in self._on.matrices:
                 mask = self._mask(matrix, tree)
                 if mask is None:
                     return math.inf
                 matrix.weight().masked_fill_(mask, 0.0)
-            loss = measure(self._model, self._held_out).loss
-        finally:
-            for matrix in self._matrices:
-                matrix.weight().copy_(self._weights[matrix.name])
-        return round(loss, DIGITS) if math.isfinite(loss) else math.inf
+            return self._on.loss()
 
     def _mask(self, matrix: Matrix, tree: Tree) -> torch.Tensor | None:
         """Return what the tree prunes of a matrix; None where it ranks nothing. What is damaged or never runs goes by magnitude."""
         weight, squares, gradient = (
-            self._weights[matrix.name], self._squares[matrix.name], self._gradients[matrix.name],
+            self._on.weights[matrix.name], self._squares[matrix.name], self._gradients[matrix.name],
         )  # fmt: skip
         score = magnitude(weight)
         if bool(squares.any()) and bool(gradient.any()) and fault_of(score) is None:
@@ -121,18 +107,7 @@ def search(loss_of: Callable[[Tree], float], settings: SearchSettings, state: Pa
     Args:
         state: file of the losses known so far; that of another search, by `name`, is begun afresh.
     """
-    losses = _read_state(state, name)
-    with open(state, "a", encoding="utf-8") as stream:
-
-        def remembered(tree: Tree) -> float:
-            text = str(tree)
-            if text not in losses:
-                losses[text] = loss_of(tree)
-                stream.write(json.dumps([text, losses[text] if math.isfinite(losses[text]) else None]) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            return losses[text]
-
+    with remembering(loss_of, state, name, lambda text: str(parse_metric(text))) as remembered:
         by_tree = {simplify(tree): known for known, tree in KNOWN.items()}
         found: Found | None = None
         for tried in evolve(remembered, settings):
@@ -161,21 +136,3 @@ def write_metric(path: Path, name: str, found: Found, facts: dict[str, Any]) -> 
     known = {name: loss if math.isfinite(loss) else None for name, loss in found.known.items()}
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": name, "metric": str(found.best.tree)}
     write_json(path, {**content, "loss": found.best.loss, "known": known, "evaluations": found.tried, **facts})
-
-
-def _read_state(path: Path, name: str) -> dict[str, float]:
-    """Return the losses of a search by tree, cutting off a last line that is half there; an empty state is written where there is none."""
-    whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
-    try:
-        head, *lines = [json.loads(line) for line in whole.splitlines()]
-        if head == {"version": STATE_VERSION, "search": name}:
-            losses = {str(parse_metric(text)): math.inf if loss is None else float(loss) for text, loss in lines}
-            os.truncate(path, len(whole) + 1)
-            return losses
-        logger.info("the state in %s belongs to another search: starting afresh", path)
-    except (ValueError, TypeError, OwledError):
-        if path.exists():
-            logger.warning("the state in %s is damaged: starting afresh", path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps({"version": STATE_VERSION, "search": name}) + "\n")
-    return {}

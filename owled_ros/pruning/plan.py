@@ -54,6 +54,9 @@ def make_plan(
         seen = dense_statistics(model, structure, batches)
         return _reference_plan(structure, config, block_outliers(structure, seen, config.lod_threshold))
     pools = budget_pools(structure, config)
+    if config.plan is not None:
+        sparsity = within_budgets(structure, config.plan, pools)
+        return SparsityPlan(sparsity, count_zeros(structure, sparsity, pools, config.group))
     measure: dict[str, float] = {}
     if config.allocation in MEASURES:
         taken = MEASURES[config.allocation]
@@ -91,6 +94,29 @@ def budget_pools(structure: Structure, config: PruneConfig) -> list[tuple[tuple[
     ]
     rest = tuple(name for name in present if name not in config.budgets)
     return [*pools, (rest, config.sparsity)] if rest else pools
+
+
+def within_budgets(
+    structure: Structure, wanted: Mapping[str, float], pools: Sequence[tuple[tuple[str, ...], float]]
+) -> dict[str, float]:
+    """Shift the sparsities of every pool by one number, within the bounds, so that it meets its target.
+
+    Raises:
+        OwledError: when a matrix is missing: the plan is that of another model.
+    """
+    found: dict[str, float] = {}
+    for members, target in pools:
+        matrices = [matrix for block in structure.blocks if block.component in members for matrix in block.matrices]
+        missing = [matrix.name for matrix in matrices if matrix.name not in wanted]
+        if missing:
+            raise OwledError(
+                f"the plan knows nothing of {missing[0]} and {len(missing) - 1} more of {len(matrices)} matrices: it is of another "
+                "model or of other components; search one for this"
+            )
+        sizes = np.array([float(matrix.size) for matrix in matrices])
+        values = allocation.project(np.array([wanted[matrix.name] for matrix in matrices]), sizes, target)
+        found |= {matrix.name: float(value) for matrix, value in zip(matrices, values, strict=True)}
+    return found
 
 
 def count_zeros(
