@@ -23,6 +23,7 @@ from owled_ros.bags.write import BagWriter
 from owled_ros.driving.answer import Action
 from owled_ros.driving.ego import EgoState
 from owled_ros.driving.presets import preset
+from owled_ros.driving.profile import DrivingProfile
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.player import look
 from owled_ros.scenes.world import DriveEnd, World
@@ -63,11 +64,10 @@ def record(path: Path, worlds: range) -> None:
     aside.rename(path)
 
 
-def make_model(directory: Path) -> int:
-    """Write a small SmolVLM with random weights; returns how many."""
+def make_model(directory: Path, profile: DrivingProfile) -> int:
+    """Write a small SmolVLM with random weights, whose tokenizer has seen the questions; returns how many weights."""
     import transformers as hf
 
-    profile = preset("points")
     said = [call.user for call in (*profile.calls, profile.scene) if call] + [profile.ego or ""]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path("tuning_hour"))
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--frames", type=int, default=4000)
+    parser.add_argument("--profile", default="coarse_controls", help="a preset; points must be computed from the speed")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     home: Path = given.home
@@ -133,10 +134,10 @@ def main() -> None:
             print(f"recording {name}", flush=True)
             record(home / name, worlds)
     if not (home / "model" / "chat_template.jinja").exists():
-        print(f"{make_model(home / 'model')} random weights", flush=True)
+        print(f"{make_model(home / 'model', preset(given.profile))} random weights", flush=True)
     if not (home / "driver").exists():
         owled(
-            "tune", home / "model", home / "first", home / "second", "--held-out", home / "third", "--profile", "points",
+            "tune", home / "model", home / "first", home / "second", "--held-out", home / "third", "--profile", given.profile,
             "--minutes", given.minutes, "--frames", given.frames, "--threads", given.threads, "--device", "cpu", "--out", home / "driver",
         )  # fmt: skip
     owled("evaluate", home / "third", "-m", home / "driver", "--every", 5, "--out", home / "judged", "--alone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,26 @@ def test_the_index_knows_which_images_give_a_frame(tmp_path):
     options = ReadOptions(needs=PAST)
     usable = np.flatnonzero(np.isfinite(summarise_bag(bag, options).frames.speed))
     assert usable.tolist() == [sample.index for sample in read_samples(bag, options)]
+
+
+@pytest.mark.parametrize("needs", [InputNeeds(), InputNeeds(ego_offsets_s=(0.3,))])
+def test_no_frame_lacks_the_acceleration_that_is_asked_for(tmp_path, needs):
+    """The first image comes with the first ego state, from which no slope can be taken; 6 to 11 lie in a hole of the odometry."""
+    with BagWriter(tmp_path / "bag") as bag:
+        for number in range(30):
+            stamp = START + number * IMAGE_PERIOD
+            if not 6 <= number <= 16 or number == 9:
+                bag.odometry(stamp, EgoState(stamp, 5.0 + 0.1 * number))
+            bag.image(stamp, image(number))
+    without = list(read_samples(tmp_path / "bag", ReadOptions(needs=needs)))
+    assert any(state.acceleration is None for sample in without for state in (sample.frame.ego, *sample.frame.past))
+    asked, statistics = ReadOptions(needs=replace(needs, needs_acceleration=True)), ReadStatistics()
+    found = list(read_samples(tmp_path / "bag", asked, statistics))
+    assert all(sample.frame.ego.acceleration == pytest.approx(1.0) for sample in found)
+    assert all(state.acceleration == pytest.approx(1.0) for sample in found for state in sample.frame.past)
+    assert statistics.without_history > 0
+    usable = np.flatnonzero(np.isfinite(summarise_bag(tmp_path / "bag", asked).frames.speed))
+    assert usable.tolist() == [sample.index for sample in found]
 
 
 def test_images_are_shrunk_once_for_now_and_for_the_past(tmp_path):

@@ -104,6 +104,11 @@ def test_the_needs_follow_from_the_profile():
     speeds = profile_of(history={"count": 1, "line": "{speed:.1f}"}, calls=[call("{images}{history}")])
     assert not speeds.needs.needs_pose
     assert not speeds.needs.needs_command
+    assert not speeds.needs.needs_acceleration
+    for told in ({"ego": "{acceleration:.1f}", "calls": [call("{images}{ego}")]}, {"calls": [call("{images}{acceleration:.1f}")]}, {
+        "history": {"count": 1, "line": "{acceleration_x:.1f}"}, "calls": [call("{images}{history}")]
+    }):  # fmt: skip
+        assert profile_of(**told).needs.needs_acceleration
 
 
 def test_images_are_cropped_and_shrunk():

@@ -36,6 +36,17 @@ def test_a_report_alone_drives(source: str) -> None:
     assert reason(motion, PAST)[0] is Reason.NO_HISTORY
 
 
+def test_an_acceleration_that_is_asked_for_needs_two_states() -> None:
+    motion, needs = EgoMotion(), InputNeeds(needs_acceleration=True)
+    motion.hear(EgoState(NOW - TENTH, 6.8))
+    assert reason(motion, needs) == (
+        Reason.NO_HISTORY,
+        "one state of the ego motion tells no acceleration, which the model asks for (yet)",
+    )
+    motion.hear(EgoState(NOW, 7.0))
+    assert motion.at(NOW, needs, 0.2)[0].acceleration == pytest.approx(2.0)
+
+
 def test_odometry_takes_over_from_the_report_and_is_not_mixed_with_it() -> None:
     motion = EgoMotion()
     motion.hear_report(EgoState(NOW - TENTH, 7.0))

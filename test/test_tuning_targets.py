@@ -137,7 +137,7 @@ def test_what_is_taught_is_cut_out_again(cutting: Cutting) -> None:
 
 def test_horizons() -> None:
     assert {name: horizon_of(preset(name)) for name in PRESETS if name != "head"} == {
-        "line": 0.5, "pedals": 0.5, "points": 3.0, "speed_curvature": 3.0, "acceleration_curvature": 3.0, "meta_action": 3.0,
+        "line": 0.5, "pedals": 0.5, "points": 3.0, "speed_curvature": 3.0, "acceleration_curvature": 3.0, "coarse_controls": 3.0, "meta_action": 3.0,
         "action_tokens": 5.0, "points_history": 3.0, "poses_command": 4.0, "three_calls": 3.0,
     }  # fmt: skip
     with pytest.raises(OwledError, match="trained by the package"):

@@ -239,6 +239,9 @@ class Aligner:
         shown = self._shown(held) if past is not None else None
         if past is None or shown is None:
             return None
+        if needs.needs_acceleration and any(state.acceleration is None for state in (ego, *past)):
+            statistics.without_history += 1
+            return None
         if command is None and needs.needs_command:
             statistics.without_command += 1
             return None

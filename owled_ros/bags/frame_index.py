@@ -14,6 +14,7 @@ import numpy as np
 from owled_ros.bags.ego_track import EgoTrack
 from owled_ros.bags.reading import ReadOptions
 from owled_ros.driving.answer import Light
+from owled_ros.driving.ego import SLOPE_S
 from owled_ros.driving.frame import NANOSECONDS
 
 
@@ -91,10 +92,25 @@ def _complete(stamps: np.ndarray, track: EgoTrack, views: list[np.ndarray], opti
         complete &= _near(track.stamps, at, gap)
         if needs.needs_pose:
             complete &= np.isfinite(track.heading[nearest_index(track.stamps, at)])
+    if needs.needs_acceleration:
+        for offset in (0.0, *needs.ego_offsets_s):
+            complete &= _tells_acceleration(track, stamps - _nanoseconds(offset), stamps)
     for times in views:
         for offset in needs.image_offsets_s:
             complete &= _near(times, stamps - _nanoseconds(offset), tolerance)
     return complete
+
+
+def _tells_acceleration(track: EgoTrack, wanted: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Tell where an acceleration is measured, or two states near by for a slope are known; (N,) bool.
+
+    Known are the states up to the one after `now` [ns].
+    """
+    half = _nanoseconds(SLOPE_S)
+    first = np.searchsorted(track.stamps, wanted - 2 * half)
+    last = np.searchsorted(track.stamps, wanted + half, side="right")
+    known = np.minimum(np.searchsorted(track.stamps, now) + 1, last) - first
+    return (known >= 2) | np.isfinite(track.acceleration[nearest_index(track.stamps, wanted)])
 
 
 def _with_ages(seen: Seen, section: int, options: ReadOptions) -> list[tuple[Iterable[int], float]]:

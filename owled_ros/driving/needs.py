@@ -30,6 +30,7 @@ class InputNeeds:
     image_offsets_s: tuple[float, ...] = (0.0,)  # ages [s] of the images of every camera, oldest first, the last is 0
     ego_offsets_s: tuple[float, ...] = ()  # ages [s] of past ego states, oldest first, without now
     needs_pose: bool = False
+    needs_acceleration: bool = False  # of now, and of the past states
     needs_command: bool = False
     objects: SurroundingsNeed | None = None  # None: not asked for
     lights: SurroundingsNeed | None = None

@@ -74,6 +74,29 @@ def acceleration_curvature() -> DrivingProfile:
     return _one_camera(AccelerationCurvatureSpec(count=6, step_s=0.5), question, 128)
 
 
+def coarse_controls() -> DrivingProfile:
+    """One front camera; three pairs of acceleration and curvature in few digits, told those of now: for a model that has hardly been trained.
+
+    Saying again what it is told keeps on as now, so it need not learn to compute before its answers are worth anything.
+    """
+    question = (
+        "How should it drive? Answer with 3 pairs, each held for 1 s: [(acceleration, curvature), ...]; acceleration in m/s2, "
+        "curvature in 1/km, left positive."
+    )
+    profile = _one_camera(
+        AccelerationCurvatureSpec(count=3, step_s=1.0, curvature_scale=1000.0, decimals=1, curvature_decimals=0),
+        question,
+        64,
+    )
+    numbers = {
+        "speed": Number(step=0.1, min=0.0, max=60.0),
+        "acceleration": Number(step=0.1, min=-9.9, max=9.9),
+        "curvature": Number(scale=1000.0, step=1.0, min=-300.0, max=300.0),
+    }
+    now = "Your car drives {speed:.1f} m/s, now ({acceleration:.1f}, {curvature:.0f})."
+    return profile.model_copy(update={"numbers": numbers, "ego": now})
+
+
 def pedals() -> DrivingProfile:
     """One front camera; pedals and steering in percent."""
     question = (
@@ -232,6 +255,7 @@ PRESETS: dict[str, Callable[[], DrivingProfile]] = {
     "points": points,
     "speed_curvature": speed_curvature,
     "acceleration_curvature": acceleration_curvature,
+    "coarse_controls": coarse_controls,
     "pedals": pedals,
     "meta_action": meta_action,
     "action_tokens": action_tokens,

@@ -24,6 +24,7 @@ from owled_ros.driving.ego_words import motion_values
 from owled_ros.driving.needs import CameraNeed, InputNeeds, SurroundingsNeed
 from owled_ros.driving.profile_format1 import read_format1
 from owled_ros.driving.profile_parts import (
+    ACCELERATION_FIELDS,
     MOTION_FIELDS,
     ROUNDED,
     Call,
@@ -184,12 +185,19 @@ class DrivingProfile(Part):
             if self.history is None
             else tuple(round(step * self.history.interval_s, 6) for step in range(self.history.count, 0, -1)),
             needs_pose=self.history is not None and self.history.needs_pose,
+            needs_acceleration=self._says(ACCELERATION_FIELDS),
             needs_command=self.command is not None and self.command.required,
             objects=_need_around(self.objects) or (SurroundingsNeed(vectors.max_age_s) if vectors else None),
             lights=_need_around(self.lights)
             or (SurroundingsNeed(vectors.lights_max_age_s, vectors.lights_required) if vectors else None),
             route=SurroundingsNeed(vectors.route_max_age_s, vectors.route_required) if vectors else None,
         )
+
+    def _says(self, fields: frozenset[str]) -> bool:
+        """Tell whether any template says one of these fields."""
+        templates = [self.ego, *(call.user for call in (*self.calls, self.scene, self.question) if call)]
+        templates += [self.history.line] if self.history else []
+        return any(fields & set(fields_of(template)) for template in templates)
 
     @property
     def main(self) -> Camera:

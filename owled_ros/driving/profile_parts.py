@@ -38,6 +38,9 @@ MOTION_FIELDS = {  # of the vehicle at one moment, SI units; left positive
 PLACE_FIELDS = dict.fromkeys(  # in base_link of now
     ("x", "y", "heading", "velocity_x", "velocity_y", "acceleration_x", "acceleration_y"), NUMBER
 )
+ACCELERATION_FIELDS = frozenset(
+    {"acceleration", "acceleration_x", "acceleration_y"}
+)  # what two states or more must tell
 HISTORY_FIELDS = {**MOTION_FIELDS, **PLACE_FIELDS, "time": NUMBER, "age": NUMBER, "step": COUNT}
 IMAGE_FIELDS = {"age": NUMBER, "time": NUMBER, "step": COUNT, "number": COUNT}
 COMMAND_FIELDS = {"word": TEXT, "text": TEXT, "distance": NUMBER}

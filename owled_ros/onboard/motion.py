@@ -121,6 +121,9 @@ class EgoMotion:
         if past is None:
             words = f"there is no odometry of {needs.ego_past_s:g} s ago, which the model asks for (yet)"
             raise WithheldError(Reason.NO_HISTORY, words)
+        if needs.needs_acceleration and any(state.acceleration is None for state in (now, *past)):
+            words = "one state of the ego motion tells no acceleration, which the model asks for (yet)"
+            raise WithheldError(Reason.NO_HISTORY, words)
         if needs.needs_pose:
             _check_poses(now, past, dead, jump)
         return now, past
