@@ -273,6 +273,8 @@ def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
         (["--reconstruct", "3", "--bits", "4"], "off the grid"),
         (["--metric", "/nowhere.json"], "there is no metric"),
         (["--score", "metric"], "go together"),
+        (["--score", "stbllm"], "needs a pattern"),
+        (["--score", "stbllm", "--pattern", "4:8", "--sparsity", "0.5", "--regions", "2"], "regions are 1 or 3"),
         (["--score", "wanda", "--metric", "W"], "go together"),
         (["--allocation", "atp", "--lambda", "0.6"], r"lambda is 0\.6"),
         (["--sparsity", "60.0"], r"the sparsity is 60: .*for 60 % give 0\.6"),

@@ -19,7 +19,7 @@ from owled_ros.models.load import load_model
 from owled_ros.models.manifest import read_manifest
 from owled_ros.pruning import allocation
 from owled_ros.pruning.config import PruneConfig
-from owled_ros.pruning.measures import block_depths, block_exponents
+from owled_ros.pruning.measures import block_depths, block_exponents, block_norms
 from owled_ros.pruning.outliers import median_score
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.prune import prune
@@ -102,6 +102,14 @@ def test_blocks_with_damaged_matrices_get_an_exponent_or_a_sentence() -> None:
         block_exponents(structure)
 
 
+def test_the_norm_of_a_block_is_the_root_mean_square_of_its_weights() -> None:
+    structure = find_structure(tiny_model("llama"))
+    for number, block in enumerate(structure.blocks):
+        for matrix in block.matrices:
+            matrix.weight().fill_(-3.0 + 2 * number)
+    assert [*block_norms(structure).values()] == [3.0, 1.0]
+
+
 def test_depth_counts_within_each_component() -> None:
     structure = find_structure(tiny_model("llava"))
     depths = block_depths(structure)
@@ -128,7 +136,7 @@ def test_every_plan_holds_budget_and_bounds(
     counts = allocation.zero_counts(plan, sizes.astype(np.int64), target)
     assert counts.sum() == round(target * int(sizes.sum()))
     grows = np.diff(plan[np.argsort(measure, kind="stable")])
-    assert (grows <= 1e-12).all() if name == "owl" else (grows >= -1e-12).all()
+    assert (grows <= 1e-12).all() if name in ("owl", "norm") else (grows >= -1e-12).all()
 
 
 @pytest.mark.parametrize("name", [*allocation.ALLOCATORS])

@@ -67,7 +67,11 @@ def prune(
     budget: Annotated[list[str], typer.Option(help="Sparsity of one component, e.g. vision=0.4.")] = [],  # noqa: B006
     component: Components = [],  # noqa: B006
     score: Annotated[
-        str, typer.Option(help=" | ".join(SCORES) + " | metric; default sparsegpt, metric where --metric is given.")
+        str,
+        typer.Option(
+            help=" | ".join(SCORES)
+            + " | metric | stbllm (with a pattern); default sparsegpt, metric where --metric is given."
+        ),
     ] = "",
     metric: Annotated[
         str, typer.Option(help="What `owled search-metric` wrote, or an expression such as 'mul(abs(W), X)'.")
@@ -111,6 +115,9 @@ def prune(
         int, typer.Option(help="4 or 8: round what stays in the same sweep, for --pack without loss; 0: no rounding.")
     ] = 0,
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale with --bits: 32, 64 or 128; 0: 32.")] = 0,
+    regions: Annotated[
+        int, typer.Option(help="Levels of a row and block with --score stbllm: 3, or 1 for the fewest bytes.")
+    ] = 3,
     recovery_steps: Annotated[int, typer.Option(min=0, help="Masked distillation after pruning; 0 is off.")] = 0,
     reconstruct: Annotated[
         int, typer.Option(min=0, help="Steps that fit every attention and MLP to the dense one, zeros fixed; 0 is off.")
@@ -175,6 +182,7 @@ def prune(
         _budgets(budget), threshold, owl_lambda, rows, metric=None if tree is None else str(tree),
         plan=searched.plan if searched else None, refine_steps=_first(refine, found.refine, None), damping=_first(damping, found.damping, 0.01),
         reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
+        regions=regions,
         bits=bits or found.bits, group_size=group_size or found.group_size,
     )  # fmt: skip
     config.check()

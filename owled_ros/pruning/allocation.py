@@ -77,8 +77,8 @@ def atp(depths: Floats, sizes: Floats, target: float, spread: float) -> Floats:
     return project(target + 2.0 * spread * np.asarray(depths, float), sizes, target)
 
 
-ALLOCATORS: dict[str, Allocation] = {"owl": owl, "dlp": dlp, "alpha-pruning": alpha_pruning, "atp": atp}
-SPREADS = {"owl": 0.08, "dlp": 0.15, "alpha-pruning": 0.3, "atp": 0.15}  # where none is given
+ALLOCATORS: dict[str, Allocation] = {"owl": owl, "dlp": dlp, "alpha-pruning": alpha_pruning, "atp": atp, "norm": owl}
+SPREADS = {"owl": 0.08, "dlp": 0.15, "alpha-pruning": 0.3, "atp": 0.15, "norm": 0.125}  # where none is given
 
 
 def owl_reference(lod: Floats, target: float, spread: float) -> Floats:

@@ -19,6 +19,8 @@ from torch import nn
 from owled_ros.errors import OwledError
 from owled_ros.models.components import Block, Matrix
 from owled_ros.pruning import scores
+from owled_ros.pruning.binarise import Binary, binarise
+from owled_ros.pruning.config import STBLLM
 from owled_ros.pruning.lockstep import Arguments, run_in_step
 from owled_ros.pruning.metric import Tree, fault_of, score_of
 from owled_ros.pruning.on_grid import nearest, settle, sweep
@@ -46,6 +48,7 @@ class Rule:
     grid: Grid | None = None
     rows: str = "even"
     metric: Tree | None = None
+    binary: Binary | None = None  # what stays is binarised in the same sweep
 
     @property
     def corrects(self) -> bool:
@@ -54,7 +57,7 @@ class Rule:
 
     @property
     def needs_hessian(self) -> bool:
-        return self.corrects or self.grid is not None or self.rows == "trim"
+        return self.corrects or self.grid is not None or self.binary is not None or self.rows == "trim"
 
     def for_matrix(self, matrix: Matrix, zeros: int) -> Rule:
         """Return the rule with the matrix's own N of an N:M pattern."""
@@ -65,7 +68,7 @@ class Rule:
 
 @dataclass
 class Outcome:
-    """What was done to some matrices, by name: what was done instead of the score, and the scales (R, G) of their grids."""
+    """What was done to some matrices, by name: what was done instead of the score, and the scales (R, G) of their grids or levels."""
 
     fallbacks: dict[str, str] = field(default_factory=dict)
     scales: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -185,6 +188,12 @@ def prune_matrix(
     if reason is not None:
         logger.warning("%s: %s", matrix.name, reason)
         score = "magnitude"
+    if rule.binary is not None:
+        assert rule.group is not None
+        known = seen.hessian if reason is None else None
+        found, _, levels = binarise(weight, seen.squares, known, rule.group, rule.damping, rule.binary)
+        weight.copy_(found)
+        return reason, levels.flatten(1)
     if score == "sparsegpt" and rule.grid is not None and not rule.refine_steps:  # one sweep does both
         assert seen.hessian is not None
         pruned, mask, scales = sweep(weight, seen.hessian, zeros, rule.grid, rule.group, rule.damping)
@@ -220,7 +229,7 @@ def _round(
 def _unknown(matrix: Matrix, rule: Rule, seen: InputStatistics, gradient: torch.Tensor | None) -> str | None:
     """Say what is done instead where a matrix cannot be ranked by the score."""
     tree = rule.metric
-    by_inputs = rule.score in ("wanda", "sparsegpt") or (tree is not None and tree.uses("X"))
+    by_inputs = rule.score in ("wanda", "sparsegpt", STBLLM) or (tree is not None and tree.uses("X"))
     by_gradient = rule.score == "pruner-zero" or (tree is not None and tree.uses("G"))
     if by_inputs and not bool(seen.squares.any()):
         return "pruned by magnitude: no calibration token reached it, or only zeros"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from owled_ros.errors import OwledError
 
 if TYPE_CHECKING:
+    from owled_ros.pruning.binarise import Binary
     from owled_ros.pruning.metric import Tree
     from owled_ros.pruning.rounding import Grid
 
@@ -18,12 +19,13 @@ COMPONENTS = ("vision", "projector", "language")
 COMPONENTS_BY_DEFAULT = ("vision", "language")  # of these, whichever a model has
 SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
 METRIC = "metric"  # the score of `PruneConfig.metric`
+STBLLM = "stbllm"  # the score that binarises what stays
 PLAN = "plan"  # the allocation of `PruneConfig.plan`
-ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned", "alpha-pruning", "dlp", "atp")
+ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned", "alpha-pruning", "dlp", "atp", "norm")
 ROWS = ("even", "trim")
 STATISTICS = ("fused", "block", "oneshot")
 REFINE_STEPS = 10
-PATTERNS = ("unstructured", "2:4", "4:8")
+PATTERNS = ("unstructured", "2:4", "4:8", "2:8", "3:8", "6:8", "7:8")
 GROUP_SIZES = {4: 32, 8: 32}  # inputs that share a scale, by bits
 
 Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors with a leading batch axis
@@ -61,6 +63,7 @@ class PruneConfig:
     reconstruct_steps: int | None = None  # Adam's steps on the kept weights of every attention and MLP; None or 0: none
     refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt, else 0
     bits: int | None = None  # 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
+    regions: int = 3  # with score stbllm: levels of a row and block besides those of salient inputs; 1: neither
     group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32
     damping: float = 0.01  # of the Hessian (SparseGPT, refine): share of the mean of the Hessian's diagonal added to it
     seed: int = 0
@@ -94,7 +97,7 @@ class PruneConfig:
     @property
     def corrects(self) -> bool:
         """Whether the kept weights change too, which repairs part of what the zeros cost."""
-        return self.score == "sparsegpt" or self.refinement > 0 or bool(self.reconstruct_steps)
+        return self.score in ("sparsegpt", STBLLM) or self.refinement > 0 or bool(self.reconstruct_steps)
 
     @property
     def tree(self) -> Tree | None:
@@ -104,6 +107,15 @@ class PruneConfig:
         from owled_ros.pruning.metric import parse_metric
 
         return parse_metric(self.metric)
+
+    @property
+    def binary(self) -> Binary | None:
+        """How the weights that stay are binarised."""
+        if self.score != STBLLM:
+            return None
+        from owled_ros.pruning.binarise import SALIENT, Binary
+
+        return Binary(self.regions, SALIENT[-1] if self.regions > 1 else 0)
 
     @property
     def grid(self) -> Grid | None:
@@ -116,7 +128,7 @@ class PruneConfig:
 
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
-        _one_of("score", self.score, (*SCORES, METRIC))
+        _one_of("score", self.score, (*SCORES, METRIC, STBLLM))
         _one_of("allocation", self.allocation, (*ALLOCATIONS, PLAN))
         _one_of("statistics", self.statistics, STATISTICS)
         _one_of("pattern", self.pattern, PATTERNS)
@@ -172,8 +184,12 @@ class PruneConfig:
             raise OwledError(
                 "oneshot never sees the pruned model, which reconstruction starts from: use fused or block"
             )
+        if self.score == STBLLM:
+            self._check_binary()
         if self.rows == "even":
             return
+        if self.score == STBLLM:
+            raise OwledError("stbllm gives every row the same zeros, by its pattern: leave out rows trim")
         if self.score == "sparsegpt":
             raise OwledError(
                 "sparsegpt chooses its zeros over all rows at once: rows trim is for scores that rank row by row"
@@ -182,6 +198,15 @@ class PruneConfig:
             raise OwledError(
                 f"{'owl-reference' if self.group is None else f'pattern {self.pattern}'} gives every row the same zeros: "
                 "leave out rows trim"
+            )
+
+    def _check_binary(self) -> None:
+        _ = self.binary  # refuses what is not known
+        if self.group is None:
+            raise OwledError("score stbllm needs a pattern: 4:8, 3:8 and 2:8 are its paper's 0.55, 0.7 and 0.8 bits")
+        if self.bits or self.refinement or self.reconstruct_steps or self.recovery_steps:
+            raise OwledError(
+                "score stbllm leaves every weight on one of its levels: bits, refine, reconstruct and recovery would move it off"
             )
 
     def _check_grid(self) -> None:

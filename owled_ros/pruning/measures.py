@@ -61,6 +61,15 @@ def block_exponents(structure: Structure) -> dict[str, float]:
     return {name: known.get(name, middle) for name in found}
 
 
+def block_norms(structure: Structure) -> dict[str, float]:
+    """Return the root mean square of every block's weights: what STBLLM's layer-wise N:M goes by (arXiv 2408.01803)."""
+    found = {}
+    for block in structure.blocks:
+        squares = sum(float(matrix.weight().float().square().sum(dtype=torch.float64)) for matrix in block.matrices)
+        found[block.name] = (squares / block.size) ** 0.5
+    return found
+
+
 def block_depths(structure: Structure) -> dict[str, float]:
     """Return the place of every block in its own component: 0 for the first, 1 for the last, 0.5 for a single one."""
     depths: dict[str, float] = {}
@@ -75,6 +84,7 @@ MEASURES: dict[str, Measure] = {
     "dlp": Measure(lambda structure, seen, config: block_medians(structure, seen)),
     "alpha-pruning": Measure(lambda structure, seen, config: block_exponents(structure), needs_inputs=False),
     "atp": Measure(lambda structure, seen, config: block_depths(structure), needs_inputs=False),
+    "norm": Measure(lambda structure, seen, config: block_norms(structure), needs_inputs=False),
 }
 
 

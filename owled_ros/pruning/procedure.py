@@ -71,7 +71,9 @@ def _prune_segments(
     outcome = Outcome()
     by_gradient = config.score == "pruner-zero" or (config.tree is not None and config.tree.uses("G"))
     gradients = dense_gradients(model, structure, batches) if by_gradient else None
-    rule = Rule(config.score, config.group, config.damping, config.refinement, config.grid, config.rows, config.tree)
+    rule = Rule(
+        config.score, config.group, config.damping, config.refinement, config.grid, config.rows, config.tree, config.binary
+    )  # fmt: skip
     segments = find_segments(model, structure.blocks, *telling_batches(batches))
     total, done = len(structure.blocks), 0
     for index, segment in enumerate(segments):

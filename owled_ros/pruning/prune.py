@@ -231,6 +231,7 @@ def _write(
     from owled_ros.models.grid import StoredGrid
     from owled_ros.pruning.account import block_entries, check_target, fallback_entries, plain
     from owled_ros.pruning.artifact import versions, write_artifact
+    from owled_ros.pruning.binary_file import write_levels
 
     config = job.config
     settings = {
@@ -273,7 +274,8 @@ def _write(
 
     smallest = min(job.batches, key=lambda batch: int(batch["input_ids"].numel()))
     grid = None if config.grid is None else StoredGrid(config.grid.bits, config.grid.group, job.scales)
-    write_artifact(model, source, config.output, describe, config.device, smallest, grid)
+    finish = (lambda aside: None) if config.binary is None else write_levels(structure, job.scales, config)
+    write_artifact(model, source, config.output, describe, config.device, smallest, grid, finish)
 
 
 def peak_memory_bytes() -> int:
