@@ -2,7 +2,7 @@
 
 First what shapes the loss: score, allocation and its parameter, OWL's M, damping, least-squares steps, the share of general text, the
 inputs that share a scale. Then the architecture of the plan, from the best of the first: zeros moved along the depth and between kinds of
-matrices. The course follows from the seed and the losses alone, so a search that is begun again with what is known goes to the same end.
+matrices, one knob at a time. The course follows from the seed and the losses alone, so a search that is begun again with what is known goes to the same end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ SPREAD_RANGE = (0.25, 2.5)  # of an allocation's parameter, as a multiple of wha
 THRESHOLDS = (3.0, 5.0, 7.0, 10.0)  # OWL's M
 REFINES = (0, 10, 20)
 DAMPINGS = (0.001, 0.1)
-REACH = 0.1  # how far a matrix's sparsity is moved along the depth, and again by its kind
+REACH = 0.1  # how far one trial moves a knob
+FARTHEST = 0.3  # how far all trials may move it
 FIRST_SHARE = 0.5  # of the evaluations, for the first stage
 FEWEST = 4
 DRAWN = 6  # trials of a stage that are drawn evenly before the others follow from them
@@ -126,14 +128,10 @@ def search(
             raise OwledError(
                 "no setting of the first stage prunes this model to a finite loss: check its weights, the calibration and the sparsity"
             )
-        base, study = found.best, _study(settings.seed + 1)
-        if not space.knobs:
-            return
-        study.enqueue_trial({knob: 0.0 for knob in space.knobs})  # the base itself, which is known already
-        asked = study.ask(_distributions(space.knobs))
-        study.tell(asked, found.loss)
-        for place in range(settings.first, settings.evaluations):
-            found = _tried(study, lambda asked: _moved(asked, base, space.knobs), remembered, found, 2, place + 1)
+        study = _study(settings.seed + 1)
+        for place in range(settings.first, settings.evaluations if space.knobs else settings.first):
+            choose = partial(_moved, best=found.best, knobs=space.knobs)
+            found = _tried(study, choose, remembered, found, 2, place + 1)
             yield found
 
 
@@ -188,9 +186,12 @@ def _parameters_of(space: Space) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _moved(asked: Asked, base: Trial, knobs: Sequence[str]) -> Trial:
-    moves = {knob: round(asked.suggest_float(knob, -REACH, REACH), 4) for knob in knobs}
-    return replace(base, moves=moves)
+def _moved(asked: Asked, best: Trial, knobs: Sequence[str]) -> Trial:
+    """Move one knob of the best trial so far: many at once are almost never better."""
+    knob = _chosen(asked, "knob", knobs)
+    step = asked.suggest_float("step", -REACH, REACH)
+    moved = min(max(best.moves.get(knob, 0.0) + step, -FARTHEST), FARTHEST)
+    return replace(best, moves={**best.moves, knob: round(moved, 4)})
 
 
 def _chosen(asked: Asked, name: str, values: Sequence[Any]) -> Any:
@@ -200,12 +201,6 @@ def _chosen(asked: Asked, name: str, values: Sequence[Any]) -> Any:
 def _short(value: float) -> float:
     """Round to three digits, so that a trial is written as it was tried."""
     return float(f"{value:.3g}")
-
-
-def _distributions(knobs: Sequence[str]) -> dict[str, Any]:
-    from optuna.distributions import FloatDistribution
-
-    return {knob: FloatDistribution(-REACH, REACH) for knob in knobs}
 
 
 def _study(seed: int) -> Study:
