@@ -98,6 +98,10 @@ def main() -> None:
     try:
         register_commands()
         app(prog_name="owled")
+    except RuntimeError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Python 3.11 wraps what comes while a class is built
+            raise KeyboardInterrupt from error
+        raise
     except OwledError as error:
         if "-v" in sys.argv or "--verbose" in sys.argv:
             raise

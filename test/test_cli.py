@@ -129,3 +129,22 @@ def test_an_interrupt_while_the_command_is_imported_is_no_traceback(tmp_path: Pa
         [sys.executable, "-m", "owled_ros", "--help"], capture_output=True, text=True, env=environment
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_an_interrupt_while_a_class_is_built_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 makes a RuntimeError of what is raised in `__set_name__`, where a dataclass's fields spend their time."""
+
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "register_commands", lambda: type("Config", (), {"budgets": Interrupted()}))
+    with pytest.raises(KeyboardInterrupt):
+        cli.main()
+
+    def faulty() -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(cli, "register_commands", faulty)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        cli.main()
