@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from click.testing import Result
 from transformers.modeling_outputs import BaseModelOutput
 from typer.testing import CliRunner
 
@@ -204,24 +205,36 @@ def test_held_out_moments_score_themselves_rightly() -> None:
     assert table["E_car"] > 0.0
 
 
-def test_the_command_writes_a_model_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_a_model_that_loads_and_learns_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_llm_driver, "HELD_OUT_SCENES", 2)
     app = typer.Typer()
     train_llm_driver.register(app)
-    words = [
-        str(tmp_path),
-        "--encoder-samples",
-        "32",
-        "--driving-samples",
-        "32",
-        "--settling-samples",
-        "0",
-        "--device",
-        "cpu",
-    ]
-    result = CliRunner().invoke(app, words)
+
+    def run(out: str, *words: str) -> Result:
+        counts = ("--driving-samples", "32", "--settling-samples", "0", "--device", "cpu")
+        return CliRunner().invoke(app, [str(tmp_path / out), *counts, *words])
+
+    first, second = tmp_path / "first" / "model", tmp_path / "second" / "model"
+    result = run("first", "--encoder-samples", "32")
     assert result.exit_code == 0, result.output
-    assert load_model(tmp_path / "model").config.model_type == "llm_driver"
-    assert (tmp_path / "learning.png").is_file()
-    assert set(json.loads((tmp_path / "scores.json").read_text())) == {"own world, model", "own world, constant"}
-    assert "32 scenes for what is to be seen" in (tmp_path / "model" / "README.md").read_text()
+    assert load_model(first).config.model_type == "llm_driver"
+    assert (tmp_path / "first" / "learning.png").is_file()
+    assert set(json.loads((tmp_path / "first" / "scores.json").read_text())) == {
+        "own world, model",
+        "own world, constant",
+    }
+    assert "32 scenes for what is to be seen" in (first / "README.md").read_text()
+
+    more = ("--start", str(first), "--encoder-samples", "0")
+    result = run("second", *more, "--skip", "64")
+    assert result.exit_code == 0, result.output
+    assert "from the weights of model on" in (second / "README.md").read_text()
+    begun, learnt = load_model(first).state_dict(), load_model(second).state_dict()
+    moved = {name: float((learnt[name] - weight).abs().max()) for name, weight in begun.items()}
+    assert 0.0 < max(moved.values()) < 2e-3, "one step of 2e-5 from the weights that it began with, stored as bfloat16"
+    for words, said in (
+        ((*more, "--skip", "0"), "begun with skip 64, not 0"),
+        (("--start", "mini"), "expected an LlmDriver"),
+        (("--start", str(first), "--host", "x"), "not both"),
+    ):
+        assert said in str(run("second", *words).exception)

@@ -22,7 +22,7 @@ tags: [driving, ros2, owled_ros, llm_driver]
 # LLM-Driver of owled_ros
 
 LLM-Driver (arXiv 2310.01957): a Perceiver over the objects, lights and route around the vehicle before a language model ({host}), {parameters:.1f} M
-parameters, trained by `owled train-llm-driver` in {hours:.1f} h ({device}) on {encoder} scenes for what is to be seen and {driving} for what to do, each with several
+parameters, trained by `owled train-llm-driver` in {hours:.1f} h ({device}) on {encoder} scenes for what is to be seen and {driving} for what to do{start}, each with several
 questions: moments of the world of owled_ros/scenes (seeds from 10 000 000), scenes drawn at random{released}. Weights are stored as bfloat16.
 
 **It knows the worlds that it was trained on, not your roads.** It is here so that everything can be tried, not to drive a vehicle. docs/llm_driver.md
@@ -47,6 +47,11 @@ def train_llm_driver(
     encoder_samples: int = typer.Option(140_800, min=0, help="Scenes of the first stage: what the vectors hold."),
     driving_samples: int = typer.Option(80_000, min=32, help="Scenes of the second stage: questions and actions."),
     settling_samples: int = typer.Option(20_000, min=0, help="Scenes after them in which pedals move to their median."),
+    start: Path | None = typer.Option(
+        None,
+        help="A trained LlmDriver that learns on, whole; it brings its host along.",
+    ),
+    skip: int = typer.Option(0, min=0, help="Scenes left out before the first one: those that --start has seen."),
     lora_rank: int = typer.Option(16, min=0, help="Of a host that is not the tiny one; 0 leaves it as it is."),
     data: Path | None = typer.Option(
         None, help="Released scenes to train on too (docs/llm_driver.md); none: our world."
@@ -75,10 +80,13 @@ def train_llm_driver(
     config = TrainConfig(
         encoder_samples=encoder_samples, driving_samples=driving_samples, settling_samples=settling_samples,
         batch_size=batch_size, learning_rate=learning_rate, host=host, lora_rank=0 if host == TINY else lora_rank, released=f"{first}:{last}" if data else "", seed=seed,
-        device=device, threads=threads,
+        device=device, threads=threads, start=str(start.resolve()) if start else "", skip=skip,
     )  # fmt: skip
     shown = [scene.vectors for scene in scenes if scene.vectors is not None]
-    model, processor = build_tiny(seed, scenes=shown) if host == TINY else build_on(Path(host), seed, scenes=shown)
+    if start is not None:
+        model, processor = _trained(start, host)
+    else:
+        model, processor = build_tiny(seed, scenes=shown) if host == TINY else build_on(Path(host), seed, scenes=shown)
     if config.lora_rank:
         add_low_rank(model, config.lora_rank, seed)
     train(config, model, processor, out, [acted_of(scene) for scene in scenes])
@@ -87,12 +95,32 @@ def train_llm_driver(
     card = CARD.format(
         host=Path(host).name, parameters=sum(p.numel() for p in model.parameters()) / 1e6, encoder=encoder_samples,
         driving=driving_samples, hours=hours_of(out), device=config.device, released=f", and released scenes {first} to {last}" if data else "",
+        start=f", from the weights of {start.resolve().name} on" if start else "",
     )  # fmt: skip
     model.cpu()
     for weight in model.parameters():
         weight.data = weight.data.to(torch.bfloat16)  # what the encoder measures features by stays exact
     save(model, processor, out / "model", card)
     _score(model.float(), processor, scored, out)
+
+
+def _trained(start: Path, host: str) -> tuple[Any, Any]:
+    """Load the model that learns on, in float32."""
+    from owled_ros.errors import OwledError
+    from owled_ros.llm_driver.host import TINY
+    from owled_ros.models.driving_model import resolve_model
+    from owled_ros.models.load import load_model
+    from owled_ros.models.processor import load_processor
+
+    if host != TINY:
+        raise OwledError("--start brings its host along: give --start or --host, not both")
+    directory = resolve_model(start)
+    model = load_model(directory, dtype="float32")
+    if model.config.model_type != "llm_driver":
+        raise OwledError(
+            f"{start} holds a {model.config.model_type} model; expected an LlmDriver (`owled train-llm-driver`)"
+        )
+    return model, load_processor(directory)
 
 
 def _released(data: Path | None, first: int, last: int) -> tuple[list[Scenario], list[Scenario]]:

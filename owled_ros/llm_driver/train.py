@@ -58,6 +58,8 @@ FIXED = (
     "encoder_samples",
     "lora_rank",
     "released",
+    "start",
+    "skip",
 )  # settings that a resumed run must keep
 
 
@@ -75,6 +77,8 @@ class TrainConfig:
     host: str = TINY  # or a directory of a causal LM
     lora_rank: int = 16  # of a host that is not the tiny one; 0: it stays as it is
     released: str = ""  # which released scenes are trained on, "first:last"; empty: none
+    start: str = ""  # directory of a trained model that learns on, whole; empty: random weights
+    skip: int = 0  # scenes left out before the first one: those that `start` has seen
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
@@ -108,7 +112,7 @@ def train(
         mix = ENCODER_STAGE if stage == 1 else DRIVING_STAGE
         choose(model, config, stage)
         if run.seen < end:
-            for batch in training_batches(processor, mix, released, config.batch_size, run.seen):
+            for batch in training_batches(processor, mix, released, config.batch_size, config.skip + run.seen):
                 run.learn(batch, stage)
                 if run.seen >= end:
                     break
@@ -292,8 +296,9 @@ def _check_same_run(config: TrainConfig, directory: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OwledError(f"{path} cannot be read ({error!r}); delete the checkpoint to start over") from error
     for key in FIXED:
-        if known.get(key) != getattr(config, key):
+        begun = known.get(key, getattr(TrainConfig(), key))  # a setting that is younger than the run
+        if begun != getattr(config, key):
             raise OwledError(
-                f"{directory} was begun with {key} {known.get(key)!r}, not {getattr(config, key)!r}: take another directory, or "
+                f"{directory} was begun with {key} {begun!r}, not {getattr(config, key)!r}: take another directory, or "
                 "the same settings to resume"
             )
