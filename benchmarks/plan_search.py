@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from owled_tables import Bench
-from pruning_smollm2 import begin, calibration_of
+from pruning_smollm2 import begin, calibration_of, parser_of
 from row_file import append_row, read_rows
 
 from owled_ros.models.components import Structure, find_structure
@@ -177,22 +177,12 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, required=True, help="jsonl that collects the rows")
-    parser.add_argument(
-        "--data", type=Path, help="scenarios.jsonl of drivingqa: SmolLM2 on its text; without: the LLM-Driver"
-    )
-    parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
-    parser.add_argument("--table", action="store_true", help="print the rows as a table and stop")
-    parser.add_argument("--draw", nargs="+", type=int, default=[0, 1, 2])
+    parser = parser_of(__doc__)  # with --data SmolLM2 on its text, without the LLM-Driver
+    parser.set_defaults(draw=[0, 1, 2])
     parser.add_argument("--sparsity", type=float, default=0.6)
     parser.add_argument("--evaluations", type=int, default=24)
     parser.add_argument("--trial-samples", type=int, default=4, help="of 256 tokens")
-    parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--test-samples", type=int, default=8)
     parser.add_argument("--questions", type=int, default=128, help="of a calibration of the bundled LLM-Driver")
-    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 

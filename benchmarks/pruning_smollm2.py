@@ -246,20 +246,27 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[Row]:
         yield row
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what `begin` and `calibration_of` are told, for the script whose docstring is given."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="scenarios.jsonl of drivingqa")
     parser.add_argument("--rows", type=Path, required=True, help="jsonl that collects the rows")
     parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
     parser.add_argument("--table", action="store_true", help="print the rows as a table and stop")
-    parser.add_argument("--score", nargs="+", default=["magnitude", "wanda", "sparsegpt", "pruner-zero"])
-    parser.add_argument("--allocation", nargs="+", default=["uniform", "owl", "block0", "learned"])
-    parser.add_argument("--statistics", nargs="+", default=["fused"])
-    parser.add_argument("--sparsity", nargs="+", type=float, default=[0.5, 0.6, 0.7])
     parser.add_argument("--draw", nargs="+", type=int, default=[0])
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
+
+
+def _arguments() -> argparse.Namespace:
+    parser = parser_of(__doc__)
+    parser.add_argument("--score", nargs="+", default=["magnitude", "wanda", "sparsegpt", "pruner-zero"])
+    parser.add_argument("--allocation", nargs="+", default=["uniform", "owl", "block0", "learned"])
+    parser.add_argument("--statistics", nargs="+", default=["fused"])
+    parser.add_argument("--sparsity", nargs="+", type=float, default=[0.5, 0.6, 0.7])
     parser.add_argument("--learn-steps", type=int, default=40)
     parser.add_argument("--refine", type=int, default=0, help="least-squares steps on the kept weights")
     parser.add_argument(
@@ -272,7 +279,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--zeros-by-row", nargs="+", default=["even"], help="even, trim")
     parser.add_argument("--pattern", nargs="+", default=["unstructured"], help="unstructured, 2:4, 4:8")
     parser.add_argument("--damping", type=float, default=0.01)
-    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pruning_smollm2 import begin, calibration_of, perplexities
+from pruning_smollm2 import begin, calibration_of, parser_of, perplexities
 from row_file import append_row, read_rows
 
 from owled_ros.models.components import find_structure
@@ -108,19 +108,10 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, required=True, help="jsonl that collects the rows")
-    parser.add_argument("--data", type=Path, help="scenarios.jsonl of drivingqa")
+    parser = parser_of(__doc__)
     parser.add_argument("--work", type=Path, help="the files are made and kept here")
-    parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
-    parser.add_argument("--table", action="store_true", help="print the rows as a table and stop")
     parser.add_argument("--first", type=int, default=len(ROWS), help="how many of the rows")
     parser.add_argument("--allocation", default="uniform", help="uniform, or norm: N by layer as in the paper")
-    parser.add_argument("--draw", nargs="+", type=int, default=[0])
-    parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--test-samples", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 
