@@ -75,16 +75,18 @@ def train_llm_driver(
     from owled_ros.llm_driver.host import TINY, build_on, build_tiny, save
     from owled_ros.llm_driver.low_rank import add_low_rank, merge_low_rank
     from owled_ros.llm_driver.train import TrainConfig, hours_of, plot_learning, train
+    from owled_ros.models.driving_model import resolve_model
 
+    begun = None if start is None else resolve_model(start)
     scenes, scored = _released(data, first, last)
     config = TrainConfig(
         encoder_samples=encoder_samples, driving_samples=driving_samples, settling_samples=settling_samples,
         batch_size=batch_size, learning_rate=learning_rate, host=host, lora_rank=0 if host == TINY else lora_rank, released=f"{first}:{last}" if data else "", seed=seed,
-        device=device, threads=threads, start=str(start.resolve()) if start else "", skip=skip,
+        device=device, threads=threads, start=str(begun or ""), skip=skip,
     )  # fmt: skip
     shown = [scene.vectors for scene in scenes if scene.vectors is not None]
-    if start is not None:
-        model, processor = _trained(start, host)
+    if begun is not None:
+        model, processor = _trained(begun, host)
     else:
         model, processor = build_tiny(seed, scenes=shown) if host == TINY else build_on(Path(host), seed, scenes=shown)
     if config.lora_rank:
@@ -95,7 +97,7 @@ def train_llm_driver(
     card = CARD.format(
         host=Path(host).name, parameters=sum(p.numel() for p in model.parameters()) / 1e6, encoder=encoder_samples,
         driving=driving_samples, hours=hours_of(out), device=config.device, released=f", and released scenes {first} to {last}" if data else "",
-        start=f", from the weights of {start.resolve().name} on" if start else "",
+        start=f", from the weights of {begun.resolve().name} on" if begun else "",
     )  # fmt: skip
     model.cpu()
     for weight in model.parameters():
@@ -108,19 +110,17 @@ def _trained(start: Path, host: str) -> tuple[Any, Any]:
     """Load the model that learns on, in float32."""
     from owled_ros.errors import OwledError
     from owled_ros.llm_driver.host import TINY
-    from owled_ros.models.driving_model import resolve_model
     from owled_ros.models.load import load_model
     from owled_ros.models.processor import load_processor
 
     if host != TINY:
         raise OwledError("--start brings its host along: give --start or --host, not both")
-    directory = resolve_model(start)
-    model = load_model(directory, dtype="float32")
+    model = load_model(start, dtype="float32")
     if model.config.model_type != "llm_driver":
         raise OwledError(
             f"{start} holds a {model.config.model_type} model; expected an LlmDriver (`owled train-llm-driver`)"
         )
-    return model, load_processor(directory)
+    return model, load_processor(start)
 
 
 def _released(data: Path | None, first: int, last: int) -> tuple[list[Scenario], list[Scenario]]:
