@@ -117,7 +117,7 @@ def prepared_views(profile: DrivingProfile, camera: Camera, frame: Frame) -> tup
     if not frame.views and len(profile.cameras) * count == 1:
         return (prepared(frame.image, camera),)
     if len(views) > count:
-        views = [_nearest(views, frame.stamp, offset) for offset in profile.needs.image_offsets_s]
+        views = [_nearest(views, frame.stamp, offset) for offset in profile.images.offsets_s]
     if len(views) < count:
         raise OwledError(
             f"the frame holds {len(views)} images of camera {camera.name!r}, the profile asks for {count}; give the node a "
@@ -194,7 +194,7 @@ def _image_values(profile: DrivingProfile) -> dict[str, Value]:
 
 def _run(profile: DrivingProfile, place: int, steps: Sequence[int], number: int) -> tuple[Part, ...]:
     """Show images of one camera, the first one being number `number` of the prompt."""
-    camera, ages = profile.cameras[place], profile.needs.image_offsets_s
+    camera, ages = profile.cameras[place], profile.images.offsets_s
     parts: list[Part] = [camera.tag]
     for index, step in enumerate(steps):
         values: dict[str, Value] = {

@@ -177,10 +177,10 @@ class DrivingProfile(Part):
     @property
     def needs(self) -> InputNeeds:
         """Say what a frame must hold."""
-        interval, count, vectors = self.images.interval_s, self.images.count, self.vectors
+        vectors = self.vectors
         return InputNeeds(
             cameras=tuple(_need(camera) for camera in sorted(self.cameras, key=lambda camera: camera is not self.main)),
-            image_offsets_s=tuple(round(step * interval, 6) for step in reversed(range(count))),
+            image_offsets_s=self.images.offsets_s,
             ego_offsets_s=()
             if self.history is None
             else tuple(round(step * self.history.interval_s, 6) for step in range(self.history.count, 0, -1)),

@@ -119,6 +119,11 @@ class Images(Part):
         description="by_camera: all of the first camera, oldest first, then the next; by_time: all of one moment",
     )
 
+    @property
+    def offsets_s(self) -> tuple[float, ...]:
+        """Ages of the images of a camera [s], oldest first, the last is 0."""
+        return tuple(round(step * self.interval_s, 6) for step in reversed(range(self.count)))
+
 
 class Number(Part):
     """How a number is written: multiplied, held within limits, rounded to a step; the template's format comes after."""
