@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Method:
     budget: bool = False  # the encoder gets a sparsity of its own where both parts are pruned
     statistics: str = "block"
     refine_steps: int | None = 0
+    reconstruct_steps: int | None = None  # on each part of a block, zeros fixed
 
 
 METHODS = {
@@ -79,9 +80,10 @@ METHODS = {
     "owled": Method("wanda", "owl", "driving", budget=True),
     "ours": Method("sparsegpt", "learned", "driving", statistics="fused", refine_steps=None),
 }
-CONTROLS = {  # not in the paper: what driving calibration alone gives
+CONTROLS = {  # not in the paper: what driving calibration alone gives, and what reconstruction adds to ours
     "wanda-driving": Method("wanda", calibration="driving"),
     "sparsegpt-driving": Method("sparsegpt", calibration="driving"),
+    "ours-reconstructed": replace(METHODS["ours"], reconstruct_steps=100),
 }
 KNOWN = {**METHODS, **CONTROLS}
 
@@ -142,7 +144,7 @@ class Bench:
         config = PruneConfig(
             Path(), Path(), cell.percent / 100, method.score, method.allocation, method.statistics,
             components=pruned_parts, budgets={part: budgets[part] for part in pruned_parts if part in budgets},
-            refine_steps=method.refine_steps, seed=cell.draw,
+            refine_steps=method.refine_steps, reconstruct_steps=method.reconstruct_steps, seed=cell.draw,
         )  # fmt: skip
         config.check()
         with forward_precision(self.dtype, "cpu"):

@@ -34,6 +34,7 @@ BASELINES = {"constant": "best constant", "before": "scene before"}
 NAMES = {
     "magnitude": "magnitude", "wanda": "Wanda", "sparsegpt": "SparseGPT", "owl": "OWL", "owled": "OWLed", "ours": "ours",
     "wanda-driving": "Wanda, driving", "sparsegpt-driving": "SparseGPT, driving",
+    "ours-reconstructed": "ours, reconstructed",
 }  # fmt: skip
 PARTS = {"both": "Encoder and language model", "encoder": "Encoder only", "llm": "Language model only"}
 ORDERED = (50, 70)  # percent of zeros at which the methods are put in order
