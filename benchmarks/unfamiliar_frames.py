@@ -12,18 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from owled_ros.driving.familiarity import read_familiarity
+from owled_ros.driving.confidence import Calibration
+from owled_ros.driving.familiarity import Familiarity, read_familiarity
 from owled_ros.driving.frame import EgoState
 from owled_ros.driving.prediction import judge_action
 from owled_ros.driving.profile import read_profile
 from owled_ros.evaluation.rendered import evaluation_scenes
 from owled_ros.models.driving_model import resolve_model
 from owled_ros.models.load import load_model
-from owled_ros.scenes.mini_answer import answer_images
+from owled_ros.scenes import mini_tokens as tokens
+from owled_ros.scenes.mini_answer import answer_images, answer_paths
+from owled_ros.scenes.mini_export import FOLLOW, judge_path
 from owled_ros.scenes.mini_model import IMAGE_SIDE
 from owled_ros.scenes.out_of_distribution import out_of_distribution_image
 
@@ -54,8 +58,7 @@ def main() -> None:
     confidences = {}
     for name, images in groups.items():
         motions: list[EgoState] = [egos[index % len(egos)] for index in range(len(images))]
-        answers = answer_images(model, images, motions, calibration, familiarity, scene=False)
-        confidences[name] = np.array([judge_action(answer).generation.confidence for answer, _ in answers])
+        confidences[name] = confidences_of(model, images, motions, calibration, familiarity)
     result = {
         name: {
             "frames": len(values),
@@ -69,6 +72,23 @@ def main() -> None:
     print(json.dumps({"floor": calibration.floor, **result}, indent=2))
     if options.out:
         options.out.write_text(json.dumps({"floor": calibration.floor, **result}, indent=2) + "\n")
+
+
+def confidences_of(
+    model: Any,
+    images: list[np.ndarray],
+    egos: list[EgoState],
+    calibration: Calibration,
+    familiarity: Familiarity | None,
+) -> np.ndarray:
+    """Return the confidence (N,) in the actions, or in the trajectories of a model that answers those, told to follow the lane."""
+    if tokens.knows_paths(model.config.text_config.vocab_size):
+        said = answer_paths(model, images, egos, [FOLLOW] * len(images), calibration, familiarity)
+        judged = [judge_path(answer, ego) for answer, ego in zip(said, egos, strict=True)]
+    else:
+        said = [action for action, _ in answer_images(model, images, egos, calibration, familiarity, scene=False)]
+        judged = [judge_action(answer) for answer in said]
+    return np.array([answer.generation.confidence for answer in judged])
 
 
 def read_clip(path: Path) -> list[np.ndarray]:

@@ -338,12 +338,9 @@ def test_tally_and_view() -> None:
 
 
 @pytest.mark.slow
-def test_the_bundled_model_drives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--turns"]], ids=["mini", "mini-turns"])
+def test_the_bundled_model_drives(more: list[str], tmp_path: Path) -> None:
     """Proof of life with torch, the model's own directory and the whole chain."""
-    from owled_ros.models.driving_model import bundled_model
-
-    if not (bundled_model() / "config.json").exists():
-        pytest.skip("the bundled model is not there")
     out = tmp_path / "out"
     command = [
         sys.executable,
@@ -358,9 +355,10 @@ def test_the_bundled_model_drives(tmp_path: Path) -> None:
         "--out",
         str(out),
     ]
-    command += ["--domain", str(DOMAIN), "--headless", "--threads", "1", "--set", "deadline_s:=60.0"]
+    command += ["--domain", str(DOMAIN), "--headless", "--threads", "1", "--set", "deadline_s:=60.0", *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((out / "report.json").read_text())
     assert report["answered"] > 0
+    assert report["reasons"]["VALID"] > 0
     assert (out / "overlay.png").exists()

@@ -13,6 +13,20 @@ from owled_ros.driving.waypoints import from_steps, from_waypoints, steps_of
 TIMES = 0.5 * np.arange(1, 7)
 
 
+@pytest.mark.parametrize(
+    ("places", "speed", "expected"),
+    [
+        ([0.1, 0.2, 0.2, 0.2, 0.2, 0.2], 0.2, -0.4),  # would hold 0.2 m/s by its first second
+        ([0.1, 0.2, 0.2, 0.2, 0.2, 0.2], 0.0, 0.0),
+        ([0.0, 0.0, 0.0, 0.0, 0.1, 0.3], 0.0, 0.0),  # begins to move later
+        ([0.1, 0.4, 0.9, 1.6, 2.5, 3.6], 0.0, 0.8),
+    ],
+)
+def test_what_ends_at_rest_where_the_vehicle_is_stands(places: list[float], speed: float, expected: float) -> None:
+    driven = from_waypoints(np.column_stack([places, np.zeros(6)]), 0.5, speed)
+    assert driven.acceleration[0] == pytest.approx(expected)
+
+
 def on_circle(radius: float, speed: float, times: np.ndarray) -> np.ndarray:
     """Places of a left turn, (N, 2)."""
     angle = speed * times / radius

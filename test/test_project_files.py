@@ -49,13 +49,15 @@ def test_the_citation_has_what_readers_of_the_format_need() -> None:
 
 
 def test_the_bundled_weights_have_a_licence() -> None:
-    card = (TOP / "owled_ros" / "share" / "mini" / "README.md").read_text()
-    facts = yaml.safe_load(card.split("---")[1])
+    said = (TOP / "owled_ros" / "share" / "mini" / "README.md").read_text()
+    facts = yaml.safe_load(said.split("---")[1])
     assert facts["license"] == "apache-2.0"
-    from owled_ros.scenes.mini_export import CARD
+    from owled_ros.scenes.mini_export import card
 
-    written = CARD.format(parameters=7.9, samples=102016)
-    assert written == card, "a model that is trained again gets the same card"
+    assert card(7.9, 102016) == said, "a model that is trained again gets the same card"
+    turning = TOP / "owled_ros" / "share" / "mini_turns"
+    assert card(8.2, 47200, paths=True, start="mini") == (turning / "README.md").read_text()
+    assert sum(file.stat().st_size for file in turning.iterdir()) < 40_000_000
 
 
 def test_the_bundled_weights_that_read_vectors_are_small_and_have_a_licence() -> None:

@@ -25,7 +25,8 @@ def demo(
     ),
     seed: int = typer.Option(1, min=0, help="Seed of the first route; the following count up."),
     model: str = typer.Option(
-        "", help="Model directory, artifact or llm-driver (bundled, reads objects and route); empty: the bundled VLM."
+        "",
+        help="Model directory, artifact or llm-driver (bundled, reads objects and route); empty: the bundled VLM, with --turns mini-turns.",
     ),
     rate: float = typer.Option(10.0, min=0.1, max=60.0, help="Images per second of the world."),
     width: int = typer.Option(1280, min=64, help="Width of the world's images."),
@@ -78,6 +79,7 @@ def demo(
 
     from owled_ros.demo.run import DemoOptions, run_demo
     from owled_ros.errors import OwledError
+    from owled_ros.models.driving_model import TURNING
 
     if bag is None and (image_topic or ego_topic or ego_from or as_recorded):
         raise OwledError("--image-topic, --ego-topic, --ego-from and --as-recorded belong to --bag; name one")
@@ -86,6 +88,7 @@ def demo(
     if turns and (bag is not None or video is not None):
         raise OwledError("--turns is about the routes of the driving world; leave it out with --bag and --video")
     source, path = ("bag", str(bag)) if bag else ("video", str(video)) if video else ("world", "")
+    model = model or (TURNING if turns else "")
     directory = out or Path("demo_output") / datetime.now().strftime("%Y%m%d-%H%M%S")
     options = DemoOptions(
         out=directory, source=source, path=path, image_topic=image_topic, ego_topic=ego_topic, ego_from=ego_from, recorded=as_recorded, model=model, routes=routes, turns=turns, seconds=seconds, seed=seed, rate_hz=rate,

@@ -33,8 +33,8 @@ def register(app: typer.Typer) -> None:
 
 def drive(
     policy: str = typer.Option(
-        "mini",
-        help="expert, constant, mini (the bundled model), llm-driver (the bundled one that reads vectors), or the directory of a model or artifact.",
+        "",
+        help="expert, constant, mini, mini-turns or llm-driver (bundled models), or the directory of a model or artifact; empty: mini, with --turns mini-turns.",
     ),
     routes: int = typer.Option(20, min=1, max=10_000, help="How many routes of 250 to 400 m."),
     seed: int = typer.Option(0, min=0, max=LAST_SEED - 1, help="First world; the next ones follow."),
@@ -67,6 +67,7 @@ def drive(
     Every route is told when it ends. With --json it is kept at once: the same command resumes where it was stopped or killed.
     """
     from owled_ros.errors import OwledError
+    from owled_ros.models.driving_model import bundled_name
     from owled_ros.progress import track
     from owled_ros.scenes.camera import Camera
     from owled_ros.scenes.closed_loop import drive_route
@@ -78,6 +79,7 @@ def drive(
             f"worlds {seed} to {seed + routes - 1} reach into the training seeds; expected all below {LAST_SEED}"
         )
     camera = Camera().resized(width, height)
+    policy = policy or bundled_name(turns)
     drivers, identity, told = _drivers(policy, floor, alone, device)
     settings = {"policy": policy, "model": identity, "seed": seed, "routes": routes, "rate_hz": rate_hz, "width": width,
                 "height": height, "floor": floor, "alone": alone}  # fmt: skip

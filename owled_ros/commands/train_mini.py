@@ -63,6 +63,6 @@ def train_mini(
     )
     module = mini_train.load_average(config, out) if export_only else mini_train.train(config, out)
     mini_train.plot_learning(out)
-    model = export(module.model.float().cpu(), out, calibration_scenes, mini_train.samples_seen(out))
+    model = export(module.model.float().cpu(), out, calibration_scenes, mini_train.samples_seen(out), start)
     pack_directory(model, model / PACKED_NAME, vision=False)
     vouch(model)

@@ -3,7 +3,8 @@
 Models write places with one or two decimals every half second, and stand still: a speed or a heading taken from two
 neighbours would be noise. So speeds are means over at least MIN_TIME_S, headings are directions of chords of at least
 MIN_CHORD_M and MIN_TIME_S; both are put at the middle of what they were taken from (exact for constant acceleration and on
-a circle) and are linear in between. Under STANDING_M in all the heading stays 0. Letters: N points, K knots.
+a circle) and are linear in between. Under STANDING_M in all the heading stays 0. Places that end at rest within REST_M mean to stand:
+asked anew ten times a second, a model that rounds "0.2 m from here" would creep on for ever. Letters: N points, K knots.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from owled_ros.driving.trajectory import Trajectory
 MIN_TIME_S = 0.5
 MIN_CHORD_M = 2.0
 STANDING_M = 1.0
+REST_M, REST_STEP_M = 0.3, 0.05
+REST_S = 0.5  # in which a vehicle that means to stand does
 FIRST_S = 1.0  # the first action is what leads to the places of this much of the future
 TINY = 1e-6
 
@@ -36,6 +39,8 @@ def from_waypoints(points: np.ndarray, step_s: float, speed: float) -> Trajector
     progress = _progress(place, heading)
     speeds, accelerations = _paces(time, progress, speed)
     accelerations[0] = _first_acceleration(time, np.cumsum(progress), speed)
+    if abs(progress[-1]) < REST_STEP_M and np.abs(progress).sum() <= REST_M + TINY:
+        accelerations[0] = min(accelerations[0], -speed / REST_S)
     curvatures = np.zeros(len(time))
     if lengths.sum() >= STANDING_M:
         driven = np.concatenate([[0.0], np.cumsum(np.abs(progress))])

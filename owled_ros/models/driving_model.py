@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     Neighbours = Mapping[int, np.ndarray]  # tokens whose number is next to that of a token
 
 logger = logging.getLogger(__name__)
-BUNDLED = "mini"
-NAMED = {BUNDLED: "mini", "llm-driver": "llm_driver"}  # models that come with the package: directory below share/
+BUNDLED, TURNING = "mini", "mini-turns"
+NAMED = {  # models that come with the package: directory below share/
+    BUNDLED: "mini",
+    TURNING: "mini_turns",
+    "llm-driver": "llm_driver",
+}
 SHORT_HASH = 12  # hex digits
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # [bytes]
 INT8 = "int8"  # weights; products in the device's fast type
@@ -45,6 +49,11 @@ def bundled_model() -> Path:
     return place_of_model(BUNDLED)
 
 
+def bundled_name(turns: bool) -> str:
+    """Return the name of the bundled model for a rendered world whose routes turn at junctions, or do not."""
+    return TURNING if turns else BUNDLED
+
+
 def place_of_model(name: str) -> Path:
     """Return the directory of a model that comes with the package, by its name, or of the path that `name` is."""
     if name not in NAMED:
@@ -53,7 +62,7 @@ def place_of_model(name: str) -> Path:
 
 
 def resolve_model(path: str | Path | None) -> Path:
-    """Return a model directory; empty or "mini" means the bundled model, "llm-driver" the bundled one that reads vectors.
+    """Return a model directory; empty or "mini" means the bundled model; "mini-turns" and "llm-driver" are bundled too.
 
     Raises:
         OwledError: it cannot be one.

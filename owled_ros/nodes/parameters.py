@@ -216,7 +216,7 @@ ENTRIES = (
     Entry("exit_on_failure", "bool", "End the process with code 1 when autostart fails.", read_only=True),
     Entry("launch.params_file", "str", "What the launch file was given as params_file; empty: not launched.", read_only=True),
     *launch_entries(LAUNCH_ARGUMENTS),
-    Entry("model_path", "str", "Model directory or artifact; mini: the bundled demonstration model, llm-driver: the bundled one that reads vectors; empty: the deployment, or, where nothing was given at all, the bundled model.", read_only=True),
+    Entry("model_path", "str", "Model directory or artifact; mini: the bundled demonstration model, mini-turns: the one that turns at junctions, llm-driver: the one that reads vectors; empty: the deployment, or, where nothing was given at all, the bundled model.", read_only=True),
     Entry("deployment", "str", "Directory of a deployment (`owled deploy`): its current version drives, or its base model; empty: none.", read_only=True),
     Entry("model_root", "str", "~/load_model accepts only directories below this one; empty: any.", read_only=True),
     Entry("artifact_store", "str", "Older name of deployment; a store without deployment.json takes model_path as its base model.", read_only=True),

@@ -33,7 +33,7 @@ from owled_ros.scenes.sample import Snapshot, sample_snapshot
 TRAINING_SEEDS = 10_000_000  # training uses this seed and above, evaluation stays below a million
 PATH_SEEDS = 20_000_000  # and this one and above with trajectories
 OUTLIER_SHARE = 0.1
-TOWN_SHARE = 0.6  # of the driving scenes with trajectories are where the route may turn
+TOWN_SHARE = 0.75  # of the driving scenes with trajectories are where the route may turn
 STRAIGHT_SHARE = 0.3  # of the others are told to go straight on
 IGNORE = -100
 PATCH_NONE, PATCH_LANE = 0, 1

@@ -46,10 +46,10 @@ library_name: transformers
 pipeline_tag: image-text-to-text
 tags: [driving, ros2, owled_ros]
 ---
-# owled_ros mini
+# owled_ros {name}
 
-A small LLaVA (CLIP tower and Llama, {parameters:.1f} M parameters) trained from scratch by `owled train-mini` on {samples}
-images rendered by owled_ros/scenes (seeds from 10 000 000; evaluation seeds lie below 1 000 000).
+A small LLaVA (CLIP tower and Llama, {parameters:.1f} M parameters) trained from {begun} by `owled train-mini` on {samples}
+images rendered by owled_ros/scenes (seeds from {seeds}; evaluation seeds lie below 1 000 000).{more}
 
 **It knows rendered roads, not yours.** Outside of them it answers "unknown" or with a low confidence, and the node withholds
 the action. It is here so that everything can be tried at once, not to drive a vehicle.
@@ -59,27 +59,37 @@ Weights, tokeniser and configuration are under the Apache License 2.0 (the file 
 trained from random numbers on images that the package renders itself: no weights, images or texts of others are in them.
 """
 
+MORE = """
+It answers a trajectory of three seconds and follows the navigation commands left, right and straight at junctions."""
 
-def export(model: Any, directory: Path, calibration_scenes: int, samples: int) -> Path:
-    """Write `directory`/model with a calibrated confidence; returns it."""
+
+def export(model: Any, directory: Path, calibration_scenes: int, samples: int, start: str = "") -> Path:
+    """Write `directory`/model with a calibrated confidence; returns it. The card says what weights it began with (`start`)."""
     model.eval()
-    familiarity = fit_familiarity(familiar_images(FAMILIAR_SCENES))
+    familiarity = fit_familiarity(familiar_images(FAMILIAR_SCENES, turns=_paths(model)))
     calibration = calibrate(model, calibration_scenes, familiarity)
     target = directory / "model"
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    card = CARD.format(parameters=parameters, samples=samples)
     profile = build_profile(confidence=calibration, paths=_paths(model))
-    save_model(model, target, profile, card, familiarity=familiarity)
+    save_model(model, target, profile, card(parameters, samples, _paths(model), start), familiarity=familiarity)
     return target
 
 
-def familiar_images(count: int) -> list[np.ndarray]:
-    """Render images as they reach the model: directly, from 720p and VGA frames, and after JPEG."""
+def card(parameters: float, samples: int, paths: bool = False, start: str = "") -> str:
+    """Write the model card: millions of parameters, images seen, whether it answers trajectories, whose weights it began with."""
+    name, seeds, more = ("mini-turns", "20 000 000", MORE) if paths else ("mini", "10 000 000", "")
+    begun = f"the weights of `{start}`" if start else "scratch"
+    return CARD.format(name=name, parameters=parameters, begun=begun, samples=samples, seeds=seeds, more=more)
+
+
+def familiar_images(count: int, turns: bool = False) -> list[np.ndarray]:
+    """Render images as they reach the model: directly, from 720p and VGA frames, and after JPEG; with `turns` half where routes turn."""
     small, hd, vga = Camera().resized(IMAGE_SIDE, IMAGE_SIDE), Camera(), Camera().resized(640, 360)
     images = []
     for index in track(range(count), "familiar images"):
         seed, kind = FAMILIAR_SEEDS + index, index % 8
-        image = sample_snapshot(seed, small if kind < 4 else hd if kind < 6 else vga).image
+        turning = turns and index // 8 % 2 == 1
+        image = sample_snapshot(seed, small if kind < 4 else hd if kind < 6 else vga, turning).image
         if kind in (5, 7):
             image = _through_jpeg(image, 75 + 5 * (index % 5))
         images.append(image if kind < 4 else cv2.resize(image, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_AREA))

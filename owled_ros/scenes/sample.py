@@ -49,6 +49,7 @@ EVALUATION_SEEDS = 1_000_000  # evaluation seeds lie below
 ROAD_LENGTH = 170.0  # [m]
 STANDING_SHARE, CREEPING_SHARE = 0.08, 0.07
 NEAR_JUNCTION_SHARE = 0.75  # of the moments in a town
+INSIDE_SHARE = 0.6  # of those are surely in the junction: nothing is painted there that tells where one is
 WAY_SHARES = {Way.RIGHT: 0.38, Way.STRAIGHT: 0.24, Way.LEFT: 0.38}
 LIGHT_SHARES = {Light.NONE: 0.45, Light.RED: 0.22, Light.YELLOW: 0.12, Light.GREEN: 0.21}
 
@@ -114,7 +115,8 @@ def sample_stage(rng: np.random.Generator, turns: bool = False) -> Stage:
 
 def draw_junction_ahead(rng: np.random.Generator, camera_s: float) -> tuple[tuple[float, ...], Light]:
     """Draw a junction that the camera is before, in or just behind, and what its light shows; none where it is out of sight."""
-    line = camera_s + float(rng.uniform(-22.0, 44.0))
+    inside = rng.random() < INSIDE_SHARE
+    line = camera_s + float(rng.uniform(-20.0, 2.0) if inside else rng.uniform(-22.0, 44.0))
     pole = line + POLE_AFTER_LINE - camera_s
     colour = Light(int(rng.choice([Light.RED, Light.YELLOW, Light.GREEN], p=[0.22, 0.13, 0.65])))
     return (line,), colour if LIGHT_NEAREST < pole <= LIGHT_RANGE else Light.NONE
@@ -220,7 +222,7 @@ def _perturbed_ego(rng: np.random.Generator, stage: Stage, camera_s: float) -> V
     turn = float(rng.uniform(-0.08, 0.08))
     _, _, heading = stage.road.pose(stage.ego_s)
     if in_a_turn(stage.road.junctions(), stage.ego_s, before=3.0, behind=6.0):
-        offset, turn = 0.8 * offset, 2.0 * turn  # in a turn the heading is what goes wrong
+        offset, turn = 1.3 * offset, 3.5 * turn  # what goes wrong in a turn goes far before it is seen
     point = stage.road.points(np.array([stage.ego_s]), offset)[0]
     return VehicleState(float(point[0]), float(point[1]), float(heading) + turn, _draw_speed(rng, stage, camera_s))
 
