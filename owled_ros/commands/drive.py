@@ -67,7 +67,7 @@ def drive(
     Every route is told when it ends. With --json it is kept at once: the same command resumes where it was stopped or killed.
     """
     from owled_ros.errors import OwledError
-    from owled_ros.models.driving_model import bundled_name
+    from owled_ros.models.driving_model import BUNDLED, TURNING
     from owled_ros.progress import track
     from owled_ros.scenes.camera import Camera
     from owled_ros.scenes.closed_loop import drive_route
@@ -79,7 +79,7 @@ def drive(
             f"worlds {seed} to {seed + routes - 1} reach into the training seeds; expected all below {LAST_SEED}"
         )
     camera = Camera().resized(width, height)
-    policy = policy or bundled_name(turns)
+    policy = policy or (TURNING if turns else BUNDLED)
     drivers, identity, told = _drivers(policy, floor, alone, device)
     settings = {"policy": policy, "model": identity, "seed": seed, "routes": routes, "rate_hz": rate_hz, "width": width,
                 "height": height, "floor": floor, "alone": alone}  # fmt: skip

@@ -30,7 +30,7 @@ def train_mini(
     learning_rate: float = typer.Option(1e-3, min=1e-6, max=1.0, help="Before it falls."),
     paths: bool = typer.Option(False, help="Answer trajectories and follow left, right and straight at junctions too."),
     start: str = typer.Option(
-        "", help="Take up the weights of this model: a directory, or mini. Empty: random weights."
+        "", help="Take up the weights of this model: a directory, mini or mini-turns. Empty: random weights."
     ),
     export_only: bool = typer.Option(
         False, help="Do not train; export the averaged weights of the checkpoint as they are."

@@ -49,11 +49,6 @@ def bundled_model() -> Path:
     return place_of_model(BUNDLED)
 
 
-def bundled_name(turns: bool) -> str:
-    """Return the name of the bundled model for a rendered world whose routes turn at junctions, or do not."""
-    return TURNING if turns else BUNDLED
-
-
 def place_of_model(name: str) -> Path:
     """Return the directory of a model that comes with the package, by its name, or of the path that `name` is."""
     if name not in NAMED:
