@@ -19,8 +19,9 @@ from torch import nn
 from owled_ros.errors import OwledError
 from owled_ros.models.components import Block, Matrix
 from owled_ros.pruning import scores
+from owled_ros.pruning.admm import admm
 from owled_ros.pruning.binarise import Binary, binarise
-from owled_ros.pruning.config import STBLLM
+from owled_ros.pruning.config import CORRECTING, STBLLM
 from owled_ros.pruning.lockstep import Arguments, run_in_step
 from owled_ros.pruning.metric import Tree, fault_of, score_of
 from owled_ros.pruning.on_grid import nearest, settle, sweep
@@ -53,7 +54,7 @@ class Rule:
     @property
     def corrects(self) -> bool:
         """Whether the weights that stay make up for the zeros."""
-        return self.score == "sparsegpt" or self.refine_steps > 0
+        return self.score in CORRECTING or self.refine_steps > 0
 
     @property
     def needs_hessian(self) -> bool:
@@ -174,7 +175,7 @@ class StatisticsHooks:
 def prune_matrix(
     matrix: Matrix, seen: InputStatistics, zeros: int, rule: Rule, gradient: torch.Tensor | None = None
 ) -> tuple[str | None, torch.Tensor | None]:
-    """Choose the zeros of one matrix and write them (for SparseGPT the corrected weights too) into the model.
+    """Choose the zeros of one matrix and write them (with a score that corrects the kept weights too) into the model.
 
     Returns what was done instead, where nothing is known that the score could rank by, and the scales of a rounded matrix.
     """
@@ -199,9 +200,10 @@ def prune_matrix(
         pruned, mask, scales = sweep(weight, seen.hessian, zeros, rule.grid, rule.group, rule.damping)
         weight.copy_(settle(weight, pruned, mask, scales, rule.grid, seen.hessian, damping=rule.damping))
         return reason, scales
-    if score == "sparsegpt":
+    if score in CORRECTING:
         assert seen.hessian is not None
-        pruned, mask = sparsegpt(weight, seen.hessian, zeros, rule.group, rule.damping)
+        prune = sparsegpt if score == "sparsegpt" else admm
+        pruned, mask = prune(weight, seen.hessian, zeros, rule.group, rule.damping)
         pruned = torch.where(mask | (pruned != 0), pruned, weight.float())  # inputs that were always zero tell nothing
     else:
         mask = _mask(matrix, score, seen, zeros, rule, gradient)
@@ -229,7 +231,7 @@ def _round(
 def _unknown(matrix: Matrix, rule: Rule, seen: InputStatistics, gradient: torch.Tensor | None) -> str | None:
     """Say what is done instead where a matrix cannot be ranked by the score."""
     tree = rule.metric
-    by_inputs = rule.score in ("wanda", "sparsegpt", STBLLM) or (tree is not None and tree.uses("X"))
+    by_inputs = rule.score in ("wanda", *CORRECTING, STBLLM) or (tree is not None and tree.uses("X"))
     by_gradient = rule.score == "pruner-zero" or (tree is not None and tree.uses("G"))
     if by_inputs and not bool(seen.squares.any()):
         return "pruned by magnitude: no calibration token reached it, or only zeros"

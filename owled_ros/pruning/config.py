@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("vision", "projector", "language")
 COMPONENTS_BY_DEFAULT = ("vision", "language")  # of these, whichever a model has
-SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
+SCORES = ("magnitude", "wanda", "sparsegpt", "admm", "pruner-zero")
+CORRECTING = ("sparsegpt", "admm")  # of these: the weights that stay make up for the zeros
 METRIC = "metric"  # the score of `PruneConfig.metric`
 STBLLM = "stbllm"  # the score that binarises what stays
 PLAN = "plan"  # the allocation of `PruneConfig.plan`
@@ -61,7 +62,7 @@ class PruneConfig:
     learn_steps: int = 40  # steps of the learned allocation
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
     reconstruct_steps: int | None = None  # Adam's steps on the kept weights of every attention and MLP; None or 0: none
-    refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt, else 0
+    refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt and admm, else 0
     bits: int | None = None  # 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
     regions: int = 3  # with score stbllm: levels of a row and block besides those of salient inputs; 1: neither
     group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32
@@ -91,13 +92,13 @@ class PruneConfig:
     def refinement(self) -> int:
         """Steps of `sparsegpt.refine`: by default only where the score corrects the kept weights anyway."""
         if self.refine_steps is None:
-            return REFINE_STEPS if self.score == "sparsegpt" else 0
+            return REFINE_STEPS if self.score in CORRECTING else 0
         return self.refine_steps
 
     @property
     def corrects(self) -> bool:
         """Whether the kept weights change too, which repairs part of what the zeros cost."""
-        return self.score in ("sparsegpt", STBLLM) or self.refinement > 0 or bool(self.reconstruct_steps)
+        return self.score in (*CORRECTING, STBLLM) or self.refinement > 0 or bool(self.reconstruct_steps)
 
     @property
     def tree(self) -> Tree | None:
@@ -190,9 +191,9 @@ class PruneConfig:
             return
         if self.score == STBLLM:
             raise OwledError("stbllm gives every row the same zeros, by its pattern: leave out rows trim")
-        if self.score == "sparsegpt":
+        if self.score in CORRECTING:
             raise OwledError(
-                "sparsegpt chooses its zeros over all rows at once: rows trim is for scores that rank row by row"
+                f"{self.score} chooses its zeros over all rows at once: rows trim is for scores that rank row by row"
             )
         if self.group is not None or self.allocation == "owl-reference":
             raise OwledError(

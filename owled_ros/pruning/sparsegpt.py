@@ -15,6 +15,7 @@ from owled_ros.pruning.scores import mask_groups
 
 COLUMN_BLOCK = 128
 DAMPING_TRIES = 5
+NOT_INVERTIBLE = "the Hessian of a layer cannot be inverted: check the calibration for NaN or huge activations"
 CONVERGED = 1e-7  # of the first squared gradient, about float32's resolution
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
             if attempt:
                 logger.warning("Hessian not positive definite: damping raised to %g", damping * 10**attempt)
             return upper
-    raise OwledError("the Hessian of a layer cannot be inverted: check the calibration for NaN or huge activations")
+    raise OwledError(NOT_INVERTIBLE)
 
 
 def _prune_columns(
