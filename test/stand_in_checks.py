@@ -27,7 +27,7 @@ from owled_ros.models.decoding import pick
 from owled_ros.models.driving_model import load_engine
 from owled_ros.models.packing import pack_directory
 from owled_ros.models.runners import TorchRunner
-from owled_ros.pruning.config import PruneConfig
+from owled_ros.pruning.config import CORRECTING, PruneConfig
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.pruning.prune import _weights_dtype
@@ -41,7 +41,7 @@ ALL = os.environ.get("OWLED_STAND_IN") == "all"
 ANSWERING = FAMILIES if ALL else ("llava", "qwen2_5_vl", "qwen3_vl_moe")
 PRUNED = [*VISION_MODELS, *TEXT_MODELS, *UNUSUAL_MODELS, *BRIDGED_MODELS] if ALL else ["llava"]
 PLANNED = ["llava", "qwen2_5_vl", "qwen3_moe"] if ALL else ["llama"]
-SCORES = ("magnitude", "wanda", "sparsegpt", "pruner-zero")
+SCORES = ("magnitude", "wanda", "sparsegpt", "admm", "pruner-zero")
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_every_family_is_pruned_on_the_device(name: str, device: str) -> None:
         model = tiny_model(name).to(device)
         structure = settle_structure(model, find_structure(model), batches, ("vision", "language"))
         config = PruneConfig(
-            Path(), Path(), 0.5, score, "uniform", refine_steps=2 if score == "sparsegpt" else 0, device=device
+            Path(), Path(), 0.5, score, "uniform", refine_steps=2 if score in CORRECTING else 0, device=device
         )
         plan = make_plan(model, structure, batches, config, lambda done, total, detail: None)
         prune_blocks(model, structure, batches, plan.zeros, config)

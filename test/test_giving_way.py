@@ -174,7 +174,7 @@ def test_gradients_go_through_pieces() -> None:
     assert made.operations > 5
 
 
-@pytest.mark.parametrize("score", ["wanda", "sparsegpt"])
+@pytest.mark.parametrize("score", ["wanda", "sparsegpt", "admm"])
 def test_a_whole_pruning_gives_way_in_all_its_threads_and_ends_the_same(score: str) -> None:
     """Nothing here is large enough to be cut: bit for bit what it is alone."""
     threads: set[int] = set()

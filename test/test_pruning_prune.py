@@ -52,7 +52,7 @@ def test_every_architecture_meets_its_budget_and_comes_back(name: str, tmp_path:
         assert bool(pruned(**tiny_batches(name)[0]).logits.isfinite().all())
 
 
-@pytest.mark.parametrize("score", ["magnitude", "wanda", "sparsegpt", "pruner-zero"])
+@pytest.mark.parametrize("score", ["magnitude", "wanda", "sparsegpt", "admm", "pruner-zero"])
 @pytest.mark.parametrize("allocation", ["uniform", "owl", "block0", "learned"])
 def test_every_score_and_allocation_is_exact(score: str, allocation: str, llama: Path, tmp_path: Path) -> None:
     config = _config(llama, tmp_path / "out", sparsity=0.55, score=score, allocation=allocation, learn_steps=2)

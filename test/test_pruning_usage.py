@@ -75,7 +75,7 @@ def test_products_with_fused_experts_are_seen_expert_by_expert(as_stored: bool) 
 
 
 @pytest.mark.parametrize("name", UNUSUAL_MODELS)
-@pytest.mark.parametrize("score", ["wanda", "sparsegpt"])
+@pytest.mark.parametrize("score", ["wanda", "sparsegpt", "admm"])
 def test_the_target_is_met_with_the_scores_own_statistics(name: str, score: str, tmp_path: Path) -> None:
     tiny_model(name).save_pretrained(tmp_path / name)
     prune(PruneConfig(tmp_path / name, tmp_path / "out", 0.5, score, "uniform", dtype="float32"), tiny_batches(name))

@@ -123,12 +123,12 @@ def prune(
         int, typer.Option(min=0, help="Steps that fit every attention and MLP to the dense one, zeros fixed; 0 is off.")
     ] = 0,
     refine: Annotated[
-        int | None, typer.Option(min=0, help="Least-squares steps; default 10 with sparsegpt, else 0.")
+        int | None, typer.Option(min=0, help="Least-squares steps; default 10 with sparsegpt and admm, else 0.")
     ] = None,
     damping: Annotated[
         float | None,
         typer.Option(
-            help="Share of the Hessian's mean diagonal that is added to it (sparsegpt, refine); default 0.01."
+            help="Share of the Hessian's mean diagonal that is added to it (sparsegpt, admm, refine); default 0.01."
         ),
     ] = None,
     pack: Annotated[

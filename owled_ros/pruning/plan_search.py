@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from owled_ros.errors import OwledError
 from owled_ros.pruning.allocation import SPREADS
-from owled_ros.pruning.config import METRIC, REFINE_STEPS
+from owled_ros.pruning.config import CORRECTING, METRIC, REFINE_STEPS
 from owled_ros.pruning.known_losses import remembering
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial as Asked
 
-SCORES = ("sparsegpt", "wanda", "magnitude")
+SCORES = ("sparsegpt", "admm", "wanda", "magnitude")
 ALLOCATIONS = ("learned", "uniform", "block0", "owl", "alpha-pruning", "dlp", "atp")
 SPREAD_RANGE = (0.25, 2.5)  # of an allocation's parameter, as a multiple of what its paper has
 THRESHOLDS = (3.0, 5.0, 7.0, 10.0)  # OWL's M
@@ -169,7 +169,7 @@ def _settings_of(asked: Asked, space: Space) -> Trial:
         spread = _short(times * SPREADS[allocation])
     if allocation == "owl":
         threshold = _chosen(asked, "threshold", THRESHOLDS)
-    if score == "sparsegpt" or refine:
+    if score in CORRECTING or refine:
         damping = _short(asked.suggest_float("damping", *DAMPINGS, log=True))
     share = _chosen(asked, "general share", space.general_shares)
     size = _chosen(asked, "group size", space.group_sizes)
