@@ -35,6 +35,7 @@ from owled_ros.nodes.conversions import stamp_to_time
 TEST = Path(__file__).resolve().parent
 NODE = "/driving_node"
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+SETTLED_S = 1.0  # a service is seen before it has seen the client, and what it answers until then is lost
 PATIENCE_S = 60.0  # generous: a busy machine is slow, not wrong
 FIRST_DOMAIN, LAST_DOMAIN = 20, 101  # below: people's own; above: ports that Linux gives away
 _held: list[IO[str]] = []  # locks on domains, until the process ends
@@ -265,6 +266,7 @@ class Bench(Peer):
     def call(self, kind: Any, name: str, request: Any, timeout: float = PATIENCE_S) -> Any:
         client = self.node.create_client(kind, name)
         assert self.spin_until(client.service_is_ready, timeout), f"service {name} is not there"
+        self.spin(SETTLED_S)
         future = client.call_async(request)
         assert self.spin_until(future.done, timeout), f"service {name} does not answer"
         self.node.destroy_client(client)
