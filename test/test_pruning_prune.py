@@ -60,6 +60,15 @@ def test_every_score_and_allocation_is_exact(score: str, allocation: str, llama:
     assert sum(block.zeros for block in manifest.blocks) == round(0.55 * 18432)
 
 
+@pytest.mark.parametrize(
+    "more", [{"bits": 4}, {"bits": 8, "refine_steps": 0}, {"pattern": "2:4"}, {"pattern": "2:4", "bits": 4}]
+)
+def test_admm_goes_with_rounding_and_patterns(more: dict[str, Any], llama: Path, tmp_path: Path) -> None:
+    config = _config(llama, tmp_path / "out", score="admm", allocation="uniform", **more)
+    manifest = verify(prune(config, tiny_batches("llama")))
+    assert sum(block.zeros for block in manifest.blocks) >= 18432 // 2
+
+
 def test_same_seed_same_bits_and_the_name_says_so(llama: Path, tmp_path: Path) -> None:
     config = _config(llama, tmp_path / "a", allocation="learned", learn_steps=3, score="sparsegpt", refine_steps=2)
     for output in ("a", "b"):
