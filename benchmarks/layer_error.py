@@ -3,7 +3,7 @@
 Needs what `pruning_smollm2.py` needs. Single matrices of three blocks are pruned on the statistics of the dense model and judged
 by the squared error of their output over its square, on the calibration and on driving text held out from it. One process.
 
-    python benchmarks/layer_error.py --data DIR/scenarios.jsonl [--sparsity 0.7 --refine 10]
+    python benchmarks/layer_error.py --data DIR/scenarios.jsonl --rows rows.jsonl [--sparsity 0.7 --refine 10]
 """
 
 from __future__ import annotations

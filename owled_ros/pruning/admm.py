@@ -24,7 +24,7 @@ def admm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Prune `zeros` weights of a matrix and return the weight (R, K) float32 whose kept ones make up for them, and the mask (R, K).
 
-    The zeros are chosen over all rows at once. Costs 2 STEPS products (R, K) x (K, K) less one by one inverse.
+    The zeros are chosen over all rows at once. Costs STEPS + 1 products (R, K) x (K, K) and one inverse.
 
     Args:
         group: (N, M) zeroes N of every M neighbouring inputs and ignores `zeros`.
