@@ -22,7 +22,7 @@ import rclpy
 import yaml
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
-from driving_rig import NodeProcess, free_domain, until
+from driving_rig import SETTLED_S, NodeProcess, free_domain, until
 from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -118,6 +118,7 @@ class Bench:
     def call(self, kind: Any, name: str, **values: Any) -> Any:
         client = self.node.create_client(kind, f"{NODE}/{name}")
         assert client.wait_for_service(PATIENCE_S)
+        self.spin_until(lambda: False, SETTLED_S)
         answer = self.wait(client.call_async(kind.Request(**values)))
         self.node.destroy_client(client)
         return answer
