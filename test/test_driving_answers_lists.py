@@ -161,6 +161,30 @@ def test_a_list_that_begins_with_the_place_of_now():
         parsed(spec, "[[4.0, 0.0], [8.0, 0.1], [12.0, 0.1]]")
 
 
+def test_a_row_of_points_in_the_numbers_that_the_model_has_words_for():
+    words = (((0.0, 10.0, 0.5), (10.0, 50.0, 5.0)), ((-2.0, 2.0, 0.5),))
+    spec = PointsSpec(count=3, step_s=0.5, form="row", decimals=1, words=words)
+    driven = parsed(spec, "[4.2, 0.1] [8.3, -0.4], [13.0, -9.0]")
+    said = spec.make(None).format(Plan(driven), EGO, VEHICLE)
+    assert said == "[4.0, +0.0] [8.5, -0.5] [15.0, -2.0]"
+    assert places(parsed(spec, said)) == [[4.0, 0.0], [8.5, -0.5], [15.0, -2.0]]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((((0.0, 9.0, 1.0),),), "ranges for 1 numbers; expected some for each of 2"),
+        ((((0.0, 9.0, 1.0),), ()), "some for each of 2"),
+        ((((0.0, 9.0, 0.0),), ((0.0, 9.0, 1.0),)), "expected from, until, step"),
+        ((((9.0, 0.0, 1.0),), ((0.0, 9.0, 1.0),)), "expected from, until, step"),
+        ((((0.0, 9.0, 1e-9),), ((0.0, 9.0, 1.0),)), "at most 10000 steps"),
+    ],
+)
+def test_words_that_are_no_ranges_are_refused(words, told):
+    with pytest.raises(ValidationError, match=told):
+        PointsSpec(count=3, step_s=0.5, words=words)
+
+
 def test_openemma_writes_curvature_times_a_hundred():
     # 8 to 9 m/s in 0.5 s is 2 m/s2; 1.0 / 100 is a radius of 100 m
     driven = parsed(SpeedCurvatureSpec(count=2, step_s=0.5, curvature_scale=100.0), "[(9.0, 1.0), (9.5, 1.0)]")
@@ -206,6 +230,7 @@ SPECS = [
     SpeedCurvatureSpec(count=10, step_s=0.5, speed_unit="mph", curvature_positive="right"),
     AccelerationCurvatureSpec(count=50, step_s=0.1, curvature_scale=10.0),
     AccelerationCurvatureSpec(count=6, step_s=0.5, acceleration_scale=2.0, curvature_positive="right"),
+    PointsSpec(count=7, step_s=0.5, form="row"),
 ]
 
 

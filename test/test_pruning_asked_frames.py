@@ -15,6 +15,7 @@ from owled_ros.driving.conversation import Conversation, Slot
 from owled_ros.driving.frame import EgoState, Frame
 from owled_ros.driving.presets import preset
 from owled_ros.driving.profile import parse_profile
+from owled_ros.driving.waypoints import from_waypoints
 from owled_ros.errors import OwledError
 from owled_ros.models.chat import Reply
 from owled_ros.pruning.asked_frames import expert_answers, own_answers
@@ -76,5 +77,12 @@ def test_the_expert_answers_in_the_kind_of_the_model(tmp_path: Path) -> None:
     # 10 m/s straight on: 5 m every half second
     assert points.answer == "[[5.00, 0.00], [10.00, 0.00], [15.00, 0.00], [20.00, 0.00], [25.00, 0.00], [30.00, 0.00]]"
     assert described.answer == "0 cars; 0 pedestrians; no traffic light"
+    curve = from_waypoints(
+        np.array([[4.0, 0.0], [8.0, 0.5], [11.0, 1.5], [13.0, 3.0], [15.0, 5.0], [16.0, 7.0]]), 0.5, 8.0
+    )
+    turning, _ = expert_answers(preset("points"), tmp_path, frame, action, scene, curve)
+    assert turning.answer == "[[4.00, 0.00], [8.00, 0.50], [11.00, 1.50], [13.00, 3.00], [15.00, 5.00], [16.00, 7.00]]"
+    too_short, _ = expert_answers(preset("points"), tmp_path, frame, action, scene, curve.sample([0.0, 0.5, 1.0]))
+    assert too_short.answer == points.answer
     with pytest.raises(OwledError, match="several calls"):
         expert_answers(preset("three_calls"), tmp_path, frame, action, scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from owled_ros.commands._calibration import SCENE_SEEDS, scene_frames
 from owled_ros.driving.answer import Light, Manoeuvre, ObjectKind
 from owled_ros.driving.answers.kind import RawAnswer
 from owled_ros.driving.ego import EgoState
@@ -19,11 +21,15 @@ from owled_ros.driving.frame import Frame
 from owled_ros.driving.navigation import CommandKind, NavigationCommand
 from owled_ros.driving.vehicle import VehicleParameters, VehicleState
 from owled_ros.errors import OwledError
+from owled_ros.models.processor import load_processor
+from owled_ros.models.prompt import Prompter
+from owled_ros.pruning.calibration import encode_answer
 from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.camera import Camera
 from owled_ros.scenes.expert import expert_action
 from owled_ros.scenes.expert_path import expert_path
 from owled_ros.scenes.mini_data import IGNORE, collate, make_example, prefix_ids
+from owled_ros.scenes.mini_export import FOLLOW
 from owled_ros.scenes.mini_model import IMAGE_SIDE, IMAGE_TOKENS, build_model, build_profile, save_model, take_up
 from owled_ros.scenes.sample import sample_snapshot
 from owled_ros.scenes.stage import Seen, SeenObject
@@ -31,7 +37,8 @@ from owled_ros.scenes.turning import TURNS, Way
 from owled_ros.scenes.world import World
 
 CAMERA = Camera().resized(IMAGE_SIDE, IMAGE_SIDE)
-MINI = Path(__file__).resolve().parent.parent / "owled_ros" / "share" / "mini"
+SHARE = Path(__file__).resolve().parent.parent / "owled_ros" / "share"
+MINI, MINI_TURNS = SHARE / "mini", SHARE / "mini_turns"
 
 
 def town(way: Way, before_turn: float, speed: float) -> World:
@@ -92,6 +99,26 @@ def test_every_path_is_said_in_whole_tokens_and_read_back(
     assert plan.manoeuvre is manoeuvre
     held = np.clip(np.array(points), (0.0, -16.0), (50.0, 16.0))
     assert np.abs(plan.trajectory.values[1:, 1:3] - held).max() <= 0.1001
+
+
+def test_scenes_that_calibrate_the_model_are_answered_in_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
+    frames = list(scene_frames(MINI_TURNS, 12))[::2]
+    scenes = [sample_snapshot(SCENE_SEEDS + index, CAMERA, index % 2 == 1, True) for index in range(12)]
+    truths = [tokens.path_text(scene.action.manoeuvre, scene.path) for scene in scenes if scene.path is not None]
+    assert [frame.answer for frame in frames] == truths
+    assert any(scene.command is not None for scene in scenes)
+    for frame, scene in zip(frames, scenes, strict=True):
+        told = tokens.COMMAND_WORDS[(scene.command or FOLLOW).kind]
+        assert str(frame.conversation.turns[0].parts[-1]).endswith(f"{told}path?")
+    prompter = Prompter(load_processor(MINI_TURNS))
+    assert tokens.UNK not in encode_answer(frames[0], prompter)["input_ids"]
+    assert not caplog.records
+    for _ in range(2):
+        encode_answer(replace(frames[0], answer="stop [[1.23, 0.45]]"), prompter)
+    assert [record.message for record in caplog.records] == [
+        "the model has no token for a part of the answer 'stop [[1.23, 0.45]]' and reads <unk> there; expected an answer in its own "
+        "words: where it has only some numbers, 'words' of the answer in driving.json names them"
+    ]
 
 
 def test_what_both_vocabularies_have_has_the_same_id() -> None:

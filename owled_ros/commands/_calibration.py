@@ -200,12 +200,17 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame
 
 
 def scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
-    """Render scenes and answer them as the expert does; a model that reads vectors is told of them instead."""
+    """Render scenes and answer them as the expert does; a model that reads vectors is told of them instead.
+
+    A model that is told navigation commands gets one, and where the expert will be, in every other scene on a route that may turn.
+    """
     from owled_ros.driving.frame import Frame
     from owled_ros.driving.profile import read_profile
+    from owled_ros.driving.waypoints import from_waypoints
     from owled_ros.llm_driver.calibration import driving_frames, world_scenes
     from owled_ros.pruning.asked_frames import expert_answers
     from owled_ros.scenes.camera import Camera
+    from owled_ros.scenes.expert_path import STEP_S
     from owled_ros.scenes.sample import sample_snapshot
 
     profile = read_profile(model)
@@ -213,10 +218,12 @@ def scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
         yield from driving_frames(profile, world_scenes(range(SCENE_SEEDS, SCENE_SEEDS + count)))
         return
     camera = Camera() if profile.image_size is None else Camera().resized(*profile.image_size)
-    for seed in range(SCENE_SEEDS, SCENE_SEEDS + count):
-        snapshot = sample_snapshot(seed, camera)
-        frame = Frame(snapshot.image, snapshot.ego.stamp, snapshot.ego)
-        yield from expert_answers(profile, model, frame, snapshot.action, snapshot.scene)
+    told = profile.command is not None
+    for index in range(count):
+        snapshot = sample_snapshot(SCENE_SEEDS + index, camera, turns=told and index % 2 == 1, path=told)
+        frame = Frame(snapshot.image, snapshot.ego.stamp, snapshot.ego, command=snapshot.command)
+        driven = None if snapshot.path is None else from_waypoints(snapshot.path, STEP_S, snapshot.ego.speed)
+        yield from expert_answers(profile, model, frame, snapshot.action, snapshot.scene, driven)
 
 
 def _cut(items: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -8,6 +8,7 @@ many questions are asked about them.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ PLACEHOLDERS = ("image_token", "video_token", "audio_token", "boi_token", "eoi_t
 FORMS = (("parts", "parts"), ("parts", "string"), ("string", "string"))  # of turns with images, of others
 SYSTEM = "You drive a car."  # said where a template insists on a system turn and the profile has none
 MAX_SHAPES = 64  # remembered forms of conversations
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Prompter:
         self._template = _template(processor)
         self._image_ids = image_token_ids(processor, config)
         self._forms: dict[Any, tuple[str, str, bool]] = {}
+        self._warned = False
 
     def make(self, conversation: Conversation, images: Sequence[Any]) -> Prompt:
         """Render and tokenize a conversation about PIL images in prompt order.
@@ -69,7 +72,20 @@ class Prompter:
             (place for place, (one, other) in enumerate(zip(asked.ids, whole.ids, strict=False)) if one != other),
             min(len(asked.ids), len(whole.ids)),
         )
+        self._warn_of_unknown(whole.ids[start:], answer)
         return whole, start
+
+    def _warn_of_unknown(self, ids: Sequence[int], answer: str) -> None:
+        """Say once that answers hold words without a token: a model cannot learn to say them."""
+        unknown = self.tokenizer.unk_token_id
+        if self._warned or unknown is None or unknown == self.tokenizer.eos_token_id or unknown not in ids:
+            return
+        self._warned = True
+        logger.warning(
+            "the model has no token for a part of the answer %r and reads %s there; expected an answer in its own words: "
+            "where it has only some numbers, 'words' of the answer in driving.json names them",
+            answer, self.tokenizer.unk_token,
+        )  # fmt: skip
 
     def _told(self, conversation: Conversation, answer: str) -> str:
         """Write a conversation with its answer, as the template ends a turn."""

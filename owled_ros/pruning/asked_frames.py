@@ -16,6 +16,7 @@ from owled_ros.driving.form_watch import FormWatch
 from owled_ros.driving.frame import Frame
 from owled_ros.driving.profile import DrivingProfile
 from owled_ros.driving.rollout import HORIZON_S, roll_out
+from owled_ros.driving.trajectory import EDGE_S, Trajectory
 from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.driving.wording import AnswerError
 from owled_ros.errors import OwledError
@@ -53,9 +54,17 @@ def own_answers(engine: VlmEngine, frame: Frame, watch: FormWatch | None = None)
 
 
 def expert_answers(
-    profile: DrivingProfile, directory: Path, frame: Frame, action: Action, scene: Scene
+    profile: DrivingProfile,
+    directory: Path,
+    frame: Frame,
+    action: Action,
+    scene: Scene,
+    driven: Trajectory | None = None,
 ) -> list[AnsweredFrame]:
     """Answer as an expert does, in the model's kind of answer.
+
+    Args:
+        driven: where the expert will be; without it, and where it is too short for the answer, the action is held.
 
     Raises:
         OwledError: the model is asked in several calls, or its kind of answer has no words.
@@ -63,7 +72,9 @@ def expert_answers(
     if len(profile.calls) > 1:
         raise OwledError("the expert's answers know no reasoning: calibrate a model of several calls on bags")
     vehicle, steps = VehicleParameters(), getattr(profile.answer, "count", 0) * getattr(profile.answer, "step_s", 0.0)
-    trajectory = roll_out(action, frame.ego.speed, vehicle, max(steps, HORIZON_S))
+    horizon = max(steps, HORIZON_S)
+    far_enough = driven is not None and driven.duration + EDGE_S >= horizon
+    trajectory = driven if driven is not None and far_enough else roll_out(action, frame.ego.speed, vehicle, horizon)
     try:
         text = profile.kind(directory).format(Plan(trajectory, action.manoeuvre), frame.ego, vehicle)
     except AnswerError as error:

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from owled_ros.driving.answers.cutting import Cutting
-from owled_ros.driving.answers.points import PointsSpec
 from owled_ros.driving.confidence import Calibration, fit_calibration
 from owled_ros.driving.familiarity import Familiarity, fit_familiarity
 from owled_ros.driving.frame import EgoState
@@ -25,7 +24,7 @@ from owled_ros.driving.vehicle import VehicleParameters
 from owled_ros.progress import track
 from owled_ros.scenes import mini_tokens as tokens
 from owled_ros.scenes.camera import Camera
-from owled_ros.scenes.expert_path import POINTS, STEP_S
+from owled_ros.scenes.expert_path import STEP_S
 from owled_ros.scenes.mini_answer import answer_images, answer_paths
 from owled_ros.scenes.mini_model import IMAGE_SIDE, build_profile, save_model
 from owled_ros.scenes.out_of_distribution import out_of_distribution_image
@@ -39,7 +38,7 @@ RECOMMENDED_FLOOR = (
 )
 GOOD_POINTS = 4  # of a trajectory, the first 2 s, are judged
 FOLLOW = NavigationCommand(CommandKind.FOLLOW_LANE)
-PATH_KIND = PointsSpec(count=POINTS, step_s=STEP_S, manoeuvre=True).make(Path())
+PATH_KIND = tokens.PATH_SPEC.make(Path())
 CARD = """---
 license: apache-2.0
 library_name: transformers

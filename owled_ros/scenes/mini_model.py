@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from owled_ros.driving.answers.line import LineSpec
-from owled_ros.driving.answers.points import PointsSpec
 from owled_ros.driving.confidence import Calibration
 from owled_ros.driving.familiarity import Familiarity, write_familiarity
 from owled_ros.driving.navigation import CommandKind
@@ -20,7 +19,6 @@ from owled_ros.driving.profile_parts import Call, Camera, Command, Number
 from owled_ros.errors import OwledError
 from owled_ros.files import replace_directory, write_atomic
 from owled_ros.scenes import mini_tokens as tokens
-from owled_ros.scenes.expert_path import POINTS, STEP_S
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
@@ -108,7 +106,7 @@ def build_profile(
         calls=(path if paths else action,),
         scene=Call(name="scene", user=prefix + tokens.SCENE_QUESTION, max_tokens=max_scene_tokens),
         question=Call(name="question", user=prefix + "{question}", max_tokens=128),
-        answer=PointsSpec(count=POINTS, step_s=STEP_S, manoeuvre=True) if paths else LineSpec(),
+        answer=tokens.PATH_SPEC if paths else LineSpec(),
         confidence=confidence or Calibration(),
     )
 

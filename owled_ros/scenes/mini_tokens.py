@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from owled_ros.driving.answer import CAR_KINDS, DECLINED, PEDESTRIAN_KINDS, Light, Manoeuvre
+from owled_ros.driving.answers.points import PointsKind, PointsSpec, range_values
 from owled_ros.driving.navigation import CommandKind
 from owled_ros.errors import OwledError
+from owled_ros.scenes.expert_path import POINTS, STEP_S
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -36,6 +38,10 @@ COMMAND_WORDS = {
 SPEED_STEP, MAX_SPEED = 0.5, 30.0  # [m/s]
 YAW_RATE_STEP, MAX_YAW_RATE = 0.05, 0.5  # [rad/s]
 MAX_COUNT = 9
+PATH_SPEC = PointsSpec(
+    count=POINTS, step_s=STEP_S, manoeuvre=True, form="row", decimals=1,
+    words=(((0.0, 10.0, 0.1), (10.0, 50.0, 0.2)), ((-16.0, -4.0, 0.2), (-4.0, 4.0, 0.1), (4.0, 16.0, 0.2))),
+)  # fmt: skip
 CHAT_TEMPLATE = (
     "<bos>{% for message in messages %}{% if message['role'] == 'user' %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
@@ -71,9 +77,7 @@ def ordinals(paths: bool = False) -> tuple[Ordinal, ...]:
 
 def _coordinates() -> tuple[Ordinal, Ordinal]:
     """Coordinates of a place [m], forward and left: finer where it is near. A place is two tokens, " [4.2" and ", -0.3]"."""
-    ahead = tuple(np.concatenate([np.arange(0, 100) / 10, np.arange(50, 251) / 5]).round(1).tolist())
-    side = np.concatenate([np.arange(0, 40) / 10, np.arange(20, 81) / 5]).round(1)
-    across = tuple(np.concatenate([-side[:0:-1], side]).tolist())
+    ahead, across = (tuple(range_values(ranges).tolist()) for ranges in PATH_SPEC.words)
     return (
         Ordinal("ahead", tuple(f" [{v:.1f}" for v in ahead), ahead, 0.15, 0.02),
         Ordinal("across", tuple(f", {v + 0.0:+.1f}]" for v in across), across, 0.1, 0.04),
@@ -115,13 +119,7 @@ def knows_paths(size: int) -> bool:
 
 def path_text(manoeuvre: Manoeuvre, points: np.ndarray) -> str:
     """Write places (N, 2) [m] behind a manoeuvre, each coordinate as the nearest one that has a token."""
-    groups = [(group.tokens, np.array(group.values)) for group in _coordinates()]
-    said = [
-        names[int(np.abs(values - value).argmin())]
-        for point in points
-        for value, (names, values) in zip(point, groups, strict=True)
-    ]
-    return manoeuvre.name.lower() + "".join(said)
+    return f"{manoeuvre.name.lower()} {PointsKind(PATH_SPEC).write(points)}"
 
 
 @lru_cache(maxsize=2)

@@ -27,17 +27,23 @@ def parse_groups(text: str, count: int, names: tuple[str, ...], label: str = "")
     raise AnswerError(f"answer {shown(text)} is no list; expected {count} times ({', '.join(names)}){_after(label)}")
 
 
-def format_groups(values: np.ndarray, decimals: tuple[int, ...], brackets: str, label: str = "") -> str:
-    """Write groups of numbers, each column with its own decimals."""
+def format_groups(
+    values: np.ndarray, decimals: tuple[int, ...], brackets: str, label: str = "", row: bool = False
+) -> str:
+    """Write groups of numbers, each column with its own decimals; in a row: without the outer list, and with a sign from the second number on."""
     opening, closing = brackets[0], brackets[-1]
+    signs = ("", *("+" if row else "",) * (len(decimals) - 1))
     groups = (
         opening
         + ", ".join(
-            f"{round(float(value), places) + 0.0:.{places}f}" for value, places in zip(group, decimals, strict=True)
+            f"{round(float(value), places) + 0.0:{sign}.{places}f}"
+            for value, places, sign in zip(group, decimals, signs, strict=True)
         )
         + closing
         for group in values
     )
+    if row:
+        return " ".join((label, *groups) if label else groups)
     return "[" + ", ".join((label, *groups) if label else groups) + "]"
 
 

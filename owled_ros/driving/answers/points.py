@@ -1,13 +1,15 @@
-"""Places in a list, "[[4.1, 0.0], [8.3, -0.1]]" or "[PT, (4.1, 0.0, 0.01), …]". Needs numpy. Letters: N points."""
+"""Places in a list, "[[4.1, 0.0], [8.3, -0.1]]" or "[PT, (4.1, 0.0, 0.01), …]", or in a row. Needs numpy. Letters: N points."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from owled_ros.driving.answer import DECLINED, Manoeuvre
 from owled_ros.driving.answers.kind import AnswerKind, Plan, RawAnswer
@@ -22,6 +24,8 @@ METRES = {"m": 1.0, "cm": 0.01}
 RADIANS = {"none": 1.0, "rad": 1.0, "deg": math.pi / 180.0}
 FARTHEST_M = 1000.0
 HERE_M = 0.1
+MOST_WORDS = 10_000
+Range = tuple[float, float, float]  # from, until, step
 
 
 class PointsSpec(Spec):
@@ -47,12 +51,34 @@ class PointsSpec(Spec):
     decimals: Decimals = 2
     brackets: Literal["[]", "()"] = "[]"
     """How each point is written; both are read."""
+    form: Literal["list", "row"] = "list"
+    """How the points are written: "[[4.1, 0.0], [8.3, -0.1]]", or "[4.1, +0.0] [8.3, -0.1]"; both are read."""
+    words: tuple[tuple[Range, ...], ...] = ()
+    """For every number of a point in order: the ranges [from, until, step] of the numbers that the model has words for; empty: all numbers."""
     manoeuvre: bool = False
     """A word stands before the list: cruise, follow, stop or yield; and unknown, alone, declines."""
+
+    @model_validator(mode="after")
+    def _check_words(self) -> PointsSpec:
+        numbers = 2 if self.heading == "none" else 3
+        if self.words and (len(self.words) != numbers or not all(self.words)):
+            raise ValueError(f"words names ranges for {len(self.words)} numbers; expected some for each of {numbers}")
+        for start, until, step in (part for ranges in self.words for part in ranges):
+            if not (step > 0.0 and 0.0 <= until - start <= MOST_WORDS * step):
+                raise ValueError(
+                    f"range of words {start}, {until}, {step}: expected from, until, step; at most {MOST_WORDS} steps"
+                )
+        return self
 
     def make(self, _directory: Path) -> AnswerKind:
         """Return the kind."""
         return PointsKind(self)
+
+
+def range_values(ranges: Sequence[Range]) -> np.ndarray:
+    """Return every number of ranges [from, until, step], rising, each once."""
+    parts = [start + step * np.arange(round((until - start) / step) + 1) for start, until, step in ranges]
+    return np.unique(np.concatenate(parts).round(6))
 
 
 @dataclass(frozen=True)
@@ -87,15 +113,22 @@ class PointsKind:
         times = spec.step_s * np.arange(0 if spec.first_is_now else 1, spec.count + 1)
         points = plan.trajectory.sample(times).values[:, 1 : 3 if spec.heading == "none" else 4]
         points[:, :2] = points[:, self._order()]
-        places = max(spec.decimals, 3) if spec.heading == "rad" else spec.decimals
         if spec.manoeuvre and plan.manoeuvre is Manoeuvre.UNKNOWN:
             raise AnswerError("the plan names no manoeuvre; expected one, its word stands before the list")
-        return (f"{plan.manoeuvre.name.lower()} " if spec.manoeuvre else "") + format_groups(
-            points * self._factors(),
-            (spec.decimals, spec.decimals, places)[: points.shape[1]],
-            spec.brackets,
-            spec.label,
-        )
+        return (f"{plan.manoeuvre.name.lower()} " if spec.manoeuvre else "") + self.write(points * self._factors())
+
+    def write(self, numbers: np.ndarray) -> str:
+        """Write the numbers of points (N, 2) or (N, 3), in the order and units of the answer."""
+        spec = self.spec
+        if spec.words:
+            said = map(range_values, spec.words)
+            columns = [
+                known[np.abs(known - column[:, None]).argmin(1)] for known, column in zip(said, numbers.T, strict=True)
+            ]
+            numbers = np.column_stack(columns)
+        places = max(spec.decimals, 3) if spec.heading == "rad" else spec.decimals
+        decimals = (spec.decimals, spec.decimals, places)[: numbers.shape[1]]
+        return format_groups(numbers, decimals, spec.brackets, spec.label, spec.form == "row")
 
     def describe(self) -> str:
         """Say the form."""
