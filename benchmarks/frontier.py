@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,12 @@ class Point:
     group: int
     pattern: str = "unstructured"
     ends: str = "int8"
+    score: str = "admm"
     draw: int = 0
 
     @property
     def key(self) -> str:
-        extra = f"/{self.pattern}" * (self.pattern != "unstructured")
+        extra = f"/{self.pattern}" * (self.pattern != "unstructured") + f"/{self.score}" * (self.score != "admm")
         return f"ours {self.precision} g{self.group} {self.sparsity:g}{extra}/ends {self.ends}/draw {self.draw}"
 
 
@@ -103,17 +104,17 @@ def main() -> None:
 
 
 def _points(arguments: argparse.Namespace) -> Iterator[Point]:
-    for draw in range(arguments.draws):
-        for sparsity in SPARSITIES:
-            yield Point(sparsity, "int4", 32, draw=draw)
-        yield Point(0.5, "int4", 32, "2:4", draw=draw)
-        for ends, group in (("int4", 64), ("int4", 128)):
-            for sparsity in SPARSITIES:
-                yield Point(sparsity, "int4", group, ends=ends, draw=draw)
-        for sparsity in SPARSITIES:
-            yield Point(sparsity, "int8", 32, draw=draw)
-        for sparsity in SPARSITIES:
-            yield Point(sparsity, "bf16", 128, ends="bf16", draw=draw)
+    for draw in arguments.draw:
+        points = [
+            *(Point(sparsity, "int4", 32) for sparsity in SPARSITIES),
+            Point(0.5, "int4", 32, "2:4"),
+            *(Point(sparsity, "int4", group, ends="int4") for group in (64, 128) for sparsity in SPARSITIES),
+            *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
+            *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
+        ]
+        for point in points:
+            if point.precision in arguments.precision and point.sparsity in arguments.sparsity:
+                yield replace(point, draw=draw, score=arguments.score)
 
 
 def _pack(
@@ -122,7 +123,7 @@ def _pack(
     """Prune and round the model in place and write the packed file; returns the seconds of pruning."""
     bits = {"int8": 8, "int4": 4}.get(point.precision)
     config = PruneConfig(
-        Path("."), Path("."), point.sparsity, pattern=point.pattern, seed=point.draw, bits=bits,
+        Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
         allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform", group_size=point.group if bits else None,
     )  # fmt: skip
     scales: Mapping[str, np.ndarray] = {}
@@ -241,7 +242,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
     parser.add_argument("--report", type=Path, help="write REPORT.md and REPORT.png from the rows and stop")
     parser.add_argument("--only", choices=("ours", "rivals"))
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--precision", nargs="+", default=["int4", "int8", "bf16"], help="of our points: these")
+    parser.add_argument("--sparsity", nargs="+", type=float, default=SPARSITIES, help="of our points: these")
+    parser.add_argument("--score", default="admm", help="what our points are pruned by")
+    parser.add_argument("--draw", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=8)
