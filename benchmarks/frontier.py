@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from owled_ros.errors import OwledError
 from owled_ros.models.components import Structure, find_structure
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
-from owled_ros.pruning.config import PruneConfig
+from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.sparse import SparseDecoder
@@ -68,7 +68,9 @@ def main() -> None:
     """Make the points that are not there yet, or write the report."""
     arguments = _arguments()
     if arguments.report:
-        write_report(read_rows(arguments.rows), arguments.report)
+        write_report(
+            read_rows(arguments.rows), arguments.report, "Bytes a weight against perplexity, SmolLM2-135M-Instruct"
+        )
         return
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -87,39 +89,38 @@ def main() -> None:
 
     files: dict[str, Path] = {}
     if arguments.only != "ours":
-        files |= _rivals(arguments, model, dense, judge)
+        files |= rivals(arguments, model.config.to_dict(), dense, judge)
     if arguments.only != "rivals":
-        structure = find_structure(model)
-        for point in _points(arguments):
+        structure, tied = find_structure(model), bool(model.config.tie_word_embeddings)
+        for point in points(arguments):
             place = arguments.work / f"{point.key.replace('/', '_').replace(' ', '_')}.owled"
             files[point.key] = place
             if point.key in read_rows(arguments.rows):
                 continue
             model.load_state_dict(dense)
-            seconds = _pack(arguments, model, structure, tokenizer, point, place)
-            facts = {"family": "ours", **asdict(point), **_sizes(place), "prune_s": seconds}
-            judge(point.key, facts, lambda place=place: _packed_weights(place))  # type: ignore[misc]
+            batches = calibration_of(tokenizer, arguments, point.draw).batches
+            seconds = pack(model, structure, batches, point, place)
+            facts = {"family": "ours", **asdict(point), **sizes(place), "prune_s": seconds}
+            judge(point.key, facts, lambda place=place: packed_weights(place, tied))  # type: ignore[misc]
     if arguments.speed:
         _time(arguments, files)
 
 
-def _points(arguments: argparse.Namespace) -> Iterator[Point]:
+def points(arguments: argparse.Namespace) -> Iterator[Point]:
     for draw in arguments.draw:
-        points = [
+        wanted = [
             *(Point(sparsity, "int4", 32) for sparsity in SPARSITIES),
             Point(0.5, "int4", 32, "2:4"),
             *(Point(sparsity, "int4", group, ends="int4") for group in (64, 128) for sparsity in SPARSITIES),
             *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
         ]
-        for point in points:
+        for point in wanted:
             if point.precision in arguments.precision and point.sparsity in arguments.sparsity:
                 yield replace(point, draw=draw, score=arguments.score)
 
 
-def _pack(
-    arguments: argparse.Namespace, model: Any, structure: Structure, tokenizer: Any, point: Point, place: Path
-) -> float:
+def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Point, place: Path) -> float:
     """Prune and round the model in place and write the packed file; returns the seconds of pruning."""
     bits = {"int8": 8, "int4": 4}.get(point.precision)
     config = PruneConfig(
@@ -130,7 +131,6 @@ def _pack(
     start = time.monotonic()
     if point.sparsity or bits:
         config.check()
-        batches = calibration_of(tokenizer, arguments, point.draw).batches
         plan = make_plan(model, structure, batches, config, lambda *_: None)
         outcome = prune_blocks(model, structure, batches, plan.zeros, config)
         scales = {name: found.numpy() for name, found in outcome.scales.items()}
@@ -140,7 +140,7 @@ def _pack(
     return seconds
 
 
-def _sizes(place: Path) -> dict[str, float]:
+def sizes(place: Path) -> dict[str, float]:
     """Bytes a weight on disk, of the blocks alone, and in memory when opened for speed and when mapped."""
     packed = read_packed(place)
     matrices = [tensor for tensor in packed.tensors if tensor.format is not Format.VECTOR]
@@ -163,15 +163,15 @@ def _section_bytes(tensor: Any) -> int:
     return sum(part.nbytes for part in parts if part is not None)
 
 
-def _packed_weights(place: Path) -> dict[str, torch.Tensor]:
+def packed_weights(place: Path, tied: bool) -> dict[str, torch.Tensor]:
+    """Return what a packed file holds, as numbers by name; of a tied model the head is the embedding."""
     tensors = [tensor for tensor in read_packed(place).tensors if tensor.format is not Format.VECTOR]
     weights = {f"{tensor.name}.weight": torch.from_numpy(np.array(unpack_matrix(tensor))) for tensor in tensors}
-    head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
-    return {**weights, "lm_head.weight": head}
+    return {**weights, "lm_head.weight": weights["model.embed_tokens.weight"]} if tied else weights
 
 
-def _rivals(
-    arguments: argparse.Namespace, model: Any, dense: Mapping[str, torch.Tensor], judge: Callable[..., None]
+def rivals(
+    arguments: argparse.Namespace, config: dict[str, Any], dense: Mapping[str, torch.Tensor], judge: Callable[..., None]
 ) -> dict[str, Path]:
     """Quantise the same float32 weights with llama.cpp's own function, once as it mixes types and once with one type for all."""
     try:
@@ -180,11 +180,11 @@ def _rivals(
     except ImportError as error:
         print(f"without llama.cpp: {error}", flush=True)
         return {}
-    tied = bool(model.config.tie_word_embeddings)
+    tied = bool(config["tie_word_embeddings"])
     names = [name for name in dense if not (tied and name == "lm_head.weight")]
     source = arguments.work / "F32.gguf"
     if not source.exists():
-        write_gguf(source, model.config.to_dict(), names, lambda name: dense[name].float().numpy(), "F32")
+        write_gguf(source, config, names, lambda name: dense[name].float().numpy(), "F32")
     back = {llama_layout(name): name for name in names}
     files = {}
     for kind in RIVALS:
@@ -234,18 +234,24 @@ def _time(arguments: argparse.Namespace, files: Mapping[str, Path]) -> None:
         )
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what both frontiers are told, for the script whose docstring is given."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="jsonl that collects the points")
-    parser.add_argument("--data", type=Path, help="scenarios.jsonl of drivingqa")
     parser.add_argument("--work", type=Path, help="the files are made and kept here")
-    parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
     parser.add_argument("--report", type=Path, help="write REPORT.md and REPORT.png from the rows and stop")
     parser.add_argument("--only", choices=("ours", "rivals"))
     parser.add_argument("--precision", nargs="+", default=["int4", "int8", "bf16"], help="of our points: these")
     parser.add_argument("--sparsity", nargs="+", type=float, default=SPARSITIES, help="of our points: these")
     parser.add_argument("--score", default="admm", help="what our points are pruned by")
     parser.add_argument("--draw", nargs="+", type=int, default=[0, 1, 2])
+    return parser
+
+
+def _arguments() -> argparse.Namespace:
+    parser = parser_of(__doc__)
+    parser.add_argument("--data", type=Path, help="scenarios.jsonl of drivingqa")
+    parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=8)

@@ -199,7 +199,7 @@ def _bag_frames(model: Path, sources: Sources, count: int) -> Iterator[_BagFrame
     engine.close()
 
 
-def scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
+def scene_frames(model: Path, count: int, first: int = SCENE_SEEDS) -> Iterator[AnsweredFrame]:
     """Render scenes and answer them as the expert does; a model that reads vectors is told of them instead.
 
     A model that is told navigation commands gets one, and where the expert will be, in every other scene on a route that may turn.
@@ -215,12 +215,12 @@ def scene_frames(model: Path, count: int) -> Iterator[AnsweredFrame]:
 
     profile = read_profile(model)
     if profile.vectors is not None:
-        yield from driving_frames(profile, world_scenes(range(SCENE_SEEDS, SCENE_SEEDS + count)))
+        yield from driving_frames(profile, world_scenes(range(first, first + count)))
         return
     camera = Camera() if profile.image_size is None else Camera().resized(*profile.image_size)
     told = profile.command is not None
     for index in range(count):
-        snapshot = sample_snapshot(SCENE_SEEDS + index, camera, turns=told and index % 2 == 1, path=told)
+        snapshot = sample_snapshot(first + index, camera, turns=told and index % 2 == 1, path=told)
         frame = Frame(snapshot.image, snapshot.ego.stamp, snapshot.ego, command=snapshot.command)
         driven = None if snapshot.path is None else from_waypoints(snapshot.path, STEP_S, snapshot.ego.speed)
         yield from expert_answers(profile, model, frame, snapshot.action, snapshot.scene, driven)

@@ -60,6 +60,12 @@ def path_scenes(count: int, first_seed: int = 0) -> list[Snapshot]:
     return [sample_snapshot(first_seed + index, camera, index % 2 == 1, True) for index in range(count)]
 
 
+def score_paths(model: Any, directory: Path, scenes: Sequence[Snapshot]) -> PathScore:
+    """Score a model of `owled train-mini --paths` alone, told what the navigation says."""
+    paths = _answered(model, directory, scenes, [scene.command or FOLLOW for scene in scenes])
+    return _score(scenes, paths, np.array([path is not None for path in paths]))
+
+
 def evaluate_paths(model: Any, directory: Path, scenes: Sequence[Snapshot]) -> dict[str, PathScore]:
     """Score a model of `owled train-mini --paths` and the rows beside it."""
     told = [scene.command or FOLLOW for scene in scenes]
