@@ -147,6 +147,17 @@ def test_an_artifact_is_pruned_further_but_never_less(llama: Path, tmp_path: Pat
     assert not (tmp_path / "n_of_m").exists()
 
 
+def test_what_has_zeros_already_is_only_rounded(llama: Path, tmp_path: Path) -> None:
+    first = prune(_config(llama, tmp_path / "a", sparsity=0.6, score="sparsegpt"), tiny_batches("llama"))
+    config = _config(first, tmp_path / "b", sparsity=0.0, allocation="uniform", bits=8, score="sparsegpt")
+    zeros = [
+        sum(block.zeros for block in read_manifest(path).blocks)
+        for path in (first, prune(config, tiny_batches("llama")))
+    ]
+    assert zeros[0] == round(0.6 * 18432)
+    assert zeros[0] <= zeros[1] <= zeros[0] + 200  # rounding to 8 bits makes few
+
+
 @pytest.mark.parametrize("target", [0.5, 0.8, 0.97, 0.995])
 def test_the_default_plan_reaches_what_uniform_reaches(target: float, llama: Path, tmp_path: Path) -> None:
     for allocation in ("block0", "uniform", "owl"):

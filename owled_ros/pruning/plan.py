@@ -127,7 +127,8 @@ def count_zeros(
 ) -> dict[str, int]:
     """Round the sparsities to whole zeros so that every pool meets its target to one weight.
 
-    No matrix gets fewer zeros than it has already; the others then get fewer. With an N:M `group` every matrix gets a whole N of its own.
+    No matrix gets fewer zeros than it has already; the others then get fewer. A target of 0 adds none: every matrix keeps as many as it
+    has. With an N:M `group` every matrix gets a whole N of its own.
 
     Raises:
         OwledError: when a pool has more zeros than its target asks for.
@@ -142,6 +143,8 @@ def count_zeros(
         else:
             counts = allocation.group_counts(wanted, sizes, *group) * sizes // group[1]
         already = np.array([int((matrix.stored() == 0).sum()) for matrix in matrices], np.int64)
+        if target == 0.0 and group is None:
+            counts = already
         if already.sum() > counts.sum():
             raise OwledError(
                 f"the {' and '.join(members)} part has {already.sum() / sizes.sum():.2%} zeros already: pruning it to "
