@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ class Point:
         extra = f"/{self.pattern}" * (self.pattern != "unstructured") + f"/{self.score}" * (self.score != "admm")
         return f"ours {self.precision} g{self.group} {self.sparsity:g}{extra}/ends {self.ends}/draw {self.draw}"
 
+    def place(self, folder: Path) -> Path:
+        """Return where its file is kept."""
+        return folder / f"{self.key.replace('/', '_').replace(' ', '_')}.owled"
+
 
 def main() -> None:
     """Make the points that are not there yet, or write the report."""
@@ -92,14 +97,13 @@ def main() -> None:
         files |= rivals(arguments, model.config.to_dict(), dense, judge)
     if arguments.only != "rivals":
         structure, tied = find_structure(model), bool(model.config.tie_word_embeddings)
+        batches_of = lru_cache(1)(lambda draw: calibration_of(tokenizer, arguments, draw).batches)
         for point in points(arguments):
-            place = arguments.work / f"{point.key.replace('/', '_').replace(' ', '_')}.owled"
-            files[point.key] = place
+            place = files[point.key] = point.place(arguments.work)
             if point.key in read_rows(arguments.rows):
                 continue
             model.load_state_dict(dense)
-            batches = calibration_of(tokenizer, arguments, point.draw).batches
-            seconds = pack(model, structure, batches, point, place)
+            seconds = pack(model, structure, batches_of(point.draw), point, place)
             facts = {"family": "ours", **asdict(point), **sizes(place), "prune_s": seconds}
             judge(point.key, facts, lambda place=place: packed_weights(place, tied))  # type: ignore[misc]
     if arguments.speed:

@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from owled_ros.models.driving_model import resolve_model
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
 from owled_ros.pruning.calibration import frame_set
+from owled_ros.pruning.config import Batch
 from owled_ros.pruning.quality import measure
 
 INSIDE = "model.language_model."  # how the names of the language model begin
@@ -36,6 +38,7 @@ MEASURES = {
     "ade": "displacement over 3 s [m]",
     "turning_ade": "in turns [m]",
     "loss": "loss per token of the expert's answers",
+    "answered": "share of scenes answered",
 }
 
 
@@ -52,7 +55,12 @@ def main() -> None:
     processor, model = load_processor(directory), load_model(directory, "cpu")
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     scenes = path_scenes(arguments.scenes)
-    held_out = frame_set("held out", scene_frames(directory, arguments.calibration, HELD_OUT), processor).batches
+
+    def batches_from(seed: int) -> list[Batch]:
+        return frame_set("rendered scenes", scene_frames(directory, arguments.calibration, seed), processor).batches
+
+    held_out = batches_from(HELD_OUT)
+    calibration_of = lru_cache(1)(lambda draw: batches_from(SCENE_SEEDS + draw * arguments.calibration))
 
     def judge(key: str, facts: Mapping[str, Any], weights: Callable[[], Mapping[str, torch.Tensor]]) -> None:
         model.load_state_dict({**dense, **{_whole(name): tensor for name, tensor in weights().items()}})
@@ -72,11 +80,9 @@ def main() -> None:
         for point in points(arguments):
             if point.key in read_rows(arguments.rows):
                 continue
-            first = SCENE_SEEDS + point.draw * arguments.calibration
-            frames = frame_set("rendered scenes", scene_frames(directory, arguments.calibration, first), processor)
             model.load_state_dict(dense)
-            place = arguments.work / f"{point.key.replace('/', '_').replace(' ', '_')}.owled"
-            seconds = pack(model, structure, frames.batches, point, place)
+            place = point.place(arguments.work)
+            seconds = pack(model, structure, calibration_of(point.draw), point, place)
             facts = {"family": "ours", **asdict(point), **sizes(place), "prune_s": seconds}
             judge(point.key, facts, lambda place=place: packed_weights(place, False))  # type: ignore[misc]
 

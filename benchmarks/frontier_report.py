@@ -1,6 +1,6 @@
 """Rows of frontier.py and frontier_driving.py as a table, plots and a verdict at every budget. Needs matplotlib for the plots.
 
-Of the measures, by their names in the rows, the first one decides; less is better.
+Of the measures, by their names in the rows, the first one decides; less of it is better.
 """
 
 from __future__ import annotations

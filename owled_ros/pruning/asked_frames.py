@@ -73,10 +73,10 @@ def expert_answers(
         raise OwledError("the expert's answers know no reasoning: calibrate a model of several calls on bags")
     vehicle, steps = VehicleParameters(), getattr(profile.answer, "count", 0) * getattr(profile.answer, "step_s", 0.0)
     horizon = max(steps, HORIZON_S)
-    far_enough = driven is not None and driven.duration + EDGE_S >= horizon
-    trajectory = driven if driven is not None and far_enough else roll_out(action, frame.ego.speed, vehicle, horizon)
+    if driven is None or driven.duration + EDGE_S < horizon:
+        driven = roll_out(action, frame.ego.speed, vehicle, horizon)
     try:
-        text = profile.kind(directory).format(Plan(trajectory, action.manoeuvre), frame.ego, vehicle)
+        text = profile.kind(directory).format(Plan(driven, action.manoeuvre), frame.ego, vehicle)
     except AnswerError as error:
         raise OwledError(f"the expert's action cannot be said as {profile.answer.kind}: {error}") from error
     shown = asking.images(profile, frame)
