@@ -147,15 +147,18 @@ def test_an_artifact_is_pruned_further_but_never_less(llama: Path, tmp_path: Pat
     assert not (tmp_path / "n_of_m").exists()
 
 
-def test_what_has_zeros_already_is_only_rounded(llama: Path, tmp_path: Path) -> None:
-    first = prune(_config(llama, tmp_path / "a", sparsity=0.6, score="sparsegpt"), tiny_batches("llama"))
-    config = _config(first, tmp_path / "b", sparsity=0.0, allocation="uniform", bits=8, score="sparsegpt")
+@pytest.mark.parametrize("more", [{"score": "sparsegpt"}, {"score": "sparsegpt", "refine_steps": 0}, {"score": "admm"}])
+def test_what_has_zeros_already_is_only_rounded(more: dict[str, Any], llama: Path, tmp_path: Path) -> None:
+    first = prune(_config(llama, tmp_path / "a", sparsity=0.6, score="admm"), tiny_batches("llama"))
+    config = _config(first, tmp_path / "b", sparsity=0.0, allocation="uniform", bits=8, **more)
     zeros = [
         sum(block.zeros for block in read_manifest(path).blocks)
         for path in (first, prune(config, tiny_batches("llama")))
     ]
     assert zeros[0] == round(0.6 * 18432)
     assert zeros[0] <= zeros[1] <= zeros[0] + 200  # rounding to 8 bits makes few
+    before, after = _weights(first), _weights(tmp_path / "b")
+    assert all(bool((after[key][before[key] == 0] == 0).all()) for key in after)
 
 
 @pytest.mark.parametrize("target", [0.5, 0.8, 0.97, 0.995])

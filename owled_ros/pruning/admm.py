@@ -30,8 +30,6 @@ def admm(
         group: (N, M) zeroes N of every M neighbouring inputs and ignores `zeros`.
         damping: share of the mean diagonal of the Hessian (K, K) that is added to its diagonal.
     """
-    if not zeros and group is None:
-        return weight.float(), torch.zeros_like(weight, dtype=torch.bool)
     whole = damped(hessian, damping)
     norms = whole.diagonal().sqrt()  # (K,)
     whole /= norms[:, None] * norms

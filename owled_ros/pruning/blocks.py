@@ -195,12 +195,15 @@ def prune_matrix(
         found, _, levels = binarise(weight, seen.squares, known, rule.group, rule.damping, rule.binary)
         weight.copy_(found)
         return reason, levels.flatten(1)
-    if score == "sparsegpt" and rule.grid is not None and not rule.refine_steps:  # one sweep does both
+    mask = weight == 0
+    if score in CORRECTING and rule.group is None and int(mask.sum()) == zeros:  # nothing to choose
+        pruned = weight.float()
+    elif score == "sparsegpt" and rule.grid is not None and not rule.refine_steps:  # one sweep does both
         assert seen.hessian is not None
         pruned, mask, scales = sweep(weight, seen.hessian, zeros, rule.grid, rule.group, rule.damping)
         weight.copy_(settle(weight, pruned, mask, scales, rule.grid, seen.hessian, damping=rule.damping))
         return reason, scales
-    if score in CORRECTING:
+    elif score in CORRECTING:
         assert seen.hessian is not None
         prune = sparsegpt if score == "sparsegpt" else admm
         pruned, mask = prune(weight, seen.hessian, zeros, rule.group, rule.damping)

@@ -127,7 +127,7 @@ def count_zeros(
 ) -> dict[str, int]:
     """Round the sparsities to whole zeros so that every pool meets its target to one weight.
 
-    No matrix gets fewer zeros than it has already; the others then get fewer. A target of 0 adds none: every matrix keeps as many as it
+    No matrix gets fewer zeros than it has already; the others then get fewer. A target of 0 adds none: every matrix keeps what it
     has. With an N:M `group` every matrix gets a whole N of its own.
 
     Raises:
