@@ -149,9 +149,12 @@ def read_manifest(path: Path) -> Manifest:
         )
     try:
         manifest = Manifest.model_validate(content)
+        own = _self_hash(content)
     except ValidationError as err:
         raise OwledError(f"{file} is not a valid manifest: {err.errors()[0]['loc']}: {err.errors()[0]['msg']}") from err
-    if manifest.self_sha256 != _self_hash(content):
+    except ValueError as err:  # an infinity, which Python reads and JSON does not know
+        raise OwledError(f"{file} is not a valid manifest: {err}; prune again or restore the file") from err
+    if manifest.self_sha256 != own:
         raise OwledError(
             f"{file} was changed after it was written: its own hash does not fit. Prune again or restore the file"
         )

@@ -67,6 +67,19 @@ def test_any_value_in_a_sealed_manifest_is_a_manifest_or_an_error_in_words(artif
         file.write_text(kept)
 
 
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_a_number_that_json_does_not_know_is_refused_in_words(artifact: Path, number: str) -> None:
+    file = artifact / MANIFEST_NAME
+    kept = file.read_text()
+    content = json.loads(kept) | {"confidence": {"": float(number)}}
+    try:
+        file.write_text(sealed(content).replace(": Infinity", f": {number}"))
+        with pytest.raises(OwledError, match=r"owled\.json is not a valid manifest: Out of range float"):
+            verify(artifact)
+    finally:
+        file.write_text(kept)
+
+
 @pytest.mark.parametrize("name", hostile_words.JSON)
 def test_what_is_no_manifest_is_refused(tmp_path: Path, name: str) -> None:
     artifact = make_artifact(tmp_path / "artifact")
