@@ -175,8 +175,14 @@ def test_what_is_being_published_is_finished_before_ros_shuts_down(tmp_path: Pat
     program = ["-c", SLOW_TO_PUBLISH, str(TEST / "fake_driving_node.py"), "--ros-args", *parameter_words(parameters)]
     with NodeProcess(program, DOMAIN, tmp_path / "log") as process, Bench(DOMAIN) as bench:
         process.wait_for_text("odometry <-")
-        bench.send_ego()
-        bench.send_image()
+
+        def begun() -> bool:
+            bench.send_ego()
+            bench.send_image()  # best effort: lost as long as the node does not know the publisher
+            bench.spin(0.3)
+            return "publishing\n" in process.text()
+
+        assert until(begun), process.text()
         last = 7 if description_rate_hz else 3  # the messages of an action, then those of a scene
         assert until(lambda: bench.spin(0.02) or process.text().count("publishing\n") >= last), process.text()
         code, _ = process.end(signal.SIGINT, END_S)
