@@ -127,6 +127,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.6], help="of the 1b model")
     parser.add_argument("--precisions", nargs="*", default=["int8"], choices=("int8", "int4", "bf16"))
     parser.add_argument("--group", type=int, default=128, help="columns that share a scale of int8 and int4")
+    parser.add_argument(
+        "--ends",
+        choices=("int8", "int4"),
+        help="embedding and head of int4; otherwise int8, which int4 files of ours have",
+    )
     parser.add_argument("--pairs", action="store_true", help="the 1b model also with two of every four, in int4")
     parser.add_argument("--kernels", nargs="*", default=["auto"])
     torch_rivals = ["hf-fp32", "hf-bf16"] if cpu_multiplies_bfloat16() else ["hf-fp32"]
@@ -148,9 +153,11 @@ def pack_smollm2(arguments: argparse.Namespace) -> dict[str, Path]:
     packed = {}
     for sparsity, directory in sources.items():
         for precision in arguments.precisions:
-            path = arguments.work / f"smollm2_{sparsity}_{precision}_{arguments.group}.owled"
+            path = arguments.work / f"smollm2_{sparsity}_{_form(arguments, precision)}.owled"
             if not path.exists():
-                pack_directory(Path(directory), path, precision, group=arguments.group)
+                pack_directory(
+                    Path(directory), path, precision, group=arguments.group, ends=_ends(arguments, precision)
+                )
             packed[f"{precision} {sparsity}"] = path
     return packed
 
@@ -160,15 +167,28 @@ def pack_1b(arguments: argparse.Namespace) -> dict[str, Path]:
     packed = {}
     for sparsity in arguments.sparsity:
         for precision in arguments.precisions:
-            path = arguments.work / f"1b_{sparsity}_{precision}_{arguments.group}.owled"
+            path = arguments.work / f"1b_{sparsity}_{_form(arguments, precision)}.owled"
             if not path.exists():
-                pack_model(RandomModel(SHAPE_1B, sparsity), path, precision, config=SHAPE_1B, group=arguments.group)
+                model = RandomModel(SHAPE_1B, sparsity)
+                pack_model(
+                    model, path, precision, config=SHAPE_1B, group=arguments.group, ends=_ends(arguments, precision)
+                )
             packed[f"{precision} {sparsity}"] = path
     if arguments.pairs:
-        path = packed["int4 2:4"] = arguments.work / f"1b_pairs_int4_{arguments.group}.owled"
+        path = packed["int4 2:4"] = arguments.work / f"1b_pairs_{_form(arguments, 'int4')}.owled"
         if not path.exists():
-            pack_model(RandomModel(SHAPE_1B, 0.5, pairs=True), path, "int4", config=SHAPE_1B, group=arguments.group)
+            model = RandomModel(SHAPE_1B, 0.5, pairs=True)
+            pack_model(model, path, "int4", config=SHAPE_1B, group=arguments.group, ends=_ends(arguments, "int4"))
     return packed
+
+
+def _ends(arguments: argparse.Namespace, precision: str) -> str | None:
+    return arguments.ends if precision == "int4" else None
+
+
+def _form(arguments: argparse.Namespace, precision: str) -> str:
+    ends = _ends(arguments, precision)
+    return f"{precision}_{arguments.group}" + (f"_ends-{ends}" if ends else "")
 
 
 def make_rivals(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -21,16 +21,19 @@ from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.quantise import pack_matrix
 
 ROWS, COLUMNS, COPIES = 5632, 2048, 8
-# zeros, precision, columns of a scale
+# share of zeros at any places (None: two of every four), precision, columns of a scale
 FORMS = {
-    "int8, 128": ("dense", "int8", 128),
-    "int8, 128, 60 % zeros": ("any", "int8", 128),
-    "int8, 32": ("dense", "int8", 32),
-    "int4, 32": ("dense", "int4", 32),
-    "int4, 128": ("dense", "int4", 128),
-    "int4, 32, 60 % zeros": ("any", "int4", 32),
-    "int4, 32, two of four": ("pairs", "int4", 32),
-    "int4, 128, two of four": ("pairs", "int4", 128),
+    "int8, 128": (0.0, "int8", 128),
+    "int8, 128, 60 % zeros": (0.6, "int8", 128),
+    "int8, 32": (0.0, "int8", 32),
+    "int4, 32": (0.0, "int4", 32),
+    "int4, 128": (0.0, "int4", 128),
+    "int4, 32, 50 % zeros": (0.5, "int4", 32),
+    "int4, 32, 60 % zeros": (0.6, "int4", 32),
+    "int4, 64, 60 % zeros": (0.6, "int4", 64),
+    "int4, 32, 70 % zeros": (0.7, "int4", 32),
+    "int4, 32, two of four": (None, "int4", 32),
+    "int4, 128, two of four": (None, "int4", 128),
 }
 
 
@@ -76,14 +79,14 @@ def _packed(work: Path, form: str) -> Path:
     return aside.rename(place)
 
 
-def _weights(zeros: str) -> np.ndarray:
+def _weights(zeros: float | None) -> np.ndarray:
     weight = np.random.default_rng(0).standard_normal((ROWS, COLUMNS), dtype=np.float32)
     size = np.abs(weight)
-    if zeros == "any":
-        weight[size <= np.quantile(size, 0.6)] = 0
-    elif zeros == "pairs":
+    if zeros is None:
         fours = size.reshape(-1, 4)
         weight.reshape(-1, 4)[fours <= np.partition(fours, 1, axis=1)[:, 1:2]] = 0
+    elif zeros:
+        weight[size <= np.quantile(size, zeros)] = 0
     return weight
 
 

@@ -15,7 +15,7 @@ namespace owled {
 constexpr int kTile = 32;             // columns that share one step of the 8-bit activations
 constexpr int kPlaceCount = 32;       // places of a unit: 8 rows, 4 groups of columns
 
-// Activation::fine: words [K] int16 for int8, then for int4 codes [unit][plane][group], steps [K / 32], sums [K / 32].
+// Activation::fine: words [K] int16 for int8, then for int4 codes [unit][16], steps [K / 32], sums [K / 32].
 OWLED_INLINE int16_t* fine_words(const Activation& a) { return reinterpret_cast<int16_t*>(a.fine); }
 OWLED_INLINE int8_t* fine_codes(const Activation& a, int columns) { return reinterpret_cast<int8_t*>(a.fine) + 2 * static_cast<size_t>(columns); }
 OWLED_INLINE float* fine_steps(const Activation& a, int columns) {
@@ -84,9 +84,13 @@ static OWLED_INLINE int dense_int4(const Matrix& m, int row, int column) {
 }
 
 #if defined(__x86_64__)
+// The order of a unit's columns among the 8-bit activations: plane by plane, or both planes of a half unit in turn.
+constexpr int8_t kPlaneByPlane[kUnit] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+constexpr int8_t kHalfByHalf[kUnit] = {0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15};
+
 // For the AVX-512 kernels too: their processors have AVX2.
-void prepare_fine_avx2(Activation* activation, const Matrix& matrix);
-void gemv_fine_avx2(const Matrix& matrix, const Activation& activation, float* y, int begin, int end);
+void prepare_codes_avx2(Activation* activation, const Matrix& matrix, const int8_t* order);
+void gemv_int4_avx512(const Matrix& matrix, const Activation& activation, float* y, int begin, int end);
 void unpack_fine_avx2(const Matrix& matrix, int block, float* out);
 #endif
 

@@ -57,12 +57,12 @@ inline __attribute__((always_inline)) Planes next_unit(Int4Stream* s) {
 }
 
 // codes: 127 is the largest entry of 32 columns; sums: of 32 codes, times 8, what the offset of the weights adds.
-void prepare_codes(Activation* a, int columns) {
+void prepare_codes(Activation* a, int columns, const int8_t* order) {
   int8_t* codes = fine_codes(*a, columns);
   float* steps = fine_steps(*a, columns);
   int32_t* sums = fine_sums(*a, columns);
   const __m256 sign = _mm256_set1_ps(-0.0f);
-  const __m128i apart = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m128i apart = load_sixteen(order);
   for (int t = 0; t < columns / kTile; ++t) {
     __m256 x[4], top = _mm256_setzero_ps();
     for (int i = 0; i < 4; ++i) {

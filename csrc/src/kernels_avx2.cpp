@@ -106,8 +106,12 @@ float prepare_words(const Activation* a, int columns, uint8_t* out) {
 #include "int4_avx2.inl"
 
 void prepare(Activation* a, const Matrix& m) {
-  if (m.fine()) return prepare_fine_avx2(a, m);
-  if (!m.int8() || a->fixed_ready) return;
+  if (m.int4()) return prepare_codes_avx2(a, m, kPlaneByPlane);
+  if (m.fine() && !a->words_ready) {
+    a->fine_step = prepare_words(a, m.padded_columns(), a->fine);
+    a->words_ready = true;
+  }
+  if (m.fine() || !m.int8() || a->fixed_ready) return;
   a->step = prepare_words(a, m.padded_columns(), a->fixed);
   a->fixed_ready = true;
 }
@@ -209,8 +213,12 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
-  if (m.fine()) return gemv_fine_avx2(m, a, y, begin, end);
+  if (m.int8() && m.fine())
+    return m.sparse() ? gemv_int8_fine<true>(m, a, y, begin, end) : gemv_int8_fine<false>(m, a, y, begin, end);
   switch (m.format) {
+    case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
+    case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
+    case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
     case Format::kSparseBf16: return gemv_bf16<true>(m, a, y, begin, end);
@@ -266,24 +274,10 @@ void unpack_block(const Matrix& m, int block, float* out) {
 
 }  // namespace
 
-void prepare_fine_avx2(Activation* a, const Matrix& m) {
-  if (m.int4() && !a->codes_ready) {
-    prepare_codes(a, m.padded_columns());
-    a->codes_ready = true;
-  } else if (m.int8() && !a->words_ready) {
-    a->fine_step = prepare_words(a, m.padded_columns(), a->fine);
-    a->words_ready = true;
-  }
-}
-
-void gemv_fine_avx2(const Matrix& m, const Activation& a, float* y, int begin, int end) {
-  switch (m.format) {
-    case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
-    case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
-    case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
-    case Format::kSparseInt8: return gemv_int8_fine<true>(m, a, y, begin, end);
-    default: return gemv_int8_fine<false>(m, a, y, begin, end);
-  }
+void prepare_codes_avx2(Activation* a, const Matrix& m, const int8_t* order) {
+  if (a->codes_ready) return;
+  prepare_codes(a, m.padded_columns(), order);
+  a->codes_ready = true;
 }
 
 void unpack_fine_avx2(const Matrix& m, int block, float* out) {

@@ -13,6 +13,7 @@ namespace {
 #include "ops.inl"
 #include "tiles_f32.inl"
 #include "avx512_int8.inl"
+#include "avx512_int4.inl"
 
 // halves: per 32 columns the 16 even ones, then the 16 odd ones, as float32.
 void prepare_bf16(Activation* a, int columns) {
@@ -28,8 +29,8 @@ void prepare_bf16(Activation* a, int columns) {
 
 void prepare(Activation* a, const Matrix& m) {
   const int columns = m.padded_columns();
-  if (m.fine()) {
-    prepare_fine_avx2(a, m);
+  if (m.int4()) {
+    prepare_codes_avx2(a, m, kHalfByHalf);
   } else if (m.int8() && !a->fixed_ready) {
     prepare_int8(a, columns);
     a->fixed_ready = true;
@@ -79,7 +80,7 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
-  if (m.fine()) return gemv_fine_avx2(m, a, y, begin, end);
+  if (m.int4()) return gemv_int4_avx512(m, a, y, begin, end);
   switch (m.format) {
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
@@ -89,6 +90,14 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
 }
 
 }  // namespace
+
+void gemv_int4_avx512(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  switch (m.format) {
+    case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
+    case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
+    default: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
+  }
+}
 
 const Kernels kAvx512Kernels = {
   "avx512", false, prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,

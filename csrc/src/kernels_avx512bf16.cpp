@@ -27,8 +27,8 @@ void prepare_bf16(Activation* a, int columns) {
 
 void prepare(Activation* a, const Matrix& m) {
   const int columns = m.padded_columns();
-  if (m.fine()) {
-    prepare_fine_avx2(a, m);
+  if (m.int4()) {
+    prepare_codes_avx2(a, m, kHalfByHalf);
   } else if (m.int8() && !a->fixed_ready) {
     prepare_int8(a, columns);
     a->fixed_ready = true;
@@ -81,7 +81,7 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
-  if (m.fine()) return gemv_fine_avx2(m, a, y, begin, end);
+  if (m.int4()) return gemv_int4_avx512(m, a, y, begin, end);
   switch (m.format) {
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);

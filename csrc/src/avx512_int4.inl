@@ -1,0 +1,96 @@
+// AVX-512 (VBMI2, VNNI): int4 weights times 8-bit activations with a step per 32 columns.
+//
+// Included by kernels_avx512.cpp inside its unnamed namespace, after avx512_int8.inl. A step's whole numbers and what becomes of them
+// are those of int4_avx2.inl: both kernels give the same bits. Codes of the activations: kHalfByHalf of fine.h.
+
+inline __m128i load_sixteen(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+inline __m256i load_thirty_two(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+// In every sixteen bytes: those of one plane, for four rows at a time.
+inline __m512i plane_bytes(int plane) {
+  const int first = plane / 2 * 8 + plane % 2;
+  return _mm512_set1_epi32(first | (first + 2) << 8 | (first + 4) << 16 | (first + 6) << 24);
+}
+
+// 64 places of half a unit, each row's eight side by side; where no bit of the mask is set, 8, which is zero.
+inline __attribute__((always_inline)) __m512i spread_half(Int4Stream* s) {
+  static constexpr uint64_t kOdd[2] = {0, 4};
+  const uint64_t mask = *s->mask++;
+  const uint8_t* from = s->values + s->nibble / 2;
+  const __m256i odd = _mm256_set1_epi64x(static_cast<int64_t>(kOdd[s->nibble % 2]));
+  const __m256i packed = _mm256_shrdv_epi64(load_thirty_two(from), load_thirty_two(from + 8), odd);
+  s->nibble += static_cast<uint64_t>(_mm_popcnt_u64(mask));
+  const __m512i words = _mm512_cvtepu8_epi16(packed);
+  const __m512i kept = _mm512_ternarylogic_epi32(words, _mm512_slli_epi16(words, 4), _mm512_set1_epi8(15), 0xa8);  // (a | b) & c
+  return _mm512_mask_expand_epi8(_mm512_set1_epi8(8), mask, kept);
+}
+
+// Adds 32 columns. Of 16 sums, sparse: two neighbours belong to a row; others: those 8 apart do.
+template <Format kFormat>
+inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const int8_t* codes) {
+  const __m512i low = _mm512_set1_epi8(15), zero = _mm512_set1_epi8(8);
+  __m512i sums = _mm512_setzero_si512();
+  if (kFormat == Format::kSparseInt4) {
+#pragma GCC unroll 4
+    for (int half = 0; half < 4; ++half) {
+      int64_t eight;
+      __builtin_memcpy(&eight, codes + 8 * half, 8);
+      sums = _mm512_dpbusd_epi32(sums, spread_half(s), _mm512_set1_epi64(eight));
+    }
+  } else if (kFormat == Format::kDenseInt4) {
+    const __m512i second = _mm512_inserti64x4(plane_bytes(0), _mm512_castsi512_si256(plane_bytes(2)), 1);
+    const __m512i fourth = _mm512_inserti64x4(plane_bytes(1), _mm512_castsi512_si256(plane_bytes(3)), 1);
+#pragma GCC unroll 2
+    for (int u = 0; u < 2; ++u) {
+      const __m512i v = _mm512_loadu_si512(s->values), x = _mm512_broadcast_i32x4(load_sixteen(codes + u * kUnit));
+      s->values += 2 * kPlaceCount;
+      sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(v, low), _mm512_shuffle_epi8(x, second));
+      sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(_mm512_srli_epi16(v, 4), low), _mm512_shuffle_epi8(x, fourth));
+    }
+  } else {
+    // The lower half of a register is one unit, the upper one the next.
+    const __m512i twice = _mm512_set_epi64(3, 2, 3, 2, 1, 0, 1, 0);
+    const __m512i v = _mm512_loadu_si512(s->values), a = _mm512_and_si512(v, low);
+    const __m512i b = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+    const __m512i x = _mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(load_thirty_two(codes)));
+    const __m512i halves = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
+    const __m512i mask = _mm512_srlv_epi32(
+      _mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(load_thirty_two(s->mask))), halves);
+    s->values += 2 * kPlaceCount;
+    s->mask += 4;
+    const __mmask64 first = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(1)), third = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(4));
+    const __mmask64 second = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(2)), fourth = _mm512_test_epi8_mask(mask, zero);
+    const __m512i plane[4] = {
+      _mm512_mask_blend_epi8(first, zero, a), _mm512_mask_blend_epi8(second, zero, _mm512_mask_blend_epi8(first, a, b)),
+      _mm512_mask_blend_epi8(third, zero, _mm512_mask_blend_epi8(fourth, b, a)), _mm512_mask_blend_epi8(fourth, zero, b)};
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) sums = _mm512_dpbusd_epi32(sums, plane[p], _mm512_shuffle_epi8(x, plane_bytes(p)));
+  }
+  return sums;
+}
+
+template <Format kFormat>
+void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  const int columns = m.padded_columns(), tiles = columns / kTile;
+  const int8_t* codes = fine_codes(a, columns);
+  const float* steps = fine_steps(a, columns);
+  const int32_t* offsets = fine_sums(a, columns);
+  const int shift = m.group == 32 ? 0 : m.group == 64 ? 1 : 2;
+  for (int b = begin; b < end; ++b) {
+    Int4Stream s(m, b);
+    const uint16_t* scales = scales_of(m, b, 0);
+    __m256 total = _mm256_setzero_ps();
+    for (int t = 0; t < tiles; ++t) {
+      prefetch_lines(kFormat == Format::kSparseInt4 ? s.values + s.nibble / 2 : s.values, kFormat == Format::kDenseInt4 ? 2 : 1);
+      if (kFormat != Format::kDenseInt4) prefetch_lines(s.mask, 1);
+      const __m512i sums = dot_tile_int4<kFormat>(&s, codes + t * kTile);
+      const __m256i rows = kFormat == Format::kSparseInt4
+        ? _mm512_cvtepi64_epi32(_mm512_add_epi32(sums, _mm512_srli_epi64(sums, 32)))
+        : _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
+      const __m256i dot = _mm256_sub_epi32(rows, _mm256_set1_epi32(offsets[t]));
+      const __m256 scale = _mm256_mul_ps(load_scales(scales + (t >> shift) * kBlockRows), _mm256_set1_ps(steps[t]));
+      total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
+    }
+    _mm256_storeu_ps(y + b * kBlockRows, total);
+  }
+}
