@@ -34,7 +34,7 @@ from owled_ros.models.processor import load_processor
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
-from owled_ros.sparse import SparseDecoder
+from owled_ros.sparse import SparseDecoder, library
 from owled_ros.sparse.format import Format, read_packed
 from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.pack import pack_model
@@ -145,7 +145,7 @@ def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Poin
 
 
 def sizes(place: Path) -> dict[str, float]:
-    """Bytes a weight on disk, of the blocks alone, and in memory when opened for speed and when mapped."""
+    """Bytes a weight on disk, of the blocks alone, and in memory: with AVX2, which fills zeros in, and on other kernels."""
     packed = read_packed(place)
     matrices = [tensor for tensor in packed.tensors if tensor.format is not Format.VECTOR]
     weights = sum(tensor.rows * tensor.columns for tensor in matrices)
@@ -155,8 +155,9 @@ def sizes(place: Path) -> dict[str, float]:
         "block_bytes": sum(map(_section_bytes, inner)) / sum(tensor.rows * tensor.columns for tensor in inner),
         "zeros": 1 - sum(tensor.nonzeros for tensor in inner) / sum(tensor.rows * tensor.columns for tensor in inner),
     }
-    for name, copied in (("memory_bytes", True), ("mapped_bytes", False)):
-        model = NativeModel(place, threads=2, kernel="auto", copy=copied)
+    filling = "avx2" if "avx2" in library.kernels() else "auto"
+    for name, kernel in (("memory_bytes", filling), ("mapped_bytes", "auto")):
+        model = NativeModel(place, threads=2, kernel=kernel, copy=name == "memory_bytes")
         facts[name] = sum(entry.bytes for entry in model.matrix_facts()) / weights
         model.close()
     return {name: round(value, 4) for name, value in facts.items()}
@@ -261,7 +262,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test-samples", type=int, default=8)
     parser.add_argument("--speed", type=int, default=0, help="rounds of timing; 0: none")
     parser.add_argument("--steps", type=int, default=16, help="tokens of a round")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not arguments.report and (arguments.data is None or arguments.work is None):
+        parser.error("--data and --work are needed to make points; --report writes what --rows holds")
+    return arguments
 
 
 if __name__ == "__main__":

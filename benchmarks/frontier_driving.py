@@ -47,7 +47,7 @@ def main() -> None:
     arguments = _arguments()
     if arguments.report:
         title = "Bytes a weight of the language model against displacement, mini-turns"
-        write_report(read_rows(arguments.rows), arguments.report, title, MEASURES)
+        write_report(read_rows(arguments.rows), arguments.report, title, MEASURES, judged=("ade", "loss"))
         return
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)

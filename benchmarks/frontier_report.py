@@ -1,12 +1,12 @@
 """Rows of frontier.py and frontier_driving.py as a table, plots and a verdict at every budget. Needs matplotlib for the plots.
 
-Of the measures, by their names in the rows, the first one decides; less of it is better.
+Measures go by their names in the rows. Less is better of those that are judged by; the first one's range over the draws is shown.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ Rows = Mapping[str, Mapping[str, Any]]
 Measures = Mapping[str, str]  # what is written beside each
 
 
-def write_report(rows: Rows, base: Path, title: str, measures: Measures = PERPLEXITY) -> None:
+def write_report(
+    rows: Rows, base: Path, title: str, measures: Measures = PERPLEXITY, judged: Sequence[str] = tuple(PERPLEXITY)
+) -> None:
     """Write base.md, headed by the title, and base.png."""
     points = merged(rows, measures)
-    table = markdown(points, rows, measures)
+    table = markdown(points, rows, measures, judged)
     base.with_suffix(".md").write_text(f"# {title}\n\n![frontier]({base.with_suffix('.png').name})\n\n{table}")
-    plot(points, rows, base.with_suffix(".png"), measures)
+    plot(points, rows, base.with_suffix(".png"), measures, judged)
 
 
 def merged(rows: Rows, measures: Measures = PERPLEXITY) -> list[dict[str, Any]]:
@@ -43,34 +45,36 @@ def merged(rows: Rows, measures: Measures = PERPLEXITY) -> list[dict[str, Any]]:
 
 
 def verdicts(
-    points: list[dict[str, Any]], measures: Measures = PERPLEXITY, budgets: tuple[float, ...] = BUDGETS
+    points: list[dict[str, Any]], measure: str, budgets: tuple[float, ...] = BUDGETS
 ) -> list[tuple[float, Any, Any, str]]:
     """At every budget: our best point and llama.cpp's of no more bytes, and whether ours is better; None where there is none."""
-    found, first = [], next(iter(measures))
+    found = []
     for budget in budgets:
         best: list[dict[str, Any] | None] = []
         for family in ("ours", "llama.cpp"):
             inside = [p for p in points if p["family"] == family and p["bytes"] <= budget]
-            best.append(min(inside, key=lambda p: p[first]) if inside else None)
+            best.append(min(inside, key=lambda p: p[measure]) if inside else None)
         ours, theirs = best
         if ours is None:
             word = "no file of either" if theirs is None else "does not hold: no file of ours"
         elif theirs is None:
             word = "no file of llama.cpp's"
         else:
-            word = "holds" if ours[first] < theirs[first] else "does not hold"
+            word = "holds" if ours[measure] < theirs[measure] else "does not hold"
         found.append((budget, ours, theirs, word))
     return found
 
 
-def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures = PERPLEXITY) -> str:
+def markdown(
+    points: list[dict[str, Any]], rows: Rows, measures: Measures = PERPLEXITY, judged: Sequence[str] = tuple(PERPLEXITY)
+) -> str:
     """Lay out all points and the verdicts."""
     first, *others = measures
     speed = {
         row["of"].split("/draw")[0]: statistics.median(row["ms"]) for row in rows.values() if row["family"] == "speed"
     }
     lines = [
-        f"| file | bytes a weight | blocks alone | in memory | {' | '.join(measures.values())} | ms per token |",
+        f"| file | bytes a weight | blocks alone | in memory, AVX2 | {' | '.join(measures.values())} | ms per token |",
         "|---" * (5 + len(measures)) + "|",
     ]
     for p in points:
@@ -78,21 +82,28 @@ def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures = PERP
         spread = f" ({low:.2f} to {high:.2f})" if p["draws"] > 1 else ""
         cells = [f"{p[name]:.3f}" if p[name] is not None else "" for name in ("bytes", "block_bytes", "memory_bytes")]
         ms = f"{speed[p['key']]:.2f}" if p["key"] in speed else ""
-        measured = " | ".join([f"{p[first]:.2f}{spread}", *(f"{p[name]:.2f}" for name in others)])
+        measured = " | ".join([f"{p[first]:.2f}{spread}", *(f"{p[name]:.3f}" for name in others)])
         lines.append(f"| {p['key']} | {' | '.join(cells)} | {measured} | {ms} |")
-    lines += [
-        "",
-        f"| at most | our best | llama.cpp's best | ours is better ({measures[first]}) |",
-        "|---|---|---|---|",
-    ]
-    for budget, ours, theirs, word in verdicts(points, measures):
-        cells = [f"{p['key']}: {p[first]:.2f}" if p else "" for p in (ours, theirs)]
-        lines.append(f"| {budget:.2f} | {cells[0]} | {cells[1]} | {word} |")
+    for name in judged:
+        lines += [
+            "",
+            f"| at most | our best | llama.cpp's best | ours is better ({measures[name]}) |",
+            "|---|---|---|---|",
+        ]
+        for budget, ours, theirs, word in verdicts(points, name):
+            cells = [f"{p['key']}: {p[name]:.3g}" if p else "" for p in (ours, theirs)]
+            lines.append(f"| {budget:.2f} | {cells[0]} | {cells[1]} | {word} |")
     refused = [f"{row['key']}: {row['why']}" for row in rows.values() if row["family"] == "refused"]
     return "\n".join([*lines, "", *refused]) + "\n"
 
 
-def plot(points: list[dict[str, Any]], rows: Rows, file: Path, measures: Measures = PERPLEXITY) -> None:
+def plot(
+    points: list[dict[str, Any]],
+    rows: Rows,
+    file: Path,
+    measures: Measures = PERPLEXITY,
+    judged: Sequence[str] = tuple(PERPLEXITY),
+) -> None:
     """Draw every measure over bytes, and the first one over ms per token where it was timed."""
     import matplotlib
 
@@ -115,9 +126,10 @@ def plot(points: list[dict[str, Any]], rows: Rows, file: Path, measures: Measure
         axis.set_xlabel("bytes a weight" if along == "bytes" else "ms per token, two threads")
         axis.set_ylabel(measures[kind])
         axis.legend()
-    lost = [f"{budget:.2f}" for budget, _, _, word in verdicts(points, measures) if word.startswith("does not")]
-    axes[0].set_title(
-        "ours is not better at " + ", ".join(lost) if lost else "no budget at which llama.cpp is better", fontsize=9
-    )
+    for axis, (kind, along) in zip(axes, drawn, strict=True):
+        if along == "bytes" and kind in judged:
+            lost = [f"{budget:.2f}" for budget, _, _, word in verdicts(points, kind) if word.startswith("does not")]
+            title = "ours is not better at " + ", ".join(lost) if lost else "no budget at which llama.cpp is better"
+            axis.set_title(title, fontsize=8)
     figure.tight_layout()
     figure.savefig(file, dpi=150)
