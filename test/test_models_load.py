@@ -35,6 +35,19 @@ def test_vision_models_load_as_such(tmp_path: Path) -> None:
     assert not is_vision_language(tiny_model("llama").config)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(llama: Path, number: float) -> None:
+    """torch's attention on AVX-512 makes 0 of queries that are NaN: nothing behind it would tell."""
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight[3, 4] = number
+    model.save_pretrained(llama)
+    with pytest.raises(
+        OwledError, match=r"model\.layers\.1\.self_attn\.q_proj\.weight hold NaN or infinities as bfloat16"
+    ):
+        load_model(llama, dtype="bfloat16")
+
+
 def test_nothing_is_downloaded(tmp_path: Path) -> None:
     with pytest.raises(OwledError, match="downloads are off"):
         load_model("someone/some-model")

@@ -63,7 +63,7 @@ def load_model(
         dtype: of the weights in memory; None keeps the stored one.
 
     Raises:
-        OwledError: no such model, damaged or changed files, a format that could carry code, an unknown architecture,
+        OwledError: no such model, damaged or changed files, weights that are no numbers, a format that could carry code, an unknown architecture,
             quantised weights that cannot be undone, an adapter, or too little memory.
     """
     torchvision_works()  # a broken one is hidden before transformers finds it
@@ -86,10 +86,23 @@ def load_model(
                 model = _load(
                     place or path, lambda: load_directory(str(place or path), wanted, place is not None), weights
                 )
+        _check_finite(model, path)
         with memory_in_words(f"{path} does not fit into the memory of {device}", device, SMALLER):
             return model.eval().to(device)
     except (MemoryError, torch.OutOfMemoryError) as err:
         raise OwledError(f"{path} does not fit into memory ({err}): {SMALLER}") from err
+
+
+def _check_finite(model: PreTrainedModel, path: Path | str) -> None:
+    """Raise OwledError where a weight is NaN or infinite: some attention kernels make 0 of it, and the answers look right."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.numel() > 0:
+            least, most = weight.detach().aminmax()  # NaN passes through both
+            if not (least.isfinite() and most.isfinite()):
+                raise OwledError(
+                    f"{path}: the weights of {name} hold NaN or infinities as {str(weight.dtype).removeprefix('torch.')}: "
+                    "the checkpoint is damaged, or its numbers do not fit into that type"
+                )
 
 
 def source_of(path: Path | str) -> ModelSource:
