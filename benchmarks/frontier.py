@@ -120,7 +120,10 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
         ]
         for point in wanted:
-            if point.precision in arguments.precision and point.sparsity in arguments.sparsity:
+            asked = (arguments.precision, arguments.sparsity, arguments.group)
+            if all(
+                value in some for value, some in zip((point.precision, point.sparsity, point.group), asked, strict=True)
+            ):
                 yield replace(point, draw=draw, score=arguments.score)
 
 
@@ -248,6 +251,7 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--only", choices=("ours", "rivals"))
     parser.add_argument("--precision", nargs="+", default=["int4", "int8", "bf16"], help="of our points: these")
     parser.add_argument("--sparsity", nargs="+", type=float, default=SPARSITIES, help="of our points: these")
+    parser.add_argument("--group", nargs="+", type=int, default=[32, 64, 128], help="of our points: these")
     parser.add_argument("--score", default="admm", help="what our points are pruned by")
     parser.add_argument("--draw", nargs="+", type=int, default=[0, 1, 2])
     return parser
