@@ -139,13 +139,12 @@ void gemv_int8(const Matrix& m, const Activation& a, float* y, int begin, int en
   }
 }
 
-// Calls put(row, column of the chunk, 4 registers of 16 int32 values, scale) for every chunk of a block.
+// Calls put(row, column of the chunk, 4 registers of 16 float32 values) for every chunk of a block.
 template <bool kSparse, typename Put>
 inline __attribute__((always_inline)) void expand_block_int8(const Matrix& m, int block, Put put) {
   const uint64_t* mask = m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows;
   const uint8_t* values = m.values + m.block_offset[block];
-  const uint16_t* scales = m.scales + static_cast<size_t>(block) * m.groups() * kBlockRows;
-  for (int chunk = 0; chunk < m.chunks; chunk += 2, scales += kBlockRows) {
+  for (int chunk = 0; chunk < m.chunks; chunk += 2) {
     const int width = chunk + 1 < m.chunks ? 2 : 1;
     for (int r = 0; r < kBlockRows; ++r)
       for (int c = 0; c < width; ++c) {
@@ -156,14 +155,16 @@ inline __attribute__((always_inline)) void expand_block_int8(const Matrix& m, in
         } else {
           values += kChunk;
         }
-        const __m512 scale = _mm512_set1_ps(bf16_to_float(scales[r]));
+        const int column = (chunk + c) * kChunk;
+        const __m512 first = _mm512_set1_ps(bf16_to_float(scales_of(m, block, column)[r]));
+        const __m512 second = _mm512_set1_ps(bf16_to_float(scales_of(m, block, column + kChunk / 2)[r]));
         __m512 part[4];
         part[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_castsi512_si128(w)));
         part[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(w, 1)));
         part[2] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(w, 2)));
         part[3] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_extracti32x4_epi32(w, 3)));
-        for (auto& p : part) p = _mm512_mul_ps(p, scale);
-        put(r, (chunk + c) * kChunk, part);
+        for (int i = 0; i < 4; ++i) part[i] = _mm512_mul_ps(part[i], i < 2 ? first : second);
+        put(r, column, part);
       }
   }
 }
@@ -190,7 +191,8 @@ inline __attribute__((always_inline)) void expand_block_bf16(const Matrix& m, in
 }
 
 void unpack_block(const Matrix& m, int block, float* out) {
-  if (m.fine()) return unpack_fine_avx2(m, block, out);
+  if (m.format == Format::kSparseInt4) return unpack_sparse_int4_avx512(m, block, out);
+  if (m.int4()) return unpack_int4_avx2(m, block, out);
   const int columns = m.padded_columns();
   const auto put_int8 = [&](int row, int column, const __m512* part) {
     for (int i = 0; i < 4; ++i) _mm512_storeu_ps(out + row * columns + column + 16 * i, part[i]);

@@ -91,7 +91,8 @@ constexpr int8_t kHalfByHalf[kUnit] = {0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10,
 // For the AVX-512 kernels too: their processors have AVX2.
 void prepare_codes_avx2(Activation* activation, const Matrix& matrix, const int8_t* order);
 void gemv_int4_avx512(const Matrix& matrix, const Activation& activation, float* y, int begin, int end);
-void unpack_fine_avx2(const Matrix& matrix, int block, float* out);
+void unpack_int4_avx2(const Matrix& matrix, int block, float* out);
+void unpack_sparse_int4_avx512(const Matrix& matrix, int block, float* out);
 #endif
 
 }  // namespace owled

@@ -263,7 +263,7 @@ void unpack_bf16(const Matrix& m, int block, float* out) {
 }
 
 void unpack_block(const Matrix& m, int block, float* out) {
-  if (m.int4()) return unpack_fine_avx2(m, block, out);
+  if (m.int4()) return unpack_int4_avx2(m, block, out);
   switch (m.format) {
     case Format::kSparseInt8: return unpack_int8<true>(m, block, out);
     case Format::kDenseInt8: return unpack_int8<false>(m, block, out);
@@ -280,12 +280,11 @@ void prepare_codes_avx2(Activation* a, const Matrix& m, const int8_t* order) {
   a->codes_ready = true;
 }
 
-void unpack_fine_avx2(const Matrix& m, int block, float* out) {
+void unpack_int4_avx2(const Matrix& m, int block, float* out) {
   switch (m.format) {
     case Format::kDenseInt4: return unpack_int4<Format::kDenseInt4>(m, block, out);
     case Format::kSparseInt4: return unpack_int4<Format::kSparseInt4>(m, block, out);
-    case Format::kPairedInt4: return unpack_int4<Format::kPairedInt4>(m, block, out);
-    default: return unpack_block(m, block, out);
+    default: return unpack_int4<Format::kPairedInt4>(m, block, out);
   }
 }
 

@@ -99,6 +99,24 @@ void gemv_int4_avx512(const Matrix& m, const Activation& a, float* y, int begin,
   }
 }
 
+void unpack_sparse_int4_avx512(const Matrix& m, int block, float* out) {
+  const size_t columns = static_cast<size_t>(m.padded_columns());
+  Int4Stream s(m, block);
+  for (size_t column = 0; column < columns; column += kUnit) {
+    const uint16_t* scales = scales_of(m, block, static_cast<int>(column));
+    const __m512i first = spread_half(&s), second = spread_half(&s);
+    // Two columns of each in turn: 128 bits are a row, even rows in one register, odd ones in the other.
+    alignas(64) uint8_t rows[2][4][kUnit];
+    _mm512_store_si512(rows[0], _mm512_unpacklo_epi16(first, second));
+    _mm512_store_si512(rows[1], _mm512_unpackhi_epi16(first, second));
+    for (int r = 0; r < kBlockRows; ++r) {
+      const __m512i codes = _mm512_sub_epi32(_mm512_cvtepu8_epi32(load_sixteen(rows[r % 2][r / 2])), _mm512_set1_epi32(8));
+      const __m512 scale = _mm512_set1_ps(bf16_to_float(scales[r]));
+      _mm512_storeu_ps(out + static_cast<size_t>(r) * columns + column, _mm512_mul_ps(_mm512_cvtepi32_ps(codes), scale));
+    }
+  }
+}
+
 const Kernels kAvx512Kernels = {
   "avx512", false, prepare, gemv, panel_bytes_f32, tile_bytes_f32, pack_panel_f32, gemm_f32, unpack_block,
   rms_norm, rms_scale, swiglu, attend, log_sum_exp,

@@ -131,8 +131,8 @@ void pack_panel(
 // One block as rows of bf16, [8][K]; `wide` is room for it in float32.
 void expand_tile(const Matrix& m, int block, uint16_t* tile, float* wide) {
   const size_t columns = m.padded_columns();
-  if (m.fine()) {
-    unpack_fine_avx2(m, block, wide);
+  if (m.int4()) {
+    unpack_block(m, block, wide);
     for (size_t i = 0; i < columns * kBlockRows; i += 32)
       _mm512_storeu_si512(
         tile + i, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(wide + i + 16), _mm512_loadu_ps(wide + i)));
