@@ -94,16 +94,19 @@ def main() -> None:
 
     files: dict[str, Path] = {}
     if arguments.only != "ours":
-        files |= rivals(arguments, model.config.to_dict(), dense, judge)
+        files |= rivals(arguments, model.config.to_dict(), dense, judge, keep=bool(arguments.speed))
     if arguments.only != "rivals":
         structure, tied = find_structure(model), bool(model.config.tie_word_embeddings)
         batches_of = lru_cache(1)(lambda draw: calibration_of(tokenizer, arguments, draw).batches)
         for point in points(arguments):
             place = files[point.key] = point.place(arguments.work)
-            if point.key in read_rows(arguments.rows):
+            known = point.key in read_rows(arguments.rows)
+            if known and not (arguments.speed and point.draw == 0 and not place.exists()):
                 continue
             model.load_state_dict(dense)
             seconds = pack(model, structure, batches_of(point.draw), point, place)
+            if known:
+                continue
             facts = {"family": "ours", **asdict(point), **sizes(place), "prune_s": seconds}
             judge(point.key, facts, lambda place=place: packed_weights(place, tied))  # type: ignore[misc]
     if arguments.speed:
@@ -179,9 +182,16 @@ def packed_weights(place: Path, tied: bool) -> dict[str, torch.Tensor]:
 
 
 def rivals(
-    arguments: argparse.Namespace, config: dict[str, Any], dense: Mapping[str, torch.Tensor], judge: Callable[..., None]
+    arguments: argparse.Namespace,
+    config: dict[str, Any],
+    dense: Mapping[str, torch.Tensor],
+    judge: Callable[..., None],
+    keep: bool = False,
 ) -> dict[str, Path]:
-    """Quantise the same float32 weights with llama.cpp's own function, once as it mixes types and once with one type for all."""
+    """Quantise the same float32 weights with llama.cpp's own function, once as it mixes types and once with one type for all.
+
+    `keep`: files of points that are known are made again where they are missing.
+    """
     try:
         import gguf
         import llama_cpp  # noqa: F401
@@ -199,7 +209,10 @@ def rivals(
         for pure in (False, True):
             key = f"llama.cpp {kind}" + " pure" * pure
             place = arguments.work / f"{kind}{'_pure' * pure}.gguf"
-            if key not in read_rows(arguments.rows):
+            known = read_rows(arguments.rows).get(key)
+            if known and keep and known["family"] != "refused" and not place.exists():
+                quantise_gguf(source, place, GGUF_TYPES[kind], pure)
+            if known is None:
                 try:
                     quantise_gguf(source, place, GGUF_TYPES[kind], pure)
                 except OwledError as error:  # some types want statistics of the activations
