@@ -97,14 +97,8 @@ def markdown(
     return "\n".join([*lines, "", *refused]) + "\n"
 
 
-def plot(
-    points: list[dict[str, Any]],
-    rows: Rows,
-    file: Path,
-    measures: Measures = PERPLEXITY,
-    judged: Sequence[str] = tuple(PERPLEXITY),
-) -> None:
-    """Draw every measure over bytes, and the first one over ms per token where it was timed."""
+def plot(points: list[dict[str, Any]], rows: Rows, file: Path, measures: Measures, judged: Sequence[str]) -> None:
+    """Draw what is judged by over bytes, and the first of it over ms per token where it was timed; lines join the best of each."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -113,23 +107,36 @@ def plot(
     speed = {
         row["of"].split("/draw")[0]: statistics.median(row["ms"]) for row in rows.values() if row["family"] == "speed"
     }
-    drawn = [*((name, "bytes") for name in measures), *([(next(iter(measures)), "ms")] if speed else [])]
-    figure, axes = pyplot.subplots(1, len(drawn), figsize=(4 + 4 * len(drawn), 5))
+    drawn = [*((name, "bytes") for name in judged), *([(judged[0], "ms")] if speed else [])]
+    figure, axes = pyplot.subplots(1, len(drawn), figsize=(7 * len(drawn), 6))
     for axis, (kind, along) in zip(axes, drawn, strict=True):
         for family, mark in (("ours", "o"), ("llama.cpp", "x")):
-            part = [p for p in points if p["family"] == family and (along == "bytes" or p["key"] in speed)]
-            x = [p["bytes"] if along == "bytes" else speed[p["key"]] for p in part]
-            axis.scatter(x, [p[kind] for p in part], marker=mark, label=family)
-            for place, p in zip(x, part, strict=True):
-                axis.annotate(p["key"].removeprefix(family).split("/ends")[0].strip(), (place, p[kind]), fontsize=5)
-        axis.set_yscale("log")
+            part = [
+                (p["bytes"] if along == "bytes" else speed.get(p["key"]), p[kind], p["key"])
+                for p in points
+                if p["family"] == family
+            ]
+            placed = sorted(entry for entry in part if entry[0] is not None)
+            best = [entry for i, entry in enumerate(placed) if all(entry[1] < before[1] for before in placed[:i])]
+            colour = axis.scatter(
+                *zip(*(entry[:2] for entry in placed), strict=True), marker=mark, s=14, label=family
+            ).get_facecolor()
+            axis.step(*zip(*(entry[:2] for entry in best), strict=True), where="post", color=colour, linewidth=1)
+            for x, y, key in best:
+                axis.annotate(key.removeprefix(family).split("/ends")[0].strip(), (x, y), fontsize=6, rotation=30)
+        for scale, setter in ((axis.xaxis, axis.set_xscale), (axis.yaxis, axis.set_yscale)):
+            setter("log")
+            scale.set_major_formatter("{x:.3g}")
+            scale.set_minor_formatter("{x:.2g}")
+        axis.tick_params(which="both", labelsize=6)
         axis.set_xlabel("bytes a weight" if along == "bytes" else "ms per token, two threads")
         axis.set_ylabel(measures[kind])
-        axis.legend()
-    for axis, (kind, along) in zip(axes, drawn, strict=True):
-        if along == "bytes" and kind in judged:
+        if along == "bytes":
             lost = [f"{budget:.2f}" for budget, _, _, word in verdicts(points, kind) if word.startswith("does not")]
-            title = "ours is not better at " + ", ".join(lost) if lost else "no budget at which llama.cpp is better"
-            axis.set_title(title, fontsize=8)
+            axis.set_title(
+                "ours is not better at " + ", ".join(lost) if lost else "no budget at which llama.cpp is better",
+                fontsize=9,
+            )
+        axis.legend()
     figure.tight_layout()
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=120)
