@@ -38,14 +38,14 @@ inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const
       sums = _mm512_dpbusd_epi32(sums, spread_half(s), _mm512_set1_epi64(eight));
     }
   } else if (kFormat == Format::kDenseInt4) {
-    const __m512i second = _mm512_inserti64x4(plane_bytes(0), _mm512_castsi512_si256(plane_bytes(2)), 1);
-    const __m512i fourth = _mm512_inserti64x4(plane_bytes(1), _mm512_castsi512_si256(plane_bytes(3)), 1);
+    const __m512i even = _mm512_inserti64x4(plane_bytes(0), _mm512_castsi512_si256(plane_bytes(2)), 1);
+    const __m512i odd = _mm512_inserti64x4(plane_bytes(1), _mm512_castsi512_si256(plane_bytes(3)), 1);
 #pragma GCC unroll 2
     for (int u = 0; u < 2; ++u) {
       const __m512i v = _mm512_loadu_si512(s->values), x = _mm512_broadcast_i32x4(load_sixteen(codes + u * kUnit));
       s->values += 2 * kPlaceCount;
-      sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(v, low), _mm512_shuffle_epi8(x, second));
-      sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(_mm512_srli_epi16(v, 4), low), _mm512_shuffle_epi8(x, fourth));
+      sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(v, low), _mm512_shuffle_epi8(x, even));
+      sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(_mm512_srli_epi16(v, 4), low), _mm512_shuffle_epi8(x, odd));
     }
   } else {
     // The lower half of a register is one unit, the upper one the next.
