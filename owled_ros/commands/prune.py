@@ -15,7 +15,7 @@ from owled_ros.errors import OwledError
 from owled_ros.options import with_config
 from owled_ros.pruning.config import (
     ALLOCATIONS,
-    BEST_SCORE,
+    DEFAULT_SCORE,
     METRIC,
     PATTERNS,
     PLAN,
@@ -71,7 +71,7 @@ def prune(
         str,
         typer.Option(
             help=" | ".join(SCORES)
-            + f" | metric | stbllm (with a pattern); default {BEST_SCORE}, metric where --metric is given."
+            + f" | metric | stbllm (with a pattern); default {DEFAULT_SCORE}, metric where --metric is given."
         ),
     ] = "",
     metric: Annotated[
@@ -176,7 +176,7 @@ def prune(
         allocation = "learned" if pattern == "unstructured" and sparsity > 0 else "uniform"
     metric = metric or (found.metric or "" if score in ("", METRIC) else "")
     tree = read_metric(metric).tree if metric else None
-    score = score or ((found.score or BEST_SCORE) if tree is None else METRIC)
+    score = score or ((found.score or DEFAULT_SCORE) if tree is None else METRIC)
     general_share = _first(general_share, found.general_share, 0.25)
     config = PruneConfig(
         place, output, sparsity, score, PLAN if searched else allocation, statistics, pattern, tuple(component) or ("vision", "language"),

@@ -27,7 +27,7 @@ from owled_ros.commands.prune import (
     place_of,
 )
 from owled_ros.options import with_config
-from owled_ros.pruning.config import BEST_SCORE, COMPONENTS_BY_DEFAULT, GROUP_SIZES, METRIC, Batch, PruneConfig
+from owled_ros.pruning.config import COMPONENTS_BY_DEFAULT, DEFAULT_SCORE, GROUP_SIZES, METRIC, Batch, PruneConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -100,7 +100,7 @@ def search_plan(
     place = place_of(model)
     tree = str(read_metric(metric).tree) if metric else None
     config = PruneConfig(
-        place, output, sparsity, METRIC if tree else BEST_SCORE, seed=seed, device=resolve_device(device), metric=tree, bits=bits or None,
+        place, output, sparsity, METRIC if tree else DEFAULT_SCORE, seed=seed, device=resolve_device(device), metric=tree, bits=bits or None,
         components=tuple(component) or COMPONENTS_BY_DEFAULT,
     )  # fmt: skip
     config.check()

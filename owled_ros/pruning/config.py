@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COMPONENTS = ("vision", "projector", "language")
 COMPONENTS_BY_DEFAULT = ("vision", "language")  # of these, whichever a model has
 SCORES = ("magnitude", "wanda", "sparsegpt", "admm", "pruner-zero")
-BEST_SCORE = "admm"  # the best measured, what is used where none is named; sparsegpt takes half the time
+DEFAULT_SCORE = "sparsegpt"  # admm is better on the whole, but ruined one run of twenty (docs/pruning.md)
 CORRECTING = ("sparsegpt", "admm")  # of these: the weights that stay make up for the zeros
 METRIC = "metric"  # the score of `PruneConfig.metric`
 STBLLM = "stbllm"  # the score that binarises what stays
@@ -48,7 +48,7 @@ class PruneConfig:
     model: Path  # Hugging Face directory, *.gguf file, or an artifact
     output: Path  # the artifact's directory; replaced in one step when all is written
     sparsity: float = 0.6
-    score: str = BEST_SCORE  # of SCORES, or "metric"
+    score: str = DEFAULT_SCORE  # of SCORES, or "metric"
     allocation: str = "learned"  # the best measured; "block0" comes next and needs no backward passes
     statistics: str = "fused"
     pattern: str = "unstructured"

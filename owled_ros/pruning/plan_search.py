@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from owled_ros.errors import OwledError
 from owled_ros.pruning.allocation import SPREADS
-from owled_ros.pruning.config import BEST_SCORE, CORRECTING, METRIC, REFINE_STEPS
+from owled_ros.pruning.config import CORRECTING, DEFAULT_SCORE, METRIC, REFINE_STEPS
 from owled_ros.pruning.known_losses import remembering
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial as Asked
 
-SCORES = (BEST_SCORE, "sparsegpt", "wanda", "magnitude")
+SCORES = ("sparsegpt", "admm", "wanda", "magnitude")
 ALLOCATIONS = ("learned", "uniform", "block0", "owl", "alpha-pruning", "dlp", "atp")
 SPREAD_RANGE = (0.25, 2.5)  # of an allocation's parameter, as a multiple of what its paper has
 THRESHOLDS = (3.0, 5.0, 7.0, 10.0)  # OWL's M
@@ -42,7 +42,7 @@ DRAWN = 6  # trials of a stage that are drawn evenly before the others follow fr
 class Trial:
     """What one evaluation prunes with; its text is its name. `moves`: sparsity to add, by knob of the second stage."""
 
-    score: str = BEST_SCORE
+    score: str = DEFAULT_SCORE
     allocation: str = "learned"
     refine: int = REFINE_STEPS
     damping: float = 0.01
