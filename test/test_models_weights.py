@@ -161,6 +161,7 @@ def test_fp8_blocks_are_undone_by_transformers(place: Path, tmp_path: Path) -> N
     state = load_model(place).state_dict()
     for name, weight in want.items():
         torch.testing.assert_close(state[name], weight, rtol=1e-2, atol=0)
+    assert {weight.dtype for weight in load_model(place, dtype="bfloat16").parameters()} == {torch.bfloat16}
     assert source_of(place).dtype == "bfloat16"
     assert packed_distance(place, tmp_path / "p.owled") < 0.02
     out = prune(PruneConfig(place, tmp_path / "out", 0.5, "wanda", "uniform"), tiny_batches("llama"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_vlms import save_family
 
+from owled_ros.compute_type import cpu_multiplies_bfloat16
 from owled_ros.driving.conversation import IMAGE, Conversation, Turn
 from owled_ros.models.chat import images_of
 from owled_ros.models.decoding import Decoding
@@ -91,8 +92,9 @@ def test_a_batch_has_the_loss_of_its_parts(name: str, tmp_path: Path) -> None:
             for place, token in enumerate(part.tensors["labels"][0].tolist()):
                 if token != IGNORED:
                     slow -= float(logits[place - 1].log_softmax(-1)[token])
-    assert sum(alone) == pytest.approx(slow, rel=1e-4)
-    assert together == pytest.approx(slow, rel=1e-4)
+    near = 5e-3 if cpu_multiplies_bfloat16() else 1e-4  # the slow way is float32
+    assert sum(alone) == pytest.approx(slow, rel=near)
+    assert together == pytest.approx(slow, rel=near)
 
 
 def test_every_example_comes_once_a_turn() -> None:

@@ -223,7 +223,11 @@ def load_directory(name: str, dtype: Any, local: bool) -> tuple[PreTrainedModel,
         name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
     )
     model, info = loaded
-    return (rebuilt(model) if quantised else model), info
+    if quantised:
+        model = rebuilt(model)
+        if dtype != "auto":
+            model.to(dtype)  # what was not quantised still has the type of the file
+    return model, info
 
 
 def _load(
