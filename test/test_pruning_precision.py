@@ -11,10 +11,13 @@ from tiny_models import tiny_batches, tiny_model
 
 from owled_ros.errors import OwledError
 from owled_ros.models.components import find_structure
+from owled_ros.pruning.blocks import Rule, prune_matrix
 from owled_ros.pruning.config import PruneConfig
 from owled_ros.pruning.passes import forward_precision
 from owled_ros.pruning.procedure import prune_blocks
+from owled_ros.pruning.rounding import Grid
 from owled_ros.pruning.state import PruneState
+from owled_ros.pruning.statistics import InputStatistics
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,23 @@ def pruned(
     with forward_precision("float32" if dtype == "float16" else dtype, "cpu"):
         prune_blocks(model, structure, batches, zeros, config, store, report)
     return {matrix.name: matrix.weight().clone() for matrix in matrices}
+
+
+@pytest.mark.parametrize("score", ["wanda", "sparsegpt", "admm"])
+@pytest.mark.parametrize("bits", [None, 4])
+def test_what_solves_for_weights_is_float32_whatever_the_passes_are(score: str, bits: int | None) -> None:
+    """Under bfloat16 the least squares of a layer with massive activations ran away, and the check that no row becomes worse with them."""
+    torch.manual_seed(0)
+    inputs = torch.randn(300, 64) * torch.logspace(-1, 2, 64)
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        model = tiny_model("llama")
+        matrix = find_structure(model).blocks[0].matrices[0]
+        columns = matrix.weight().shape[1]
+        seen = InputStatistics.empty(columns, with_hessian=True)
+        with torch.no_grad(), forward_precision(dtype, "cpu"):
+            seen.add(inputs[:, :columns])
+            rule = Rule(score, refine_steps=10, grid=None if bits is None else Grid(bits, 32))
+            prune_matrix(matrix, seen, matrix.size // 2, rule)
+        found.append(matrix.weight().clone())
+    assert torch.equal(*found)

@@ -179,6 +179,15 @@ def prune_matrix(
 
     Returns what was done instead, where nothing is known that the score could rank by, and the scales of a rounded matrix.
     """
+    with torch.autocast(
+        matrix.weight().device.type, enabled=False
+    ):  # the passes may multiply in bfloat16; what solves for weights never
+        return _prune(matrix, seen, zeros, rule, gradient)
+
+
+def _prune(
+    matrix: Matrix, seen: InputStatistics, zeros: int, rule: Rule, gradient: torch.Tensor | None
+) -> tuple[str | None, torch.Tensor | None]:
     weight = matrix.weight()
     if not bool(weight.isfinite().all()):
         raise OwledError(f"the weights of {matrix.name} hold NaN or infinities: the model is damaged")
