@@ -26,7 +26,7 @@ def write_report(
     plot(points, rows, base.with_suffix(".png"), measures, judged)
 
 
-def merged(rows: Rows, measures: Measures = PERPLEXITY) -> list[dict[str, Any]]:
+def merged(rows: Rows, measures: Measures) -> list[dict[str, Any]]:
     """Join the draws of a point: means, and the least and largest of the first measure."""
     first = next(iter(measures))
     groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -65,9 +65,7 @@ def verdicts(
     return found
 
 
-def markdown(
-    points: list[dict[str, Any]], rows: Rows, measures: Measures = PERPLEXITY, judged: Sequence[str] = tuple(PERPLEXITY)
-) -> str:
+def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures, judged: Sequence[str]) -> str:
     """Lay out all points and the verdicts."""
     first, *others = measures
     speed = {

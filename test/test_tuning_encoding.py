@@ -10,7 +10,6 @@ import pytest
 import torch
 from tiny_vlms import save_family
 
-from owled_ros.compute_type import cpu_multiplies_bfloat16
 from owled_ros.driving.conversation import IMAGE, Conversation, Turn
 from owled_ros.models.chat import images_of
 from owled_ros.models.decoding import Decoding
@@ -76,7 +75,8 @@ def test_the_template_s_own_end_is_learned_where_the_model_stops_at_it(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["smolvlm", "qwen2_5_vl"])
-def test_a_batch_has_the_loss_of_its_parts(name: str, tmp_path: Path) -> None:
+def test_a_batch_has_the_loss_of_its_parts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("owled_ros.compute_type.cpu_multiplies_bfloat16", lambda: False)  # the slow way is float32
     asked = Asked(name, tmp_path)
     parts = [asked.encoded(number) for number in range(len(ANSWERS))]
     pad = asked.processor.tokenizer.pad_token_id
@@ -92,9 +92,8 @@ def test_a_batch_has_the_loss_of_its_parts(name: str, tmp_path: Path) -> None:
             for place, token in enumerate(part.tensors["labels"][0].tolist()):
                 if token != IGNORED:
                     slow -= float(logits[place - 1].log_softmax(-1)[token])
-    near = 5e-3 if cpu_multiplies_bfloat16() else 1e-4  # the slow way is float32
-    assert sum(alone) == pytest.approx(slow, rel=near)
-    assert together == pytest.approx(slow, rel=near)
+    assert sum(alone) == pytest.approx(slow, rel=1e-4)
+    assert together == pytest.approx(slow, rel=1e-4)
 
 
 def test_every_example_comes_once_a_turn() -> None:

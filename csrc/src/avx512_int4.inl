@@ -59,7 +59,7 @@ inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const
     s->values += 2 * kPlaceCount;
     s->mask += 4;
     const __mmask64 first = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(1)), third = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(4));
-    const __mmask64 second = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(2)), fourth = _mm512_test_epi8_mask(mask, zero);
+    const __mmask64 second = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(2)), fourth = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(8));
     const __m512i plane[4] = {
       _mm512_mask_blend_epi8(first, zero, a), _mm512_mask_blend_epi8(second, zero, _mm512_mask_blend_epi8(first, a, b)),
       _mm512_mask_blend_epi8(third, zero, _mm512_mask_blend_epi8(fourth, b, a)), _mm512_mask_blend_epi8(fourth, zero, b)};

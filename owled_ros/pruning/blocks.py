@@ -179,9 +179,8 @@ def prune_matrix(
 
     Returns what was done instead, where nothing is known that the score could rank by, and the scales of a rounded matrix.
     """
-    with torch.autocast(
-        matrix.weight().device.type, enabled=False
-    ):  # the passes may multiply in bfloat16; what solves for weights never
+    # The passes may multiply in bfloat16; what solves for weights never does.
+    with torch.autocast(matrix.weight().device.type, enabled=False):
         return _prune(matrix, seen, zeros, rule, gradient)
 
 
