@@ -117,7 +117,7 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
     for draw in arguments.draw:
         wanted = [
             *(Point(sparsity, "int4", 32) for sparsity in SPARSITIES),
-            Point(0.5, "int4", 32, "2:4"),
+            *(Point(0.5, "int4", 32, pattern) for pattern in ("2:4", "8:16")),
             *(Point(sparsity, "int4", group, ends="int4") for group in (64, 128) for sparsity in SPARSITIES),
             *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),

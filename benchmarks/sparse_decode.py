@@ -47,10 +47,10 @@ SHAPE_1B = {
 class RandomModel(Mapping[str, torch.Tensor]):
     """A LLaMA's tensors drawn on demand, so that 1.1 billion weights are never in memory at once."""
 
-    def __init__(self, config: Mapping[str, Any], sparsity: float, pairs: bool = False) -> None:
+    def __init__(self, config: Mapping[str, Any], sparsity: float, pattern: str | None = None) -> None:
         hidden, inner, vocabulary = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
         keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
-        self._sparsity, self._pairs = sparsity, pairs
+        self._sparsity, self._pattern = sparsity, pattern
         self._shapes: dict[str, tuple[int, ...]] = {
             "model.embed_tokens.weight": (vocabulary, hidden),
             "model.norm.weight": (hidden,),
@@ -72,9 +72,10 @@ class RandomModel(Mapping[str, torch.Tensor]):
             return torch.ones(shape)
         generator = torch.Generator().manual_seed(sum(name.encode()))
         weight = torch.randn(shape, generator=generator) / shape[1] ** 0.5
-        if "proj" in name and self._pairs:
-            fours = weight.view(-1, 4)
-            fours.scatter_(1, fours.abs().topk(2, largest=False).indices, 0.0)
+        if "proj" in name and self._pattern:
+            zeros, group = map(int, self._pattern.split(":"))
+            groups = weight.view(-1, group)
+            groups.scatter_(1, groups.abs().topk(zeros, largest=False).indices, 0.0)
         elif "proj" in name and self._sparsity:
             weight *= torch.rand(shape, generator=generator) >= self._sparsity
         return weight
@@ -132,7 +133,7 @@ def parse() -> argparse.Namespace:
         choices=("int8", "int4"),
         help="embedding and head of int4; otherwise int8, which int4 files of ours have",
     )
-    parser.add_argument("--pairs", action="store_true", help="the 1b model also with two of every four, in int4")
+    parser.add_argument("--patterns", nargs="*", default=[], help="the 1b model also with these in int4, 2:4 and 8:16 say")
     parser.add_argument("--kernels", nargs="*", default=["auto"])
     torch_rivals = ["hf-fp32", "hf-bf16"] if cpu_multiplies_bfloat16() else ["hf-fp32"]
     parser.add_argument("--rivals", nargs="*", default=[*torch_rivals, "F32", "BF16", "Q8_0", "Q4_0"])
@@ -174,10 +175,12 @@ def pack_1b(arguments: argparse.Namespace) -> dict[str, Path]:
                     model, path, precision, config=SHAPE_1B, group=arguments.group, ends=_ends(arguments, precision)
                 )
             packed[f"{precision} {sparsity}"] = path
-    if arguments.pairs:
-        path = packed["int4 2:4"] = arguments.work / f"1b_pairs_{_form(arguments, 'int4')}.owled"
+    for pattern in arguments.patterns:
+        path = packed[f"int4 {pattern}"] = (
+            arguments.work / f"1b_{pattern.replace(':', '-of-')}_{_form(arguments, 'int4')}.owled"
+        )
         if not path.exists():
-            model = RandomModel(SHAPE_1B, 0.5, pairs=True)
+            model = RandomModel(SHAPE_1B, 0.0, pattern)
             pack_model(model, path, "int4", config=SHAPE_1B, group=arguments.group, ends=_ends(arguments, "int4"))
     return packed
 

@@ -21,8 +21,8 @@ from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.quantise import pack_matrix
 
 ROWS, COLUMNS, COPIES = 5632, 2048, 8
-# share of zeros at any places (None: two of every four), precision, columns of a scale
-FORMS = {
+# share of zeros at any places, or N:M, N zeros of every M; precision, columns of a scale
+FORMS: dict[str, tuple[float | str, str, int]] = {
     "int8, 128": (0.0, "int8", 128),
     "int8, 128, 60 % zeros": (0.6, "int8", 128),
     "int8, 32": (0.0, "int8", 32),
@@ -32,8 +32,11 @@ FORMS = {
     "int4, 32, 60 % zeros": (0.6, "int4", 32),
     "int4, 64, 60 % zeros": (0.6, "int4", 64),
     "int4, 32, 70 % zeros": (0.7, "int4", 32),
-    "int4, 32, two of four": (None, "int4", 32),
-    "int4, 128, two of four": (None, "int4", 128),
+    "int4, 32, two of four": ("2:4", "int4", 32),
+    "int4, 128, two of four": ("2:4", "int4", 128),
+    "int4, 32, eight of sixteen": ("8:16", "int4", 32),
+    "int4, 128, eight of sixteen": ("8:16", "int4", 128),
+    "int4, 32, six of sixteen": ("10:16", "int4", 32),
 }
 
 
@@ -79,12 +82,13 @@ def _packed(work: Path, form: str) -> Path:
     return aside.rename(place)
 
 
-def _weights(zeros: float | None) -> np.ndarray:
+def _weights(zeros: float | str) -> np.ndarray:
     weight = np.random.default_rng(0).standard_normal((ROWS, COLUMNS), dtype=np.float32)
     size = np.abs(weight)
-    if zeros is None:
-        fours = size.reshape(-1, 4)
-        weight.reshape(-1, 4)[fours <= np.partition(fours, 1, axis=1)[:, 1:2]] = 0
+    if isinstance(zeros, str):
+        count, group = map(int, zeros.split(":"))
+        groups = size.reshape(-1, group)
+        weight.reshape(-1, group)[groups <= np.partition(groups, count - 1, axis=1)[:, count - 1 : count]] = 0
     elif zeros:
         weight[size <= np.quantile(size, zeros)] = 0
     return weight

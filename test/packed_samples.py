@@ -70,11 +70,11 @@ def pruned_model(family: str) -> PreTrainedModel:
     return model
 
 
-def keep_pairs(weight: torch.Tensor) -> torch.Tensor:
-    """Zero the two smallest of every four neighbouring weights."""
-    fours = weight.reshape(-1, 4)
-    smallest = fours.abs().topk(2, largest=False).indices
-    return fours.scatter(1, smallest, 0.0).reshape(weight.shape)
+def zero_smallest(weight: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
+    """Zero some of every `group` neighbouring weights."""
+    groups = weight.reshape(-1, group)
+    smallest = groups.abs().topk(zeros, largest=False).indices
+    return groups.scatter(1, smallest, 0.0).reshape(weight.shape)
 
 
 def main() -> None:
@@ -84,11 +84,15 @@ def main() -> None:
     for family in FAMILIES:
         model = pruned_model(family)
         state, config = model.state_dict(), model.config.to_dict()
-        pairs = {name: keep_pairs(tensor) if "proj.weight" in name else tensor for name, tensor in state.items()}
+        pairs, even = (
+            {name: zero_smallest(tensor, *pattern) if "proj.weight" in name else tensor for name, tensor in state.items()}
+            for pattern in ((2, 4), (5, 8))
+        )
         forms = {"int8": (state, "int8", 128), "bf16": (state, "bf16", 128)}
         if family in FINE:
             forms |= {"int8_32": (state, "int8", 32), "int4_32": (state, "int4", 32), "int4_64": (state, "int4", 64)}
             forms |= {"pairs_32": (pairs, "int4", 32), "pairs_128": (pairs, "int4", 128)}
+            forms |= {"even_32": (even, "int4", 32), "even_64": (even, "int4", 64)}
         for form, (weights, precision, group) in forms.items():
             pack_model(weights, directory / f"{family}_{form}.owled", precision, config=config, group=group)
 

@@ -131,6 +131,27 @@ def test_two_of_four_keep_half_the_values_and_a_bit_per_column() -> None:
     assert pack_matrix("m", Role.OTHER, -1, matrix, None, "int4", group=32).format is Format.SPARSE_INT4
 
 
+def test_as_many_of_sixteen_keep_their_share_of_the_values_and_a_bit_per_column() -> None:
+    generator = np.random.default_rng(0)
+    matrix = np.zeros((8, 64), np.float32)
+    rows = matrix.reshape(8, 4, 16)
+    rows[...] = generator.integers(1, 8, rows.shape)
+    rows[..., 0] = 7  # the largest of a scale, which is 1 then
+    rows[..., 1:][generator.random((8, 4, 15)).argsort(axis=2) >= 5] = 0
+    rows[0, 0] = [7, 0, 0, 0, 0, -8, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0]  # keeps three: the first zeros of its order go along
+    packed = pack_matrix("m", Role.OTHER, -1, matrix, None, "int4", group=32)
+    assert packed.format is Format.EVEN_INT4
+    assert packed.nonzeros == 8 * 4 * 6 - 3
+    assert packed.mask is not None
+    assert (packed.values.nbytes, packed.mask.nbytes) == (8 * 64 * 6 // 16 // 2, 8 * 64 // 8)
+    # The order of a row: columns 0, 1, 4, 5, 8, 9, 12, 13 and then the others two by two. 0 and 5 are kept, and 1, 4, 8; 14 is the last but one.
+    assert packed.mask.view(np.uint8)[:2].tolist() == [0b00011111, 0b01000000]
+    assert packed.values[:3].tolist() == [15 | 8 << 4, 8 | 0 << 4, 8 | 11 << 4]
+    np.testing.assert_array_equal(unpack_matrix(packed), matrix)
+    rows[5, 3, :15] = 1  # one row that keeps fifteen: any places
+    assert pack_matrix("m", Role.OTHER, -1, matrix, None, "int4", group=32).format is Format.SPARSE_INT4
+
+
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_weights_on_their_grid_are_packed_without_loss_and_others_are_refused(precision: str) -> None:
     low, high = (-127, 127) if precision == "int8" else (-8, 7)

@@ -28,6 +28,7 @@ CASES = {
     "dense_padded": (9, 65, 0.0),
 }
 PAIRED = "two_of_four"
+EVEN = {"two_of_16": 2, "four_of_16": 4, "five_of_16": 5, "eight_of_16": 8}
 GROUPS = {"int8": [128, 32, 64], "int4": [32, 64, 128], "bf16": [128]}
 # Relative to the largest entry: 16-bit activations for int8, 8 bits for int4, 16 bits of mantissa for bf16, bf16 tiles for int8.
 SINGLE_TOLERANCE = {"int8": 1e-4, "int4": 5e-3, "bf16": 2e-5}
@@ -41,9 +42,11 @@ def make_matrices(seed: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray | Non
         weight = generator.normal(size=(rows, columns)).astype(np.float32)
         weight[generator.random((rows, columns)) < zeros] = 0
         matrices[name] = (weight, generator.normal(size=rows).astype(np.float32) if rows % 2 else None)
-    weight = generator.normal(size=(21, 45, 4)).astype(np.float32)
-    weight[generator.random(weight.shape).argsort(axis=2) > 1] = 0
-    return {**matrices, PAIRED: (weight.reshape(21, 180), None)}
+    for name, kept, group in ((PAIRED, 2, 4), *((name, kept, 16) for name, kept in EVEN.items())):
+        weight = generator.normal(size=(21, 720 // group, group)).astype(np.float32)
+        weight[generator.random(weight.shape).argsort(axis=2) >= kept] = 0
+        matrices[name] = (weight.reshape(21, 720), None)
+    return matrices
 
 
 @pytest.fixture(
@@ -82,7 +85,7 @@ def test_every_format_is_covered(packed: tuple[str, Path]) -> None:
     formats = {tensor.format for tensor in read_packed(path).tensors}
     expected = {
         "int8": {Format.SPARSE_INT8, Format.DENSE_INT8},
-        "int4": {Format.SPARSE_INT4, Format.DENSE_INT4, Format.PAIRED_INT4},
+        "int4": {Format.SPARSE_INT4, Format.DENSE_INT4, Format.PAIRED_INT4, Format.EVEN_INT4},
         "bf16": {Format.SPARSE_BF16, Format.DENSE_BF16},
     }
     assert formats == expected[precision]

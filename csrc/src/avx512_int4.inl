@@ -25,6 +25,29 @@ inline __attribute__((always_inline)) __m512i spread_half(Int4Stream* s) {
   return _mm512_mask_expand_epi8(_mm512_set1_epi8(8), mask, kept);
 }
 
+// 16 columns of four rows, of which each keeps as many; 8 where no bit of the mask is set.
+inline __attribute__((always_inline)) __m512i spread_rows(Int4Stream* s) {
+  const __m512i words = _mm512_cvtepu8_epi16(load_thirty_two(s->values));
+  const __m512i kept = _mm512_ternarylogic_epi32(words, _mm512_slli_epi16(words, 4), _mm512_set1_epi8(15), 0xa8);  // (a | b) & c
+  s->values += 4 * s->row_bytes;
+  return _mm512_mask_expand_epi8(_mm512_set1_epi8(8), *s->mask++, kept);
+}
+
+// Adds 32 columns that are evenly kept: the sums of eight rows.
+inline __attribute__((always_inline)) __m256i dot_even_tile(Int4Stream* s, const int8_t* codes) {
+  __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+#pragma GCC unroll 2
+  for (int u = 0; u < 2; ++u) {
+    const __m512i x = _mm512_broadcast_i32x4(load_sixteen(codes + u * kUnit));
+    sums[0] = _mm512_dpbusd_epi32(sums[0], spread_rows(s), x);
+    sums[1] = _mm512_dpbusd_epi32(sums[1], spread_rows(s), x);
+  }
+  // Four neighbours belong to a row: even places take from the first four rows, odd ones from the others.
+  const __m512i halves = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[0], sums[1]), _mm512_unpackhi_epi32(sums[0], sums[1]));
+  const __m512i whole = _mm512_add_epi32(halves, _mm512_shuffle_epi32(halves, _MM_PERM_DCDC));
+  return _mm512_castsi512_si256(_mm512_permutexvar_epi32(_mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 13, 9, 5, 1, 12, 8, 4, 0), whole));
+}
+
 // Adds 32 columns. Of 16 sums, sparse: two neighbours belong to a row; others: those 8 apart do.
 template <Format kFormat>
 inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const int8_t* codes) {
@@ -69,6 +92,15 @@ inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const
   return sums;
 }
 
+// Adds 32 columns: the sums of eight rows.
+template <Format kFormat>
+inline __attribute__((always_inline)) __m256i dot_rows(Int4Stream* s, const int8_t* codes) {
+  if (kFormat == Format::kEvenInt4) return dot_even_tile(s, codes);
+  const __m512i sums = dot_tile_int4<kFormat>(s, codes);
+  if (kFormat == Format::kSparseInt4) return _mm512_cvtepi64_epi32(_mm512_add_epi32(sums, _mm512_srli_epi64(sums, 32)));
+  return _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
+}
+
 template <Format kFormat>
 void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   const int columns = m.padded_columns(), tiles = columns / kTile;
@@ -83,11 +115,7 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
     for (int t = 0; t < tiles; ++t) {
       prefetch_lines(kFormat == Format::kSparseInt4 ? s.values + s.nibble / 2 : s.values, kFormat == Format::kDenseInt4 ? 2 : 1);
       if (kFormat != Format::kDenseInt4) prefetch_lines(s.mask, 1);
-      const __m512i sums = dot_tile_int4<kFormat>(&s, codes + t * kTile);
-      const __m256i rows = kFormat == Format::kSparseInt4
-        ? _mm512_cvtepi64_epi32(_mm512_add_epi32(sums, _mm512_srli_epi64(sums, 32)))
-        : _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
-      const __m256i dot = _mm256_sub_epi32(rows, _mm256_set1_epi32(offsets[t]));
+      const __m256i dot = _mm256_sub_epi32(dot_rows<kFormat>(&s, codes + t * kTile), _mm256_set1_epi32(offsets[t]));
       const __m256 scale = _mm256_mul_ps(load_scales(scales + (t >> shift) * kBlockRows), _mm256_set1_ps(steps[t]));
       total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
     }

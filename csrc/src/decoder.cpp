@@ -59,7 +59,7 @@ Decoder::Decoder(const PackedFile& file, const Kernels& kernels, Team* team)
 : file_(file), shape_(file.shape()), kernels_(kernels), team_(team) {
   const DecoderShape& s = shape_;
   embedding_ = matrix_of(file, Role::kEmbedding, -1, s.vocabulary, s.hidden);
-  if (embedding_->sparse() || embedding_->format == Format::kPairedInt4) throw Error{OWLED_BAD_FILE, "the packed embedding is sparse; it must be dense"};
+  if (embedding_->sparse() || embedding_->patterned()) throw Error{OWLED_BAD_FILE, "the packed embedding is sparse; it must be dense"};
   head_ = file.find(Role::kHead, -1) == nullptr ? embedding_ : matrix_of(file, Role::kHead, -1, s.vocabulary, s.hidden);
   final_norm_ = vector_of(file, Role::kFinalNorm, -1, s.hidden, false);
   rotary_ = vector_of(file, Role::kRotary, -1, s.head_dim / 2, false);

@@ -14,9 +14,9 @@ constexpr size_t kHuge = size_t{2} << 20;
 constexpr size_t kSlack = 64;         // vector loads may run over the end
 
 size_t whole(size_t bytes) { return (bytes + kSlack + 63) / 64 * 64; }
-bool pairs(const Matrix& m) { return m.format == Format::kPairedInt4; }
 size_t filled_values(const Matrix& m) {
-  return static_cast<size_t>(m.padded_rows()) * m.padded_columns() / (pairs(m) ? 4 : m.int4() ? 2 : 1);
+  if (m.patterned()) return m.block_offset[m.blocks];
+  return static_cast<size_t>(m.padded_rows()) * m.padded_columns() / (m.int4() ? 2 : 1);
 }
 size_t mask_bytes(const Matrix& m) { return static_cast<size_t>(m.padded_rows()) * m.chunks * sizeof(uint64_t); }
 size_t filled_offsets(const Matrix& m) { return (static_cast<size_t>(m.blocks) + 1) * sizeof(uint64_t); }
@@ -56,7 +56,7 @@ bool PackedFile::fill() {
   bool any = false;
   for (const Matrix& m : matrices_) {
     if (!m.coarse()) continue;
-    bytes += whole(filled_values(m)) + whole(filled_offsets(m)) + (pairs(m) ? whole(mask_bytes(m)) : 0);
+    bytes += whole(filled_values(m)) + whole(filled_offsets(m)) + (m.patterned() ? whole(mask_bytes(m)) : 0);
     any |= m.sparse();
   }
   if (!any) return false;
@@ -71,7 +71,7 @@ bool PackedFile::fill() {
     spread(m, next);
     if (m.sparse()) m.bytes += filled_values(m) - m.block_offset[m.blocks] - mask_bytes(m);
     const uint64_t* mask = nullptr;
-    if (pairs(m)) {                     // they are spread as fast as they are read: copied as they are
+    if (m.patterned()) {                // they are spread as fast as they are read: copied as they are
       mask = reinterpret_cast<const uint64_t*>(next + whole(filled_values(m)) + whole(filled_offsets(m)));
       std::memcpy(const_cast<uint64_t*>(mask), m.mask, mask_bytes(m));
     } else {

@@ -27,12 +27,14 @@ OWLED_INLINE int32_t* fine_sums(const Activation& a, int columns) {
 
 // The streams of one block of int4.
 struct Int4Stream {
-  const uint64_t* mask;               // sparse: one word per half unit; paired: 16 bytes per unit
+  const uint64_t* mask;               // sparse: one word per half unit; paired: 16 bytes per unit; even: a word per four rows
   const uint8_t* values;
   uint64_t nibble = 0;                // sparse: halves of a byte that were used up
+  size_t row_bytes;                   // even: bytes of a row's values of one unit
 
   OWLED_INLINE Int4Stream(const Matrix& m, int block)
-  : mask(m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows), values(m.values + m.block_offset[block]) {}
+  : mask(m.mask + static_cast<size_t>(block) * m.chunks * kBlockRows), values(m.values + m.block_offset[block]),
+    row_bytes(static_cast<size_t>(m.row_bytes)) {}
 };
 
 OWLED_INLINE const uint16_t* scales_of(const Matrix& m, int block, int column) {
@@ -59,6 +61,18 @@ static OWLED_INLINE void next_unit_plainly(const Matrix& m, Int4Stream* s, int8_
         ++s->nibble;
       }
     }
+  } else if (m.format == Format::kEvenInt4) {
+    for (int row = 0; row < kBlockRows; ++row, s->values += s->row_bytes) {
+      const uint64_t bits = s->mask[row / 4] >> (kUnit * (row % 4));
+      for (int i = 0, next = 0; i < kUnit; ++i) {  // two neighbours are two planes of one place
+        int8_t* out = planes + (i / 8 * 2 + i % 2) * kPlaceCount + 4 * row + i % 8 / 2;
+        *out = 0;
+        if ((bits >> i & 1) == 0) continue;
+        *out = static_cast<int8_t>((s->values[next / 2] >> (4 * (next % 2)) & 15) - 8);
+        ++next;
+      }
+    }
+    s->mask += 2;
   } else {
     const uint8_t* mask = reinterpret_cast<const uint8_t*>(s->mask);
     for (int i = 0; i < kPlaceCount; ++i) {

@@ -30,6 +30,62 @@ inline __attribute__((always_inline)) __m256i deposit_half(Int4Stream* s) {
   return _mm256_set_epi64x(static_cast<int64_t>(d), static_cast<int64_t>(c), static_cast<int64_t>(b), static_cast<int64_t>(a));
 }
 
+// Shuffles for the 16 columns of a row by the two bytes of its mask. The sum of both tells for every column, in the order of the 8-bit
+// activations, where its value lies: what the second byte keeps lies behind what the first one keeps, and an odd row's values behind
+// eight of an even one.
+struct SixteenTable {
+  alignas(16) uint8_t first[2][256][kUnit];
+  alignas(16) uint8_t second[256][kUnit];
+  constexpr SixteenTable() : first(), second() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int i = 0; i < 8; ++i) {
+        const int here = place_of(kHalfByHalf[i]), there = place_of(kHalfByHalf[i + 8]);
+        const uint64_t from = kSpread.bytes[mask] >> (8 * i) & 0xff;  // 0x80 and more makes a zero
+        for (int odd = 0; odd < 2; ++odd) {
+          first[odd][mask][here] = static_cast<uint8_t>(from + 8 * odd);
+          first[odd][mask][there] = static_cast<uint8_t>(__builtin_popcount(static_cast<unsigned>(mask)) + 8 * odd);
+        }
+        second[mask][there] = static_cast<uint8_t>(from);
+      }
+  }
+  static constexpr int place_of(int column) {
+    int place = 0;
+    while (kPlaneByPlane[place] != column) ++place;
+    return place;
+  }
+};
+constexpr SixteenTable kSixteens;
+
+inline __m256i load_both(const void* low, const void* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_sixteen(low)), load_sixteen(high), 1);
+}
+
+// In each half of a register: four bytes for each of four rows that have fewer.
+inline __m256i apart(int row_bytes) {
+  alignas(16) uint8_t from[kUnit];
+  for (int i = 0; i < kUnit; ++i) from[i] = static_cast<uint8_t>(i % 4 < row_bytes ? i / 4 * row_bytes + i % 4 : 0x80);
+  return load_both(from, from);
+}
+
+// A unit whose rows keep as many columns each: rows r and r + 4, code plus 8, in the order of the 8-bit activations.
+inline __attribute__((always_inline)) void next_rows(Int4Stream* s, __m256i apart, __m256i* rows) {
+  const __m256i packed = _mm256_shuffle_epi8(load_both(s->values, s->values + 4 * s->row_bytes), apart);
+  const __m256i codes = _mm256_xor_si256(packed, _mm256_set1_epi8(static_cast<char>(0x88)));
+  const __m256i low = low_halves(codes), high = high_halves(codes);
+  const __m256i kept[2] = {_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)};  // two rows in each half
+  const uint8_t* mask = reinterpret_cast<const uint8_t*>(s->mask);
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    const auto& first = kSixteens.first[r % 2];
+    const __m256i from = _mm256_add_epi8(
+      load_both(first[mask[2 * r]], first[mask[2 * r + 8]]),
+      load_both(kSixteens.second[mask[2 * r + 1]], kSixteens.second[mask[2 * r + 9]]));
+    rows[r] = _mm256_xor_si256(_mm256_shuffle_epi8(kept[r / 2], from), _mm256_set1_epi8(8));
+  }
+  s->mask += 2;
+  s->values += kBlockRows * s->row_bytes;
+}
+
 template <Format kFormat>
 inline __attribute__((always_inline)) Planes next_unit(Int4Stream* s) {
   if (kFormat == Format::kPairedInt4) {
@@ -134,6 +190,37 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
   }
 }
 
+// As many of every sixteen columns.
+void gemv_even_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  const int columns = m.padded_columns();
+  const int8_t* codes = fine_codes(a, columns);
+  const float* steps = fine_steps(a, columns);
+  const int32_t* sums = fine_sums(a, columns);
+  const __m256i ones = _mm256_set1_epi16(1), spread = apart(m.row_bytes);
+  for (int b = begin; b < end; ++b) {
+    Int4Stream s(m, b);
+    __m256 total = _mm256_setzero_ps();
+    for (int t = 0; t < columns / kTile; ++t) {
+      prefetch_lines(s.values, 1);
+      prefetch_lines(s.mask, 1);
+      const int8_t* x = codes + t * kTile;
+      const __m256i low = load_both(x, x), high = load_both(x + kUnit, x + kUnit);
+      __m256i first[4], second[4], dots[4];  // rows r and r + 4
+      next_rows(&s, spread, first);
+      next_rows(&s, spread, second);
+      // 16 bits hold a sum of 4 products: 4 * 15 * 127 = 7620.
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r)
+        dots[r] = _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(first[r], low), _mm256_maddubs_epi16(second[r], high)), ones);
+      const __m256i rows = _mm256_hadd_epi32(_mm256_hadd_epi32(dots[0], dots[1]), _mm256_hadd_epi32(dots[2], dots[3]));
+      const __m256i dot = _mm256_sub_epi32(rows, _mm256_set1_epi32(sums[t]));
+      const __m256 scale = _mm256_mul_ps(eight_scales(scales_of(m, b, t * kTile)), _mm256_set1_ps(steps[t]));
+      total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
+    }
+    _mm256_storeu_ps(y + b * kBlockRows, total);
+  }
+}
+
 // Four registers of 16 columns: rows r and r + 4 each.
 inline void rows_of_unit(const Planes& w, __m256i* rows) {
   const __m256i low = _mm256_unpacklo_epi8(w.plane[0], w.plane[1]), high = _mm256_unpackhi_epi8(w.plane[0], w.plane[1]);
@@ -147,11 +234,17 @@ inline void rows_of_unit(const Planes& w, __m256i* rows) {
 template <Format kFormat>
 void unpack_int4(const Matrix& m, int block, float* out) {
   const int columns = m.padded_columns();
+  const __m256i spread = apart(m.row_bytes), in_order = load_both(kPlaneByPlane, kPlaneByPlane);
   Int4Stream s(m, block);
   for (int column = 0; column < columns; column += kUnit) {
     const uint16_t* scales = scales_of(m, block, column);
     __m256i rows[4];
-    rows_of_unit(next_unit<kFormat>(&s), rows);
+    if (kFormat == Format::kEvenInt4) {
+      next_rows(&s, spread, rows);
+      for (auto& row : rows) row = _mm256_shuffle_epi8(row, in_order);  // the order plane by plane is its own inverse
+    } else {
+      rows_of_unit(next_unit<kFormat>(&s), rows);
+    }
     for (int r = 0; r < kBlockRows; ++r) {
       const __m256i both = _mm256_sub_epi8(rows[r % 4], _mm256_set1_epi8(8));
       const __m128i row = r < 4 ? _mm256_castsi256_si128(both) : _mm256_extracti128_si256(both, 1);

@@ -35,6 +35,78 @@ inline void add_planes(const Planes& w, const int8_t* codes, int16x8_t* words) {
   }
 }
 
+// Writes the sums of 32 columns times their scale and step to the totals of eight rows.
+inline void add_tile(int32x4_t low, int32x4_t high, const uint16_t* scales, float step, float32x4_t* total) {
+  const uint16x8_t bits = vld1q_u16(scales);
+  const float32x4_t first = vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vget_low_u16(bits)), 16));
+  const float32x4_t second = vreinterpretq_f32_u32(vshlq_n_u32(vmovl_high_u16(bits), 16));
+  total[0] = vfmaq_f32(total[0], vcvtq_f32_s32(low), vmulq_f32(first, vdupq_n_f32(step)));
+  total[1] = vfmaq_f32(total[1], vcvtq_f32_s32(high), vmulq_f32(second, vdupq_n_f32(step)));
+}
+
+// 16 codes that follow each other.
+inline int8x16_t kept_codes(const uint8_t* values) {
+  const uint8x8_t packed = vld1_u8(values);
+  const uint8x8x2_t halves = vzip_u8(vand_u8(packed, vdup_n_u8(15)), vshr_n_u8(packed, 4));
+  return vsubq_s8(vreinterpretq_s8_u8(vcombine_u8(halves.val[0], halves.val[1])), vdupq_n_s8(8));
+}
+
+// Where eight columns find their codes, which begin some codes later; what is not kept stays outside the table.
+inline uint8x8_t later(uint32_t mask, uint8_t codes) { return vadd_u8(pattern_of(mask), vdup_n_u8(codes)); }
+
+// Adds a unit to eight sums of each row; x: its codes, half by half.
+template <Format kFormat>
+inline void add_unit(Int4Stream* s, int8x16_t x, int16x8_t* words) {
+  const uint8_t* mask = reinterpret_cast<const uint8_t*>(s->mask);
+  uint8_t counts[2 * kBlockRows];
+  vst1q_u8(counts, vcntq_u8(vld1q_u8(mask)));
+  s->mask += 2;
+  if (kFormat == Format::kEvenInt4) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kBlockRows; ++r, s->values += s->row_bytes) {
+      const int8x16_t w =
+        vqtbl1q_s8(kept_codes(s->values), vcombine_u8(pattern_of(mask[2 * r]), later(mask[2 * r + 1], counts[2 * r])));
+      words[r] = vmlal_high_s8(vmlal_s8(words[r], vget_low_s8(w), vget_low_s8(x)), w, x);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < 2 * kBlockRows; ++i) {
+      const int8x8_t w = vqtbl1_s8(kept_codes(s->values + s->nibble / 2), later(mask[i], s->nibble % 2));
+      words[i % kBlockRows] = vmlal_s8(words[i % kBlockRows], w, i < kBlockRows ? vget_low_s8(x) : vget_high_s8(x));
+      s->nibble += counts[i];
+    }
+  }
+}
+
+// Zeros at any places, or as many of every sixteen.
+template <Format kFormat>
+void gemv_kept_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+  static constexpr uint8_t kOrder[kUnit] = {0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15};  // from plane by plane to half by half
+  const int columns = m.padded_columns();
+  const int8_t* codes = fine_codes(a, columns);
+  const float* steps = fine_steps(a, columns);
+  const uint8x16_t order = vld1q_u8(kOrder);
+  for (int b = begin; b < end; ++b) {
+    Int4Stream s(m, b);
+    float32x4_t total[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (int t = 0; t < columns / kTile; ++t) {
+      // 16 bits hold a sum of 32 products: 32 * 8 * 127 = 32512.
+      int16x8_t words[kBlockRows];
+      for (auto& word : words) word = vdupq_n_s16(0);
+      for (int u = 0; u < kTile / kUnit; ++u) {
+        const int8x16_t x = vqtbl1q_s8(vld1q_s8(codes + t * kTile + u * kUnit), order);
+        add_unit<kFormat>(&s, x, words);
+      }
+      const int16x8_t low = vpaddq_s16(vpaddq_s16(words[0], words[1]), vpaddq_s16(words[2], words[3]));
+      const int16x8_t high = vpaddq_s16(vpaddq_s16(words[4], words[5]), vpaddq_s16(words[6], words[7]));
+      const int16x8_t dot = vpaddq_s16(low, high);
+      add_tile(vmovl_s16(vget_low_s16(dot)), vmovl_high_s16(dot), scales_of(m, b, t * kTile), steps[t], total);
+    }
+    vst1q_f32(y + b * kBlockRows, total[0]);
+    vst1q_f32(y + b * kBlockRows + 4, total[1]);
+  }
+}
+
 template <Format kFormat>
 void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   const int columns = m.padded_columns();
@@ -54,28 +126,15 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
           add_planes(paired_planes(s.values + 16, vshrq_n_u8(mask, 4)), x, words + 2);
           s.mask += 2;
           s.values += kPlaceCount;
-        } else if (kFormat == Format::kDenseInt4) {
+        } else {
           add_planes(dense_planes(s.values), x, words);
           add_planes(dense_planes(s.values + 16), x, words + 2);
           s.values += 2 * kPlaceCount;
-        } else {
-          int8_t planes[4 * kPlaceCount];
-          next_unit_plainly(m, &s, planes);
-          for (int half = 0; half < 2; ++half) {
-            Planes w;
-            for (int p = 0; p < 4; ++p) w.plane[p] = vld1q_s8(planes + p * kPlaceCount + 16 * half);
-            add_planes(w, x, words + 2 * half);
-          }
         }
       }
-      const float32x4_t step = vdupq_n_f32(steps[t]);
-      const uint16x8_t bits = vld1q_u16(scales_of(m, b, t * kTile));
-      const float32x4_t scales[2] = {vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vget_low_u16(bits)), 16)),
-                                     vreinterpretq_f32_u32(vshlq_n_u32(vmovl_high_u16(bits), 16))};
-      for (int half = 0; half < 2; ++half) {
-        const int32x4_t dot = vpaddq_s32(vpaddlq_s16(words[2 * half]), vpaddlq_s16(words[2 * half + 1]));
-        total[half] = vfmaq_f32(total[half], vcvtq_f32_s32(dot), vmulq_f32(scales[half], step));
-      }
+      const int32x4_t low = vpaddq_s32(vpaddlq_s16(words[0]), vpaddlq_s16(words[1]));
+      const int32x4_t high = vpaddq_s32(vpaddlq_s16(words[2]), vpaddlq_s16(words[3]));
+      add_tile(low, high, scales_of(m, b, t * kTile), steps[t], total);
     }
     vst1q_f32(y + b * kBlockRows, total[0]);
     vst1q_f32(y + b * kBlockRows + 4, total[1]);

@@ -219,6 +219,7 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
     case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
     case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
     case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
+    case Format::kEvenInt4: return gemv_even_int4(m, a, y, begin, end);
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
     case Format::kSparseBf16: return gemv_bf16<true>(m, a, y, begin, end);
@@ -284,6 +285,7 @@ void unpack_int4_avx2(const Matrix& m, int block, float* out) {
   switch (m.format) {
     case Format::kDenseInt4: return unpack_int4<Format::kDenseInt4>(m, block, out);
     case Format::kSparseInt4: return unpack_int4<Format::kSparseInt4>(m, block, out);
+    case Format::kEvenInt4: return unpack_int4<Format::kEvenInt4>(m, block, out);
     default: return unpack_int4<Format::kPairedInt4>(m, block, out);
   }
 }

@@ -95,6 +95,7 @@ void gemv_int4_avx512(const Matrix& m, const Activation& a, float* y, int begin,
   switch (m.format) {
     case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
     case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
+    case Format::kEvenInt4: return gemv_int4<Format::kEvenInt4>(m, a, y, begin, end);
     default: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
   }
 }

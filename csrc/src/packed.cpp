@@ -77,6 +77,16 @@ struct Sections {
   }
 };
 
+// Every row keeps as many of a unit's columns, a number of whole bytes.
+void check_even(const Matrix& m, int block) {
+  const uint64_t words = static_cast<uint64_t>(m.chunks) * kBlockRows;
+  bool even = true;
+  for (uint64_t i = 0; i < words; ++i)
+    for (int row = 0; row < 4; ++row)
+      even &= __builtin_popcountll(m.mask[block * words + i] >> (kUnit * row) & 0xffff) == 2 * m.row_bytes;
+  if (!even) refuse(m.name + ": block " + std::to_string(block) + " does not keep as many of every sixteen columns");
+}
+
 // Every block's masks must keep exactly the values that lie between its offsets: the kernels rely on it.
 void check_blocks(const Matrix& m, uint64_t value_bytes) {
   const uint64_t bits = m.int4() ? 4 : m.int8() ? 8 : 16;
@@ -84,14 +94,15 @@ void check_blocks(const Matrix& m, uint64_t value_bytes) {
   if (m.block_offset[0] != 0) refuse(m.name + ": its first block does not start at 0");
   uint64_t kept_total = 0;
   for (int b = 0; b < m.blocks; ++b) {
-    const bool pairs = m.format == Format::kPairedInt4;
     uint64_t kept = words * kChunk;
-    if (m.sparse() || pairs) {
+    if (m.sparse() || m.patterned()) {
       kept = 0;
       for (uint64_t i = 0; i < words; ++i) kept += __builtin_popcountll(m.mask[b * words + i]);
     }
     kept_total += kept;
-    if (pairs && kept != words * kChunk / 2) refuse(m.name + ": block " + std::to_string(b) + " keeps other than two of four");
+    if (m.format == Format::kPairedInt4 && kept != words * kChunk / 2)
+      refuse(m.name + ": block " + std::to_string(b) + " keeps other than two of four");
+    if (m.format == Format::kEvenInt4) check_even(m, b);
     if (m.block_offset[b + 1] < m.block_offset[b] || m.block_offset[b + 1] - m.block_offset[b] != (kept * bits + 7) / 8)
       refuse(m.name + ": masks and values of block " + std::to_string(b) + " disagree");
   }
@@ -106,7 +117,7 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   Sections sections{data, size, m.name};
   if (record.rows == 0 || record.columns == 0 || record.rows > kMaxSide || record.columns > kMaxSide)
     refuse(m.name + ": its size is out of range");
-  if (record.format > static_cast<uint32_t>(Format::kPairedInt4)) refuse(m.name + ": unknown format");
+  if (record.format > static_cast<uint32_t>(Format::kEvenInt4)) refuse(m.name + ": unknown format");
   if (record.layer < -1 || record.layer > (1 << 20)) refuse(m.name + ": its layer is out of range");
   m.role = static_cast<Role>(record.role);
   m.layer = record.layer;
@@ -127,13 +138,17 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   }
   const uint64_t entries = static_cast<uint64_t>(m.padded_rows()) * m.padded_columns();
   if (m.nonzeros > entries) refuse(m.name + ": more nonzeros than entries");
-  if (m.sparse() || m.format == Format::kPairedInt4) m.mask = sections.get<uint64_t>(record.mask, entries / kChunk, "masks");
+  if (m.sparse() || m.patterned()) m.mask = sections.get<uint64_t>(record.mask, entries / kChunk, "masks");
   m.block_offset = sections.get<uint64_t>(record.block_offset, m.blocks + 1, "block offsets");
   if (m.mask == nullptr) m.mask = m.block_offset;   // never read, but kernels may do arithmetic on it
   m.values = sections.get<uint8_t>(record.values, record.value_bytes, "values");
   if (m.coarse()) {
     m.scales = sections.get<uint16_t>(record.scales, static_cast<uint64_t>(m.padded_rows()) * m.groups(), "scales");
     m.correction = sections.get<float>(record.correction, m.padded_rows(), "corrections");
+  }
+  if (m.format == Format::kEvenInt4) {
+    m.row_bytes = __builtin_popcountll(m.mask[0] & 0xffff) / 2;
+    if (m.row_bytes > 4) refuse(m.name + ": it keeps more than eight of sixteen columns");
   }
   if (record.bias != 0) m.bias = sections.get<float>(record.bias, m.padded_rows(), "biases");
   check_blocks(m, record.value_bytes);

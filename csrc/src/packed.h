@@ -35,6 +35,7 @@ enum class Format : uint32_t {
   kDenseInt4 = 5,
   kSparseInt4 = 6,
   kPairedInt4 = 7,                // two of every four neighbouring columns
+  kEvenInt4 = 8,                  // as many of every sixteen, an even number
 };
 
 enum class Role : uint32_t {
@@ -53,9 +54,11 @@ struct Matrix {
   int blocks = 0;                 // of 8 rows
   int chunks = 0;                 // of 64 columns; two make a group, an odd last one is a group of its own
   int group = kGroup;             // columns that share one scale per row, int8 and int4 formats: 32, 64 or 128
+  int row_bytes = 0;              // kEvenInt4: of a row's values of one unit
   uint64_t nonzeros = 0;
   uint64_t bytes = 0;             // of all its sections
-  const uint64_t* mask = nullptr;         // [block][group][row][chunk of the group]; int4: [block][half unit], places of pairs
+  // [block][group][row][chunk of the group]; int4: [block][half unit], places of pairs, evenly kept ones [block][unit][row][half]
+  const uint64_t* mask = nullptr;
   const uint8_t* values = nullptr;        // the kept values in the order of the mask
   const uint64_t* block_offset = nullptr; // [blocks + 1] bytes into values
   const uint16_t* scales = nullptr;       // bf16 [block][group][row], int8 and int4 formats
@@ -66,9 +69,11 @@ struct Matrix {
   OWLED_INLINE bool sparse() const {
     return format == Format::kSparseBf16 || format == Format::kSparseInt8 || format == Format::kSparseInt4;
   }
+  // Keeps as many values of every few columns: spread about as fast as they are read.
+  OWLED_INLINE bool patterned() const { return format == Format::kPairedInt4 || format == Format::kEvenInt4; }
   OWLED_INLINE bool int8() const { return format == Format::kDenseInt8 || format == Format::kSparseInt8; }
   OWLED_INLINE bool int4() const {
-    return format == Format::kDenseInt4 || format == Format::kSparseInt4 || format == Format::kPairedInt4;
+    return format == Format::kDenseInt4 || format == Format::kSparseInt4 || patterned();
   }
   OWLED_INLINE bool coarse() const { return int8() || int4(); }   // a scale per group
   OWLED_INLINE bool fine() const { return int4() || (int8() && group != kGroup); }   // came with version 2

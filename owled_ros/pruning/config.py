@@ -27,7 +27,7 @@ ALLOCATIONS = ("uniform", "owl", "owl-reference", "block0", "learned", "alpha-pr
 ROWS = ("even", "trim")
 STATISTICS = ("fused", "block", "oneshot")
 REFINE_STEPS = 10
-PATTERNS = ("unstructured", "2:4", "4:8", "2:8", "3:8", "6:8", "7:8")
+PATTERNS = ("unstructured", "2:4", "4:8", "2:8", "3:8", "6:8", "7:8", "8:16", "10:16", "12:16")
 GROUP_SIZES = {4: 32, 8: 32}  # inputs that share a scale, by bits
 
 Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors with a leading batch axis

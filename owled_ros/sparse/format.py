@@ -46,6 +46,7 @@ class Format(IntEnum):
     DENSE_INT4 = 5
     SPARSE_INT4 = 6
     PAIRED_INT4 = 7  # two of every four neighbouring columns
+    EVEN_INT4 = 8  # as many of every sixteen neighbouring columns, an even number
 
     @property
     def sparse(self) -> bool:
@@ -60,7 +61,12 @@ class Format(IntEnum):
     @property
     def int4(self) -> bool:
         """Whether values are halves of a byte with a bf16 scale per group."""
-        return self in (Format.DENSE_INT4, Format.SPARSE_INT4, Format.PAIRED_INT4)
+        return self in (Format.DENSE_INT4, Format.SPARSE_INT4) or self.patterned
+
+    @property
+    def patterned(self) -> bool:
+        """Whether every few columns keep as many values, zeros among them where fewer are needed."""
+        return self in (Format.PAIRED_INT4, Format.EVEN_INT4)
 
 
 OLD_FORMATS = tuple(Format)[: Format.SPARSE_INT8 + 1]  # of version 1
@@ -359,7 +365,7 @@ def _read_tensor(data: np.ndarray, record: tuple[Any, ...]) -> PackedTensor:
     return PackedTensor(
         text, Role(role), layer, style, rows, columns, nonzeros,
         values=section(values, value_bytes // (1 if coarse else 2), kind_of_value),
-        mask=section(mask, full_rows * full_columns // CHUNK, "<u8") if style.sparse or style is Format.PAIRED_INT4 else None,
+        mask=section(mask, full_rows * full_columns // CHUNK, "<u8") if style.sparse or style.patterned else None,
         block_offset=section(offsets, full_rows // BLOCK_ROWS + 1, "<u8"),
         scales=section(scales, full_rows * groups, "<u2").reshape(-1, groups, BLOCK_ROWS) if coarse else None,
         correction=section(correction, full_rows, "<f4") if coarse else None,

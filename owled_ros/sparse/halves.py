@@ -1,4 +1,4 @@
-"""Values of a packed matrix as bytes: all or the kept ones, int4 two to a byte, or two of every four columns. Needs numpy.
+"""Values of a packed matrix as bytes: all or the kept ones, int4 two to a byte, or as many of every few columns. Needs numpy.
 
 Streams are (B, 8 * K) in the order of their format (`format.to_stream_order`, for int4 `format.to_unit_order`).
 """
@@ -58,6 +58,25 @@ def pack_pairs(stream: np.ndarray, kept: np.ndarray) -> Packed:
     return Packed(values, sizes, np.ascontiguousarray(mask).reshape(-1).view("<u8"))
 
 
+def even_count(kept: np.ndarray) -> int:
+    """Give the least even number that no sixteen neighbouring columns keep more than, in unit order."""
+    most = int(_sixteens(kept).sum(axis=-1, dtype=np.uint8).max(initial=0))
+    return most + most % 2
+
+
+def pack_even(stream: np.ndarray, kept: np.ndarray, count: int) -> Packed:
+    """Pack `count` values of every sixteen columns and the bits that tell which; what keeps fewer keeps zeros too."""
+    chosen = _sixteens(kept).copy()  # (B, units, rows, 16)
+    missing = count - chosen.sum(axis=-1, dtype=np.int8)
+    for place in range(UNIT if missing.any() else 0):
+        added = ~chosen[..., place] & (missing > 0)
+        chosen[..., place] |= added
+        missing -= added
+    values = _two_to_a_byte(_sixteens(stream)[chosen])
+    sizes = np.full(len(stream), len(values) // len(stream), np.uint64)
+    return Packed(values, sizes, np.packbits(chosen, axis=None, bitorder="little").view("<u8"))
+
+
 def int4_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
     """Read the codes -8 to 7 of an int4 tensor: (B, 8 * K) int8 in unit order."""
     stream = np.zeros((blocks, BLOCK_ROWS * columns), np.int8)
@@ -82,6 +101,14 @@ def int4_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
         ordered = fours.reshape(blocks, columns // UNIT, BLOCK_ROWS, 4, 2, 2).transpose(0, 1, 4, 2, 3, 5)
         return np.ascontiguousarray(ordered).reshape(blocks, -1)
     kept = np.unpackbits(mask, bitorder="little").astype(bool).reshape(blocks, -1)
+    if tensor.format is Format.EVEN_INT4:
+        rows = kept.reshape(blocks, -1, BLOCK_ROWS, UNIT)
+        if (rows.sum(axis=-1) * rows.size != UNIT * len(both)).any():
+            raise OwledError(f"{tensor.name}: sixteen columns keep other than the rest; pack it again")
+        sixteens = np.zeros(rows.shape, np.int8)
+        sixteens[rows] = both
+        halves = sixteens.reshape(blocks, -1, BLOCK_ROWS, 2, UNIT // 2).transpose(0, 1, 3, 2, 4)
+        return np.ascontiguousarray(halves).reshape(blocks, -1)
     for block in range(blocks):
         start, count = 2 * int(tensor.block_offset[block]), int(np.count_nonzero(kept[block]))
         if start + count > len(both):
@@ -93,6 +120,12 @@ def int4_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
 def _two_to_a_byte(codes: np.ndarray) -> np.ndarray:
     shifted = (np.concatenate([codes, np.zeros(len(codes) % 2, codes.dtype)]) + ZERO).astype(np.uint8)
     return shifted[::2] | shifted[1::2] << 4
+
+
+def _sixteens(stream: np.ndarray) -> np.ndarray:
+    """View unit order as (B, units, rows, 16): a row's columns of a unit, half by half."""
+    units = stream.reshape(len(stream), -1, 2, BLOCK_ROWS, UNIT // 2)  # block, unit, half, row, group and plane of the half
+    return units.transpose(0, 1, 3, 2, 4).reshape(len(stream), -1, BLOCK_ROWS, UNIT)
 
 
 def _fours(stream: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from owled_ros.sparse.format import (
     CHUNK,
     GROUP,
     GROUPS,
+    UNIT,
     Format,
     PackedTensor,
     Role,
@@ -24,12 +25,13 @@ from owled_ros.sparse.format import (
     to_stream_order,
     to_unit_order,
 )
-from owled_ros.sparse.halves import Packed, in_pairs, int4_codes, pack_pairs, pack_values
+from owled_ros.sparse.halves import Packed, even_count, in_pairs, int4_codes, pack_even, pack_pairs, pack_values
 from owled_ros.sparse.rounding import from_bf16, read_grid, round_to_grid, to_bf16
 
 # Below these shares of zeros the plain format is smaller or as fast, by byte counts and trials (docs/kernels.md).
 DENSE_BELOW = {"int8": 0.30, "int4": 0.30, "bf16": 0.20}
 PAIRS = 0.45  # share of zeros from which two of four is told from chance
+EVEN = 0.1  # share of the weights that may be stored zeros where every sixteen columns keep as many
 STRIP_ENTRIES = 1 << 17
 FORMATS = {
     ("int8", True): Format.SPARSE_INT8,
@@ -102,13 +104,15 @@ def pack_matrix(
     nonzeros = sum(int(np.count_nonzero(strip.kept)) for strip in strips)
     zeros = 1 - nonzeros / (rows * columns)
     sparse = zeros >= (DENSE_BELOW[precision] if dense_below is None else dense_below)
-    paired = sparse and precision == "int4" and zeros >= PAIRS and all(in_pairs(strip.kept) for strip in strips)
-    packed: list[Packed] = [
-        pack_pairs(s.stream, s.kept)
-        if paired
-        else pack_values(s.stream, s.kept if sparse else None, precision == "int4")
-        for s in strips
-    ]
+    style = FORMATS[precision, sparse]
+    count = 0
+    if style is Format.SPARSE_INT4:
+        if zeros >= PAIRS and all(in_pairs(strip.kept) for strip in strips):
+            style = Format.PAIRED_INT4
+        else:
+            count = max(even_count(strip.kept) for strip in strips)
+            style = Format.EVEN_INT4 if 0 < count <= min(UNIT // 2, UNIT * (1 - zeros + EVEN)) else style
+    packed = [_values_of(strip, style, count) for strip in strips]
     sizes = np.concatenate([np.zeros(1, np.uint64), *(part.sizes for part in packed)])
     all_scales = [strip.scales for strip in strips if strip.scales is not None]
     corrections = [strip.correction for strip in strips if strip.correction is not None]
@@ -116,7 +120,7 @@ def pack_matrix(
         name=name,
         role=role,
         layer=layer,
-        format=Format.PAIRED_INT4 if paired else FORMATS[precision, sparse],
+        format=style,
         rows=rows,
         columns=columns,
         nonzeros=nonzeros,
@@ -173,6 +177,14 @@ def _pack_strip(name: str, weight: np.ndarray, precision: str, group: int, scale
     stream = to_stream_order(codes) if bits == 8 else to_unit_order(codes)
     blocked = to_bf16(found).reshape(-1, BLOCK_ROWS, found.shape[1]).transpose(0, 2, 1)  # (B, S, 8)
     return _Strip(stream, stream != 0, np.ascontiguousarray(blocked), _corrections(found, codes, group))
+
+
+def _values_of(strip: _Strip, style: Format, count: int) -> Packed:
+    if style is Format.PAIRED_INT4:
+        return pack_pairs(strip.stream, strip.kept)
+    if style is Format.EVEN_INT4:
+        return pack_even(strip.stream, strip.kept, count)
+    return pack_values(strip.stream, strip.kept if style.sparse else None, style.int4)
 
 
 def _kept(mask: np.ndarray) -> np.ndarray:

@@ -33,15 +33,16 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module", params=["int8", "int4", "pairs"])
+@pytest.fixture(scope="module", params=["int8", "int4", "pairs", "even"])
 def good(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One file per family of formats: int8 in groups of 128; int4 with zeros anywhere, in groups of 32; two of every four."""
+    """One file per family of formats: int8 in groups of 128; int4 with zeros anywhere, in groups of 32; two of every four; four of every eight."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**TINY, tie_word_embeddings=False))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "proj" in name and request.param == "pairs":
-                parameter.view(-1, 4)[:, torch.randperm(4)[:2]] = 0
+            width = {"pairs": 4, "even": 8}.get(request.param)
+            if "proj" in name and width:
+                parameter.view(-1, width)[:, torch.randperm(width)[: width // 2]] = 0
             elif "proj" in name:
                 parameter.mul_(torch.rand_like(parameter) > 0.6)
     precision, group = ("int8", 128) if request.param == "int8" else ("int4", 32)
