@@ -32,6 +32,7 @@ from owled_ros.models.components import Structure, find_structure
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
 from owled_ros.pruning.config import Batch, PruneConfig
+from owled_ros.pruning.head import round_head
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.sparse import SparseDecoder, library
@@ -73,9 +74,8 @@ def main() -> None:
     """Make the points that are not there yet, or write the report."""
     arguments = _arguments()
     if arguments.report:
-        write_report(
-            read_rows(arguments.rows), arguments.report, "Bytes a weight against perplexity, SmolLM2-135M-Instruct"
-        )
+        rows = (read_rows(arguments.more) if arguments.more else {}) | read_rows(arguments.rows)
+        write_report(rows, arguments.report, "Bytes a weight against perplexity, SmolLM2-135M-Instruct")
         return
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -116,9 +116,8 @@ def main() -> None:
 def points(arguments: argparse.Namespace) -> Iterator[Point]:
     for draw in arguments.draw:
         wanted = [
-            *(Point(sparsity, "int4", 32) for sparsity in SPARSITIES),
-            *(Point(0.5, "int4", 32, pattern) for pattern in ("2:4", "8:16")),
-            *(Point(sparsity, "int4", group, ends="int4") for group in (64, 128) for sparsity in SPARSITIES),
+            *(Point(sparsity, "int4", group, ends="int4") for group in (32, 64, 128) for sparsity in SPARSITIES),
+            *(Point(0.5, "int4", 32, pattern, "int4") for pattern in ("2:4", "8:16")),
             *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
         ]
@@ -137,15 +136,17 @@ def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Poin
         Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
         allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform", group_size=point.group if bits else None,
     )  # fmt: skip
-    scales: Mapping[str, np.ndarray] = {}
+    scales: dict[str, torch.Tensor] = {}
     start = time.monotonic()
     if point.sparsity or bits:
         config.check()
         plan = make_plan(model, structure, batches, config, lambda *_: None)
-        outcome = prune_blocks(model, structure, batches, plan.zeros, config)
-        scales = {name: found.numpy() for name, found in outcome.scales.items()}
+        scales = prune_blocks(model, structure, batches, plan.zeros, config).scales
+        if config.grid and point.ends == "int4":
+            scales |= round_head(model, batches, config.grid, config.damping)
     seconds = round(time.monotonic() - start, 1)
-    how = {"config": model.config.to_dict(), "group": point.group, "scales": scales, "ends": point.ends}
+    found = {name: values.numpy() for name, values in scales.items()}
+    how = {"config": model.config.to_dict(), "group": point.group, "scales": found, "ends": point.ends}
     pack_model(model.state_dict(), place, point.precision, **how)
     return seconds
 
@@ -277,6 +278,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=8)
+    parser.add_argument("--more", type=Path, help="rows of stbllm.py, for the report")
     parser.add_argument("--speed", type=int, default=0, help="rounds of timing; 0: none")
     parser.add_argument("--steps", type=int, default=16, help="tokens of a round")
     arguments = parser.parse_args()

@@ -31,7 +31,7 @@ def merged(rows: Rows, measures: Measures) -> list[dict[str, Any]]:
     first = next(iter(measures))
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows.values():
-        if row["family"] in ("ours", "llama.cpp", "dense"):
+        if row.get("family") in ("ours", "llama.cpp", "dense", "stbllm"):
             groups.setdefault(row["key"].split("/draw")[0], []).append(row)
     points = []
     for key, found in groups.items():
@@ -69,7 +69,9 @@ def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures, judge
     """Lay out all points and the verdicts."""
     first, *others = measures
     speed = {
-        row["of"].split("/draw")[0]: statistics.median(row["ms"]) for row in rows.values() if row["family"] == "speed"
+        row["of"].split("/draw")[0]: statistics.median(row["ms"])
+        for row in rows.values()
+        if row.get("family") == "speed"
     }
     lines = [
         f"| file | bytes a weight | blocks alone | in memory, AVX2 | {' | '.join(measures.values())} | ms per token |",
@@ -91,7 +93,7 @@ def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures, judge
         for budget, ours, theirs, word in verdicts(points, name):
             cells = [f"{p['key']}: {p[name]:.3g}" if p else "" for p in (ours, theirs)]
             lines.append(f"| {budget:.2f} | {cells[0]} | {cells[1]} | {word} |")
-    refused = [f"{row['key']}: {row['why']}" for row in rows.values() if row["family"] == "refused"]
+    refused = [f"{row['key']}: {row['why']}" for row in rows.values() if row.get("family") == "refused"]
     return "\n".join([*lines, "", *refused]) + "\n"
 
 
@@ -103,18 +105,22 @@ def plot(points: list[dict[str, Any]], rows: Rows, file: Path, measures: Measure
     from matplotlib import pyplot
 
     speed = {
-        row["of"].split("/draw")[0]: statistics.median(row["ms"]) for row in rows.values() if row["family"] == "speed"
+        row["of"].split("/draw")[0]: statistics.median(row["ms"])
+        for row in rows.values()
+        if row.get("family") == "speed"
     }
     drawn = [*((name, "bytes") for name in judged), *([(judged[0], "ms")] if speed else [])]
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(7 * len(drawn), 6))
     for axis, (kind, along) in zip(axes, drawn, strict=True):
-        for family, mark in (("ours", "o"), ("llama.cpp", "x")):
+        for family, mark in (("ours", "o"), ("llama.cpp", "x"), ("stbllm", "^")):
             part = [
                 (p["bytes"] if along == "bytes" else speed.get(p["key"]), p[kind], p["key"])
                 for p in points
                 if p["family"] == family
             ]
             placed = sorted(entry for entry in part if entry[0] is not None)
+            if not placed:
+                continue
             best = [entry for i, entry in enumerate(placed) if all(entry[1] < before[1] for before in placed[:i])]
             colour = axis.scatter(
                 *zip(*(entry[:2] for entry in placed), strict=True), marker=mark, s=14, label=family

@@ -133,7 +133,9 @@ def parse() -> argparse.Namespace:
         choices=("int8", "int4"),
         help="embedding and head of int4; otherwise int8, which int4 files of ours have",
     )
-    parser.add_argument("--patterns", nargs="*", default=[], help="the 1b model also with these in int4, 2:4 and 8:16 say")
+    parser.add_argument(
+        "--patterns", nargs="*", default=[], help="the 1b model also with these in int4, 2:4 and 8:16 say"
+    )
     parser.add_argument("--kernels", nargs="*", default=["auto"])
     torch_rivals = ["hf-fp32", "hf-bf16"] if cpu_multiplies_bfloat16() else ["hf-fp32"]
     parser.add_argument("--rivals", nargs="*", default=[*torch_rivals, "F32", "BF16", "Q8_0", "Q4_0"])

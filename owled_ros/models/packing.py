@@ -56,7 +56,7 @@ def pack_directory(
         vision: Pack the vision tower too; None: when its images have MANY_PATCHES or more.
         progress: Called with (matrices done, matrices in all).
         group: Columns that share a scale; None: those of the grid, else 128 with int8 and 32 with int4.
-        ends: Precision of embedding and head; None: the same, but int8 where that is int4.
+        ends: Precision of embedding and head; None: the same, but int8 where that is int4 and the matrix is not on its grid.
         device: Where the model runs that the packed file is compared with; weights are rounded on the CPU.
 
     Raises:

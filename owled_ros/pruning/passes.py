@@ -172,7 +172,7 @@ def record(model: nn.Module, segments: Sequence[Segment], index: int, batches: I
         for batch in batches:
             moved = to_device(batch, parameter.device, parameter.dtype)
             current["calls"] = {}
-            current["mask"] = _token_mask(moved)
+            current["mask"] = token_mask(moved)
             forward_body(model, moved)
             chunks.extend(open_chunks)
             open_chunks.clear()
@@ -288,7 +288,8 @@ def _recorded(block: Block, first: bool, chunks: list[Chunk], current: dict[str,
         handle.remove()
 
 
-def _token_mask(batch: Mapping[str, Any]) -> torch.Tensor | None:
+def token_mask(batch: Mapping[str, Any]) -> torch.Tensor | None:
+    """Tell which tokens (B, T) of a batch are real; None where all are."""
     mask = batch.get("attention_mask")
     if not isinstance(mask, torch.Tensor) or mask.ndim != 2 or bool(mask.all()):
         return None

@@ -121,6 +121,7 @@ def prune(
             with in_words("the calibration"):
                 plan = _plan(job, state, model, structure)
             _prune_blocks(job, state, model, structure, plan)
+            _round_head(job, model, structure)
             _recover(job, state, model, structure)
             _measure(job, model, "pruned")
             job.report("write", 0, 1, str(config.output))
@@ -184,6 +185,18 @@ def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Str
     )
     job.fallbacks, job.scales = outcome.fallbacks, outcome.scales
     job.timings["prune_s"] = time.monotonic() - start
+
+
+def _round_head(job: _Job, model: nn.Module, structure: Structure) -> None:
+    grid = job.config.grid
+    if grid is None or grid.bits > 4 or not job.config.round_head or "language" not in structure.component_sizes():
+        return
+    from owled_ros.pruning.head import round_head
+
+    start = time.monotonic()
+    job.scales |= round_head(model, job.batches, grid, job.config.damping)
+    job.timings["head_s"] = time.monotonic() - start
+    job.report("prune", len(structure.blocks), len(structure.blocks), "output matrix rounded")
 
 
 def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> None:

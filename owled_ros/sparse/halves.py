@@ -107,8 +107,8 @@ def int4_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
             raise OwledError(f"{tensor.name}: sixteen columns keep other than the rest; pack it again")
         sixteens = np.zeros(rows.shape, np.int8)
         sixteens[rows] = both
-        halves = sixteens.reshape(blocks, -1, BLOCK_ROWS, 2, UNIT // 2).transpose(0, 1, 3, 2, 4)
-        return np.ascontiguousarray(halves).reshape(blocks, -1)
+        by_half = sixteens.reshape(blocks, -1, BLOCK_ROWS, 2, UNIT // 2).transpose(0, 1, 3, 2, 4)
+        return np.ascontiguousarray(by_half).reshape(blocks, -1)
     for block in range(blocks):
         start, count = 2 * int(tensor.block_offset[block]), int(np.count_nonzero(kept[block]))
         if start + count > len(both):
@@ -124,7 +124,9 @@ def _two_to_a_byte(codes: np.ndarray) -> np.ndarray:
 
 def _sixteens(stream: np.ndarray) -> np.ndarray:
     """View unit order as (B, units, rows, 16): a row's columns of a unit, half by half."""
-    units = stream.reshape(len(stream), -1, 2, BLOCK_ROWS, UNIT // 2)  # block, unit, half, row, group and plane of the half
+    units = stream.reshape(
+        len(stream), -1, 2, BLOCK_ROWS, UNIT // 2
+    )  # block, unit, half, row, group and plane of the half
     return units.transpose(0, 1, 3, 2, 4).reshape(len(stream), -1, BLOCK_ROWS, UNIT)
 
 

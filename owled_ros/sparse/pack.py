@@ -58,8 +58,12 @@ class _How:
     precision: str
     group: int
     scales: Mapping[str, np.ndarray]
-    ends: str
+    ends: str | None
     dense_below: float | None
+
+    def end(self, name: str) -> str:
+        """Choose the precision of embedding or head: rounding to nearest with 4 bits loses much there."""
+        return self.ends or ("int8" if self.precision == "int4" and name not in self.scales else self.precision)
 
 
 def pack_model(
@@ -87,7 +91,7 @@ def pack_model(
         dense_below: Share of zeros below which a matrix is stored dense; None: the usual break-even.
         group: Columns that share a scale.
         scales: (rows, groups) of matrices that lie on their grid already, by name; packing them loses nothing.
-        ends: Precision of embedding and head; None: the same, but int8 where that is int4.
+        ends: Precision of embedding and head; None: the same, but int8 where that is int4 and the matrix is not on its grid.
         meta: JSON kept in the file.
         progress: Called with (matrices done, matrices in all).
 
@@ -98,7 +102,7 @@ def pack_model(
     checkpoint = _state_source(state, config)
     shape = architecture.shape_of(checkpoint.config)
     total = shape.layers * len(architecture.MATRICES) + 2 + len(extra or {})
-    how = _How(precision, group, scales or {}, ends or {"int4": "int8"}.get(precision, precision), dense_below)
+    how = _How(precision, group, scales or {}, ends, dense_below)
     tensors = _decoder_tensors(checkpoint, shape, how)
     loose = _loose_tensors(extra or {}, how)
     return _write(out_file, shape, (*(tensors,), loose), precision, meta or {}, progress, total)
@@ -113,7 +117,7 @@ def pack_matrices(
     scales: Mapping[str, np.ndarray] | None = None,
 ) -> PackFacts:
     """Pack single matrices (weight, bias or None) by name, without a decoder."""
-    loose = _loose_tensors(matrices, _How(precision, group, scales or {}, precision, dense_below))
+    loose = _loose_tensors(matrices, _How(precision, group, scales or {}, None, dense_below))
     return _write(out_file, None, (loose,), precision, {}, None, len(matrices))
 
 
@@ -179,10 +183,12 @@ def _decoder_tensors(source: WeightSource, shape: Shape, how: _How) -> Iterator[
         scales = how.scales.get(name) if precision == how.precision else None
         return pack_matrix(name, role, layer, weight, bias, precision, below, how.group, scales)
 
-    yield matrix(f"{prefix}embed_tokens", Role.EMBEDDING, -1, shape.vocabulary, shape.hidden, how.ends, 2.0)
+    ends = (shape.vocabulary, shape.hidden)
+    name = f"{prefix}embed_tokens"
+    yield matrix(name, Role.EMBEDDING, -1, *ends, how.end(name), 2.0)
     if head is not None:
-        ends = (shape.vocabulary, shape.hidden, how.ends, how.dense_below)
-        yield matrix(head.removesuffix(".weight"), Role.HEAD, -1, *ends)
+        name = head.removesuffix(".weight")
+        yield matrix(name, Role.HEAD, -1, *ends, how.end(name), how.dense_below)
     yield pack_vector(f"{prefix}norm", Role.FINAL_NORM, -1, source.fetch(f"{prefix}norm.weight"))
     yield pack_vector("rotary", Role.ROTARY, -1, architecture.rotary_frequencies(source.config, shape))
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim

@@ -1,0 +1,120 @@
+"""Rounding the output matrix by its inputs: what it is fitted to, tied and untied models, what is left alone, packed without loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import VISION_MODELS, tiny_batches, tiny_model
+from torch import nn
+
+from owled_ros.models.grid import read_grid_of
+from owled_ros.models.load import load_model
+from owled_ros.pruning import head as head_module
+from owled_ros.pruning.head import EVERY_SIDE, inputs_of, round_head
+from owled_ros.pruning.on_grid import nearest
+from owled_ros.pruning.packing import pack_artifact
+from owled_ros.pruning.prune import PruneConfig, prune
+from owled_ros.pruning.rounding import Grid, codes, spread
+from owled_ros.sparse.format import Format, Role, read_packed
+from owled_ros.sparse.quantise import unpack_matrix
+
+GRID = Grid(4, 32)
+
+
+def _llama(tied: bool) -> Any:
+    model = tiny_model("llama")
+    if tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
+        model.config.tie_word_embeddings = True
+    return model
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_keep_more_than_with_rounding_to_nearest(tied: bool) -> None:
+    model, batches = _llama(tied), tiny_batches("llama", count=6)
+    dense = model.lm_head.weight.detach().clone()
+    inputs = torch.cat([model.model(**batch).last_hidden_state.detach().flatten(0, 1) for batch in batches])
+    scales = round_head(model, batches, GRID)
+    found = model.lm_head.weight.detach()
+    assert list(scales) == ["model.embed_tokens" if tied else "lm_head"]
+    (values,) = scales.values()
+    wide = spread(values, GRID, dense.shape[1])
+    assert torch.equal(codes(found, wide, GRID) * wide, found)  # on the grid
+    assert (model.model.embed_tokens.weight is model.lm_head.weight) == tied
+    near, _ = nearest(dense, torch.zeros_like(dense, dtype=torch.bool), GRID)
+
+    def error(weight: torch.Tensor) -> float:
+        return float((inputs @ (weight - dense).t()).square().mean() + tied * EVERY_SIDE * inputs.square().mean() * (weight - dense).square().sum(1).mean())  # fmt: skip
+
+    assert error(found) < error(near)
+
+
+def test_the_inputs_are_those_of_real_tokens_and_no_logits_are_computed() -> None:
+    model, batch = _llama(tied=False), tiny_batches("llama", count=1)[0]
+    mask = torch.ones_like(batch["input_ids"])
+    mask[0, 5:] = 0
+    batch |= {"attention_mask": mask, "labels": batch["input_ids"]}
+    calls: list[Any] = []
+    handle = model.lm_head.register_forward_hook(lambda _, __, out: calls.append(out.shape))
+    seen = inputs_of(model, model.lm_head, [batch])
+    handle.remove()
+    hidden = model.model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state.detach()[mask.bool()]
+    assert seen.hessian is not None
+    torch.testing.assert_close(seen.hessian, hidden.t() @ hidden, rtol=1e-3, atol=1e-4)
+    assert seen.tokens == int(mask.sum())
+    assert [shape[-1] for shape in calls] == [1]
+    assert model(batch["input_ids"]).logits.shape[-1] == len(model.lm_head.weight)  # as before
+
+
+def test_pieces_of_the_vocabulary_give_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, pieces = _llama(tied=True), _llama(tied=True)
+    scales = round_head(whole, tiny_batches("llama"), GRID)
+    monkeypatch.setattr(head_module, "ROWS", 7)
+    torch.testing.assert_close(round_head(pieces, tiny_batches("llama"), GRID), scales)
+    torch.testing.assert_close(pieces.lm_head.weight, whole.lm_head.weight)
+
+
+def test_models_without_an_output_matrix_are_left_alone() -> None:
+    model = _llama(tied=False)
+    assert round_head(model.model, tiny_batches("llama"), GRID) == {}
+    model.lm_head = nn.Identity()
+    assert round_head(model, tiny_batches("llama"), GRID) == {}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_packed_files_hold_what_the_artifact_does(tied: bool, kept: bool, tmp_path: Path) -> None:
+    _llama(tied).save_pretrained(tmp_path / "model")
+    config = PruneConfig(
+        tmp_path / "model", tmp_path / "out", 0.5, allocation="uniform", dtype="float32", bits=4, round_head=not kept
+    )
+    packed = pack_artifact(prune(config, tiny_batches("llama"))).packed
+    assert packed is not None
+    tensors = {tensor.role: tensor for tensor in read_packed(tmp_path / "out" / packed["file"]).tensors}
+    role = Role.EMBEDDING if tied else Role.HEAD
+    assert tensors[role].format is (Format.DENSE_INT8 if kept else Format.DENSE_INT4)
+    if not tied:
+        assert tensors[Role.EMBEDDING].format is Format.DENSE_INT8
+    grid = read_grid_of(tmp_path / "out")
+    assert grid is not None
+    assert (tensors[role].name in grid.scales) == (not kept)
+    weight = load_model(tmp_path / "out").lm_head.weight.detach().numpy()
+    if kept:
+        np.testing.assert_array_equal(weight, load_model(tmp_path / "model").lm_head.weight.detach().numpy())
+    else:
+        np.testing.assert_array_equal(unpack_matrix(tensors[role]), weight)
+
+
+@pytest.mark.parametrize("changes", [{"bits": 8}, {"components": ("vision",)}])
+def test_eight_bits_and_other_components_leave_it(changes: dict[str, Any], tmp_path: Path) -> None:
+    name = next(iter(VISION_MODELS))
+    tiny_model(name).save_pretrained(tmp_path / "model")
+    config = PruneConfig(tmp_path / "model", tmp_path / "out", 0.5, allocation="uniform", dtype="float32", bits=4)
+    prune(replace(config, **changes), tiny_batches(name))
+    before, after = (load_model(tmp_path / place).get_output_embeddings().weight for place in ("model", "out"))
+    assert torch.equal(before, after)
