@@ -1,7 +1,8 @@
 // AVX2 (BMI2): int4 weights times 8-bit activations with a step per 32 columns.
 //
 // Included by kernels_avx2.cpp inside its unnamed namespace. A register holds one plane of a unit: 8 rows, a 32-bit lane
-// each, so one scale per lane serves all rows at once and nothing is summed across a register.
+// each, so one scale per lane serves all rows at once and nothing is summed across a register. Of evenly kept columns it
+// holds 16 of two rows, which are summed once per 32 columns.
 
 struct Planes {
   __m256i plane[4];                   // bytes 0 .. 15: the code plus 8
