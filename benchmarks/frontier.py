@@ -146,7 +146,9 @@ def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Poin
             scales |= round_head(model, batches, config.grid, config.damping)
     seconds = round(time.monotonic() - start, 1)
     found = {name: values.numpy() for name, values in scales.items()}
-    how = {"config": model.config.to_dict(), "group": point.group, "scales": found, "ends": point.ends}
+    # Ends of int4: the output matrix, as it was fitted; an embedding of its own then has 8 bits.
+    ends = None if point.ends == "int4" else point.ends
+    how = {"config": model.config.to_dict(), "group": point.group, "scales": found, "ends": ends}
     pack_model(model.state_dict(), place, point.precision, **how)
     return seconds
 
