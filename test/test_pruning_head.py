@@ -75,7 +75,11 @@ def test_pieces_of_the_vocabulary_give_what_the_whole_does(monkeypatch: pytest.M
     whole, pieces = _llama(tied=True), _llama(tied=True)
     scales = round_head(whole, tiny_batches("llama"), GRID)
     monkeypatch.setattr(head_module, "ROWS", 7)
-    torch.testing.assert_close(round_head(pieces, tiny_batches("llama"), GRID), scales)
+    told: list[tuple[int, int]] = []
+    found = round_head(pieces, tiny_batches("llama"), GRID, report=lambda done, total: told.append((done, total)))
+    torch.testing.assert_close(found, scales)
+    words = len(whole.lm_head.weight)
+    assert told == [(min(7 * (i + 1), words), words) for i in range(-(-words // 7))]
     torch.testing.assert_close(pieces.lm_head.weight, whole.lm_head.weight)
 
 

@@ -229,7 +229,7 @@ class PruneConfig:
 
 @dataclass(frozen=True)
 class PruneProgress:
-    """One step of a running job: `done` of `total` within the stage load, plan, prune, recover, measure or write."""
+    """One step of a running job: `done` of `total` within the stage load, plan, prune, head, recover, measure or write."""
 
     stage: str
     done: int

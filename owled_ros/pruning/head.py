@@ -6,7 +6,7 @@ enters the model, so that its inputs count as seen from every side as well. Lett
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,17 @@ EVERY_SIDE = 0.3  # of the mean square input, added for inputs from every side w
 
 
 def round_head(
-    model: nn.Module, batches: Sequence[Batch], grid: Grid, damping: float = 0.01
+    model: nn.Module,
+    batches: Sequence[Batch],
+    grid: Grid,
+    damping: float = 0.01,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, torch.Tensor]:
     """Round a model's output matrix in place, by its inputs in the model as it is now.
+
+    Args:
+        damping: as with the matrices of the blocks.
+        report: called with the words done and all words.
 
     Returns:
         The scales (V, G) by the name of the matrix, the embedding's where both are one; nothing where there is no such matrix, or no
@@ -45,13 +53,15 @@ def round_head(
         return {}
     if tied:
         hessian.diagonal().add_(EVERY_SIDE * hessian.diagonal().mean())
-    scales = []
+    scales, done = [], 0
     with torch.no_grad(), torch.autocast(hessian.device.type, enabled=False):
         for part in head.weight.split(ROWS):
             weight, nothing = part.float(), torch.zeros_like(part, dtype=torch.bool)
             swept, _, found = sweep(weight, hessian, 0, grid, damping=damping, mask=nothing)
             part.copy_(settle(weight, swept, nothing, found, grid, hessian, damping=damping))
             scales.append(found)
+            done += len(part)
+            report(done, len(head.weight))
     return {name: torch.cat(scales)}
 
 

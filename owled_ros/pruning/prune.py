@@ -194,9 +194,14 @@ def _round_head(job: _Job, model: nn.Module, structure: Structure) -> None:
     from owled_ros.pruning.head import round_head
 
     start = time.monotonic()
-    job.scales |= round_head(model, job.batches, grid, job.config.damping)
+    job.scales |= round_head(
+        model,
+        job.batches,
+        grid,
+        job.config.damping,
+        lambda done, total: job.report("head", done, total, "rows of the output matrix"),
+    )
     job.timings["head_s"] = time.monotonic() - start
-    job.report("prune", len(structure.blocks), len(structure.blocks), "output matrix rounded")
 
 
 def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> None:
