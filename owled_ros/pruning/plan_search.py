@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial as Asked
 
-SCORES = ("sparsegpt", "admm", "wanda", "magnitude")
+SCORES = (DEFAULT_SCORE, "sparsegpt", "wanda", "magnitude")
 ALLOCATIONS = ("learned", "uniform", "block0", "owl", "alpha-pruning", "dlp", "atp")
 SPREAD_RANGE = (0.25, 2.5)  # of an allocation's parameter, as a multiple of what its paper has
 THRESHOLDS = (3.0, 5.0, 7.0, 10.0)  # OWL's M
