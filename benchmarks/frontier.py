@@ -32,7 +32,7 @@ from owled_ros.models.components import Structure, find_structure
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
 from owled_ros.pruning.config import Batch, PruneConfig
-from owled_ros.pruning.head import round_head
+from owled_ros.pruning.ends import round_ends
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.sparse import SparseDecoder, library
@@ -143,12 +143,10 @@ def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Poin
         plan = make_plan(model, structure, batches, config, lambda *_: None)
         scales = prune_blocks(model, structure, batches, plan.zeros, config).scales
         if config.grid and point.ends == "int4":
-            scales |= round_head(model, batches, config.grid, config.damping)
+            scales |= round_ends(model, batches, config.grid, config.damping)
     seconds = round(time.monotonic() - start, 1)
     found = {name: values.numpy() for name, values in scales.items()}
-    # Ends of int4: the output matrix, as it was fitted; an embedding of its own then has 8 bits.
-    ends = None if point.ends == "int4" else point.ends
-    how = {"config": model.config.to_dict(), "group": point.group, "scales": found, "ends": ends}
+    how = {"config": model.config.to_dict(), "group": point.group, "scales": found, "ends": point.ends}
     pack_model(model.state_dict(), place, point.precision, **how)
     return seconds
 

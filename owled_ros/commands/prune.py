@@ -116,11 +116,11 @@ def prune(
         int, typer.Option(help="4 or 8: round what stays in the same sweep, for --pack without loss; 0: no rounding.")
     ] = 0,
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale with --bits: 32, 64 or 128; 0: 32.")] = 0,
-    round_head: Annotated[
+    round_ends: Annotated[
         bool,
         typer.Option(
-            "--round-head/--keep-head",
-            help="With --bits 4: round the output matrix (a tied embedding with it) too, by its own inputs.",
+            "--round-ends/--keep-ends",
+            help="With --bits 4: round embedding and output matrix too.",
         ),
     ] = True,
     regions: Annotated[
@@ -191,7 +191,7 @@ def prune(
         plan=searched.plan if searched else None, refine_steps=_first(refine, found.refine, None), damping=_first(damping, found.damping, 0.01),
         reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
         regions=regions,
-        bits=bits or found.bits, group_size=group_size or found.group_size, round_head=round_head,
+        bits=bits or found.bits, group_size=group_size or found.group_size, round_ends=round_ends,
     )  # fmt: skip
     config.check()
     check_model(place)  # before a tokenizer is looked for: the first sentence names what is really wrong

@@ -67,7 +67,7 @@ class PruneConfig:
     bits: int | None = None  # 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
     regions: int = 3  # with score stbllm: levels of a row and block besides those of salient inputs; 1: neither
     group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32
-    round_head: bool = True  # with 4 bits the output matrix is rounded too, by its own inputs (`head.round_head`)
+    round_ends: bool = True  # with 4 bits embedding and output matrix are rounded too (`ends.round_ends`)
     damping: float = 0.01  # of the Hessian (SparseGPT, refine): share of the mean of the Hessian's diagonal added to it
     seed: int = 0
     dtype: str = "auto"  # of the products in forward passes: float32, bfloat16, or auto: bfloat16 where it is fast
@@ -229,7 +229,7 @@ class PruneConfig:
 
 @dataclass(frozen=True)
 class PruneProgress:
-    """One step of a running job: `done` of `total` within the stage load, plan, prune, head, recover, measure or write."""
+    """One step of a running job: `done` of `total` within the stage load, plan, prune, ends, recover, measure or write."""
 
     stage: str
     done: int

@@ -121,7 +121,7 @@ def prune(
             with in_words("the calibration"):
                 plan = _plan(job, state, model, structure)
             _prune_blocks(job, state, model, structure, plan)
-            _round_head(job, model, structure)
+            _round_ends(job, model, structure)
             _recover(job, state, model, structure)
             _measure(job, model, "pruned")
             job.report("write", 0, 1, str(config.output))
@@ -187,21 +187,21 @@ def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Str
     job.timings["prune_s"] = time.monotonic() - start
 
 
-def _round_head(job: _Job, model: nn.Module, structure: Structure) -> None:
+def _round_ends(job: _Job, model: nn.Module, structure: Structure) -> None:
     grid = job.config.grid
-    if grid is None or grid.bits > 4 or not job.config.round_head or "language" not in structure.component_sizes():
+    if grid is None or grid.bits > 4 or not job.config.round_ends or "language" not in structure.component_sizes():
         return
-    from owled_ros.pruning.head import round_head
+    from owled_ros.pruning.ends import round_ends
 
     start = time.monotonic()
-    job.scales |= round_head(
+    job.scales |= round_ends(
         model,
         job.batches,
         grid,
         job.config.damping,
-        lambda done, total: job.report("head", done, total, "rows of the output matrix"),
+        lambda done, total: job.report("ends", done, total, "words of embedding and output matrix"),
     )
-    job.timings["head_s"] = time.monotonic() - start
+    job.timings["ends_s"] = time.monotonic() - start
 
 
 def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structure) -> None:

@@ -39,7 +39,7 @@ PRUNE_STAGES = {
     "load": "calibrating",
     "plan": "calibrating",
     "prune": "pruning",
-    "head": "pruning",
+    "ends": "pruning",
     "recover": "pruning",
     "measure": "pruning",
     "write": "writing",

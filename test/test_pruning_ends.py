@@ -14,8 +14,8 @@ from torch import nn
 
 from owled_ros.models.grid import read_grid_of
 from owled_ros.models.load import load_model
-from owled_ros.pruning import head as head_module
-from owled_ros.pruning.head import EVERY_SIDE, inputs_of, round_head
+from owled_ros.pruning import ends as ends_module
+from owled_ros.pruning.ends import EVERY_SIDE, inputs_of, round_ends
 from owled_ros.pruning.on_grid import nearest
 from owled_ros.pruning.packing import pack_artifact
 from owled_ros.pruning.prune import PruneConfig, prune
@@ -39,10 +39,10 @@ def test_logits_keep_more_than_with_rounding_to_nearest(tied: bool) -> None:
     model, batches = _llama(tied), tiny_batches("llama", count=6)
     dense = model.lm_head.weight.detach().clone()
     inputs = torch.cat([model.model(**batch).last_hidden_state.detach().flatten(0, 1) for batch in batches])
-    scales = round_head(model, batches, GRID)
+    scales = round_ends(model, batches, GRID)
     found = model.lm_head.weight.detach()
-    assert list(scales) == ["model.embed_tokens" if tied else "lm_head"]
-    (values,) = scales.values()
+    assert list(scales) == ["model.embed_tokens"] if tied else ["lm_head", "model.embed_tokens"]
+    values = next(iter(scales.values()))
     wide = spread(values, GRID, dense.shape[1])
     assert torch.equal(codes(found, wide, GRID) * wide, found)  # on the grid
     assert (model.model.embed_tokens.weight is model.lm_head.weight) == tied
@@ -73,21 +73,21 @@ def test_the_inputs_are_those_of_real_tokens_and_no_logits_are_computed() -> Non
 
 def test_pieces_of_the_vocabulary_give_what_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, pieces = _llama(tied=True), _llama(tied=True)
-    scales = round_head(whole, tiny_batches("llama"), GRID)
-    monkeypatch.setattr(head_module, "ROWS", 7)
+    scales = round_ends(whole, tiny_batches("llama"), GRID)
+    monkeypatch.setattr(ends_module, "ROWS", 7)
     told: list[tuple[int, int]] = []
-    found = round_head(pieces, tiny_batches("llama"), GRID, report=lambda done, total: told.append((done, total)))
+    found = round_ends(pieces, tiny_batches("llama"), GRID, report=lambda done, total: told.append((done, total)))
     torch.testing.assert_close(found, scales)
-    words = len(whole.lm_head.weight)
+    words = len(whole.lm_head.weight)  # a tied one counts once
     assert told == [(min(7 * (i + 1), words), words) for i in range(-(-words // 7))]
     torch.testing.assert_close(pieces.lm_head.weight, whole.lm_head.weight)
 
 
 def test_models_without_an_output_matrix_are_left_alone() -> None:
     model = _llama(tied=False)
-    assert round_head(model.model, tiny_batches("llama"), GRID) == {}
+    assert round_ends(model.model, tiny_batches("llama"), GRID) == {}
     model.lm_head = nn.Identity()
-    assert round_head(model, tiny_batches("llama"), GRID) == {}
+    assert round_ends(model, tiny_batches("llama"), GRID) == {}
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -95,15 +95,14 @@ def test_models_without_an_output_matrix_are_left_alone() -> None:
 def test_packed_files_hold_what_the_artifact_does(tied: bool, kept: bool, tmp_path: Path) -> None:
     _llama(tied).save_pretrained(tmp_path / "model")
     config = PruneConfig(
-        tmp_path / "model", tmp_path / "out", 0.5, allocation="uniform", dtype="float32", bits=4, round_head=not kept
+        tmp_path / "model", tmp_path / "out", 0.5, allocation="uniform", dtype="float32", bits=4, round_ends=not kept
     )
     packed = pack_artifact(prune(config, tiny_batches("llama"))).packed
     assert packed is not None
     tensors = {tensor.role: tensor for tensor in read_packed(tmp_path / "out" / packed["file"]).tensors}
     role = Role.EMBEDDING if tied else Role.HEAD
     assert tensors[role].format is (Format.DENSE_INT8 if kept else Format.DENSE_INT4)
-    if not tied:
-        assert tensors[Role.EMBEDDING].format is Format.DENSE_INT8
+    assert tensors[Role.EMBEDDING].format is tensors[role].format
     grid = read_grid_of(tmp_path / "out")
     assert grid is not None
     assert (tensors[role].name in grid.scales) == (not kept)

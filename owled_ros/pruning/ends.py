@@ -1,7 +1,8 @@
-"""Round the output matrix by what enters it: the logits then keep nearly what four bits would cost them. Needs torch.
+"""Round both ends of a model, embedding and output matrix, which pruning leaves alone. Needs torch.
 
-It is the one large matrix outside the blocks that a token reads whole. Where it is the embedding too, an error of a row also
-enters the model, so that its inputs count as seen from every side as well. Letters: V words, K hidden size, G groups.
+The output matrix is rounded by what enters it: to nearest it would cost the logits much. Where it is the embedding too, an error of a
+row also enters the model, so that its inputs count as seen from every side as well. An embedding of its own loses little to nearest.
+Letters: V words, K hidden size, G groups.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from owled_ros.pruning.config import Batch
-from owled_ros.pruning.on_grid import settle, sweep
+from owled_ros.pruning.on_grid import nearest, settle, sweep
 from owled_ros.pruning.passes import LABEL_KEYS, in_words, takes_argument, to_device, token_mask
 from owled_ros.pruning.rounding import Grid
 from owled_ros.pruning.statistics import InputStatistics
@@ -22,29 +23,29 @@ ROWS = 1 << 14  # words rounded at a time: a float32 copy of some vocabularies t
 EVERY_SIDE = 0.3  # of the mean square input, added for inputs from every side where the matrix is the embedding too
 
 
-def round_head(
+def round_ends(
     model: nn.Module,
     batches: Sequence[Batch],
     grid: Grid,
     damping: float = 0.01,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, torch.Tensor]:
-    """Round a model's output matrix in place, by its inputs in the model as it is now.
+    """Round a model's output matrix, by its inputs in the model as it is now, and its embedding, in place.
 
     Args:
         damping: as with the matrices of the blocks.
         report: called with the words done and all words.
 
     Returns:
-        The scales (V, G) by the name of the matrix, the embedding's where both are one; nothing where there is no such matrix, or no
-        token reached it.
+        The scales (V, G) by the names of the matrices, the embedding's where both are one; nothing where there is no output matrix, or
+        no token reached it.
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if type(head) is not nn.Linear:
         return {}
     table = model.get_input_embeddings()  # type: ignore[operator]
     tied = getattr(table, "weight", None) is head.weight
-    name = next(name for name, module in model.named_modules() if module is (table if tied else head))
+    name = _name_of(model, table if tied else head)
     with in_words("the calibration"):
         seen = inputs_of(model, head, batches)
     seen.check(name)
@@ -53,16 +54,20 @@ def round_head(
         return {}
     if tied:
         hessian.diagonal().add_(EVERY_SIDE * hessian.diagonal().mean())
-    scales, done = [], 0
+    matrices: dict[str, tuple[nn.Parameter, torch.Tensor | None]] = {name: (head.weight, hessian)}
+    if not tied and type(table) is nn.Embedding:
+        matrices[_name_of(model, table)] = (table.weight, None)
+    total, done = sum(len(weight) for weight, _ in matrices.values()), 0
+    scales: dict[str, list[torch.Tensor]] = {name: [] for name in matrices}
     with torch.no_grad(), torch.autocast(hessian.device.type, enabled=False):
-        for part in head.weight.split(ROWS):
-            weight, nothing = part.float(), torch.zeros_like(part, dtype=torch.bool)
-            swept, _, found = sweep(weight, hessian, 0, grid, damping=damping, mask=nothing)
-            part.copy_(settle(weight, swept, nothing, found, grid, hessian, damping=damping))
-            scales.append(found)
-            done += len(part)
-            report(done, len(head.weight))
-    return {name: torch.cat(scales)}
+        for name, (whole, inputs) in matrices.items():
+            for part in whole.split(ROWS):
+                found, of_part = _round(part.float(), inputs, grid, damping)
+                part.copy_(found)
+                scales[name].append(of_part)
+                done += len(part)
+                report(done, total)
+    return {name: torch.cat(found) for name, found in scales.items()}
 
 
 def inputs_of(model: nn.Module, head: nn.Linear, batches: Sequence[Batch]) -> InputStatistics:
@@ -85,3 +90,17 @@ def inputs_of(model: nn.Module, head: nn.Linear, batches: Sequence[Batch]) -> In
     finally:
         del head.forward
     return seen
+
+
+def _round(
+    weight: torch.Tensor, hessian: torch.Tensor | None, grid: Grid, damping: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    nothing = torch.zeros_like(weight, dtype=torch.bool)
+    if hessian is None:
+        return nearest(weight, nothing, grid)
+    swept, _, scales = sweep(weight, hessian, 0, grid, damping=damping, mask=nothing)
+    return settle(weight, swept, nothing, scales, grid, hessian, damping=damping), scales
+
+
+def _name_of(model: nn.Module, wanted: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is wanted)
