@@ -54,7 +54,7 @@ def round_ends(
         return {}
     if tied:
         hessian.diagonal().add_(EVERY_SIDE * hessian.diagonal().mean())
-    matrices: dict[str, tuple[nn.Parameter, torch.Tensor | None]] = {name: (head.weight, hessian)}
+    matrices: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {name: (head.weight, hessian)}
     if not tied and type(table) is nn.Embedding:
         matrices[_name_of(model, table)] = (table.weight, None)
     total, done = sum(len(weight) for weight, _ in matrices.values()), 0
