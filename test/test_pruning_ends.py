@@ -90,6 +90,17 @@ def test_models_without_an_output_matrix_are_left_alone() -> None:
     assert round_ends(model, tiny_batches("llama"), GRID) == {}
 
 
+def test_a_model_that_cannot_run_without_its_output_matrix_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = _llama(tied=False)
+    before, forward = model.lm_head.weight.detach().clone(), model.forward
+    monkeypatch.setattr(model, "forward", lambda **inputs: forward(**inputs).logits.view(-1, len(before)))
+    assert round_ends(model, tiny_batches("llama"), GRID) == {}
+    assert torch.equal(model.lm_head.weight, before)
+    assert "are not rounded" in caplog.text
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kept", [False, True])
 def test_packed_files_hold_what_the_artifact_does(tied: bool, kept: bool, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ Letters: V words, K hidden size, G groups.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from owled_ros.errors import OwledError
 from owled_ros.pruning.config import Batch
 from owled_ros.pruning.on_grid import nearest, settle, sweep
 from owled_ros.pruning.passes import LABEL_KEYS, in_words, takes_argument, to_device, token_mask
@@ -21,6 +23,7 @@ from owled_ros.pruning.statistics import InputStatistics
 
 ROWS = 1 << 14  # words rounded at a time: a float32 copy of some vocabularies takes gigabytes
 EVERY_SIDE = 0.3  # of the mean square input, added for inputs from every side where the matrix is the embedding too
+logger = logging.getLogger(__name__)
 
 
 def round_ends(
@@ -37,8 +40,8 @@ def round_ends(
         report: called with the words done and all words.
 
     Returns:
-        The scales (V, G) by the names of the matrices, the embedding's where both are one; nothing where there is no output matrix, or
-        no token reached it.
+        The scales (V, G) by the names of the matrices, the embedding's where both are one; nothing where there is no output matrix, no
+        token reached it, or the model cannot run without it.
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if type(head) is not nn.Linear:
@@ -46,8 +49,12 @@ def round_ends(
     table = model.get_input_embeddings()  # type: ignore[operator]
     tied = getattr(table, "weight", None) is head.weight
     name = _name_of(model, table if tied else head)
-    with in_words("the calibration"):
-        seen = inputs_of(model, head, batches)
+    try:
+        with in_words("the calibration without its output matrix"):
+            seen = inputs_of(model, head, batches)
+    except OwledError as err:  # the blocks are pruned: nothing of that is given up
+        logger.warning("embedding and output matrix are not rounded: %s", err)
+        return {}
     seen.check(name)
     hessian = seen.hessian
     if hessian is None or not bool(seen.squares.any()):
