@@ -41,7 +41,7 @@ def test_logits_keep_more_than_with_rounding_to_nearest(tied: bool) -> None:
     inputs = torch.cat([model.model(**batch).last_hidden_state.detach().flatten(0, 1) for batch in batches])
     scales = round_ends(model, batches, GRID)
     found = model.lm_head.weight.detach()
-    assert list(scales) == ["model.embed_tokens"] if tied else ["lm_head", "model.embed_tokens"]
+    assert list(scales) == (["model.embed_tokens"] if tied else ["lm_head", "model.embed_tokens"])
     values = next(iter(scales.values()))
     wide = spread(values, GRID, dense.shape[1])
     assert torch.equal(codes(found, wide, GRID) * wide, found)  # on the grid
@@ -116,12 +116,14 @@ def test_packed_files_hold_what_the_artifact_does(tied: bool, kept: bool, tmp_pa
     assert tensors[Role.EMBEDDING].format is tensors[role].format
     grid = read_grid_of(tmp_path / "out")
     assert grid is not None
-    assert (tensors[role].name in grid.scales) == (not kept)
-    weight = load_model(tmp_path / "out").lm_head.weight.detach().numpy()
-    if kept:
-        np.testing.assert_array_equal(weight, load_model(tmp_path / "model").lm_head.weight.detach().numpy())
-    else:
-        np.testing.assert_array_equal(unpack_matrix(tensors[role]), weight)
+    before, after = load_model(tmp_path / "model").state_dict(), load_model(tmp_path / "out").state_dict()
+    for tensor in (tensors[role], tensors[Role.EMBEDDING]):
+        assert (tensor.name in grid.scales) == (not kept)
+        weight = after[f"{tensor.name}.weight"].numpy()
+        if kept:
+            np.testing.assert_array_equal(weight, before[f"{tensor.name}.weight"].numpy())
+        else:
+            np.testing.assert_array_equal(unpack_matrix(tensor), weight)
 
 
 @pytest.mark.parametrize("changes", [{"bits": 8}, {"components": ("vision",)}])
@@ -130,5 +132,6 @@ def test_eight_bits_and_other_components_leave_it(changes: dict[str, Any], tmp_p
     tiny_model(name).save_pretrained(tmp_path / "model")
     config = PruneConfig(tmp_path / "model", tmp_path / "out", 0.5, allocation="uniform", dtype="float32", bits=4)
     prune(replace(config, **changes), tiny_batches(name))
-    before, after = (load_model(tmp_path / place).get_output_embeddings().weight for place in ("model", "out"))
-    assert torch.equal(before, after)
+    before, after = (load_model(tmp_path / place) for place in ("model", "out"))
+    assert torch.equal(before.get_output_embeddings().weight, after.get_output_embeddings().weight)
+    assert torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)

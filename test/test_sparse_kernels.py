@@ -42,10 +42,11 @@ def make_matrices(seed: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray | Non
         weight = generator.normal(size=(rows, columns)).astype(np.float32)
         weight[generator.random((rows, columns)) < zeros] = 0
         matrices[name] = (weight, generator.normal(size=rows).astype(np.float32) if rows % 2 else None)
-    for name, kept, group in ((PAIRED, 2, 4), *((name, kept, 16) for name, kept in EVEN.items())):
-        weight = generator.normal(size=(21, 720 // group, group)).astype(np.float32)
+    patterns = {PAIRED: (180, 2, 4), **{name: (176, kept, 16) for name, kept in EVEN.items()}}
+    for name, (columns, kept, group) in patterns.items():
+        weight = generator.normal(size=(21, columns // group, group)).astype(np.float32)
         weight[generator.random(weight.shape).argsort(axis=2) >= kept] = 0
-        matrices[name] = (weight.reshape(21, 720), None)
+        matrices[name] = (weight.reshape(21, columns), None)
     return matrices
 
 
