@@ -31,7 +31,7 @@ def merged(rows: Rows, measures: Measures) -> list[dict[str, Any]]:
     first = next(iter(measures))
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows.values():
-        if row.get("family") in ("ours", "llama.cpp", "dense", "stbllm"):
+        if row["family"] in ("ours", "llama.cpp", "dense", "stbllm"):
             groups.setdefault(row["key"].split("/draw")[0], []).append(row)
     points = []
     for key, found in groups.items():
@@ -69,9 +69,7 @@ def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures, judge
     """Lay out all points and the verdicts."""
     first, *others = measures
     speed = {
-        row["of"].split("/draw")[0]: statistics.median(row["ms"])
-        for row in rows.values()
-        if row.get("family") == "speed"
+        row["of"].split("/draw")[0]: statistics.median(row["ms"]) for row in rows.values() if row["family"] == "speed"
     }
     lines = [
         f"| file | bytes a weight | blocks alone | in memory, AVX2 | {' | '.join(measures.values())} | ms per token |",
@@ -93,7 +91,7 @@ def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures, judge
         for budget, ours, theirs, word in verdicts(points, name):
             cells = [f"{p['key']}: {p[name]:.3g}" if p else "" for p in (ours, theirs)]
             lines.append(f"| {budget:.2f} | {cells[0]} | {cells[1]} | {word} |")
-    refused = [f"{row['key']}: {row['why']}" for row in rows.values() if row.get("family") == "refused"]
+    refused = [f"{row['key']}: {row['why']}" for row in rows.values() if row["family"] == "refused"]
     return "\n".join([*lines, "", *refused]) + "\n"
 
 
@@ -105,9 +103,7 @@ def plot(points: list[dict[str, Any]], rows: Rows, file: Path, measures: Measure
     from matplotlib import pyplot
 
     speed = {
-        row["of"].split("/draw")[0]: statistics.median(row["ms"])
-        for row in rows.values()
-        if row.get("family") == "speed"
+        row["of"].split("/draw")[0]: statistics.median(row["ms"]) for row in rows.values() if row["family"] == "speed"
     }
     drawn = [*((name, "bytes") for name in judged), *([(judged[0], "ms")] if speed else [])]
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(7 * len(drawn), 6))
