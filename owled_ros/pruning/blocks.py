@@ -24,7 +24,7 @@ from owled_ros.pruning.binarise import Binary, binarise
 from owled_ros.pruning.config import CORRECTING, STBLLM
 from owled_ros.pruning.lockstep import Arguments, run_in_step
 from owled_ros.pruning.metric import Tree, fault_of, score_of
-from owled_ros.pruning.on_grid import nearest, settle, sweep
+from owled_ros.pruning.on_grid import round_kept, settle, sweep
 from owled_ros.pruning.passes import Chunk, run_block
 from owled_ros.pruning.rounding import Grid
 from owled_ros.pruning.rows import trim_counts
@@ -232,11 +232,8 @@ def _round(
     weight: torch.Tensor, pruned: torch.Tensor, mask: torch.Tensor, seen: InputStatistics, rule: Rule, grid: Grid
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Round the weights that stay, which were refined as far as they go without rounding; then settle for the dense ones."""
-    if seen.hessian is None or not bool(seen.squares.any()):
-        return nearest(pruned, mask, grid)
-    swept, _, scales = sweep(pruned, seen.hessian, 0, grid, damping=rule.damping, mask=mask)
-    target = weight if rule.corrects else pruned
-    return settle(target, swept, mask, scales, grid, seen.hessian, damping=rule.damping), scales
+    known = seen.hessian if bool(seen.squares.any()) else None
+    return round_kept(weight if rule.corrects else pruned, pruned, mask, grid, known, rule.damping)
 
 
 def _unknown(matrix: Matrix, rule: Rule, seen: InputStatistics, gradient: torch.Tensor | None) -> str | None:

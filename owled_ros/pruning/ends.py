@@ -16,7 +16,7 @@ from torch import nn
 
 from owled_ros.errors import OwledError
 from owled_ros.pruning.config import Batch
-from owled_ros.pruning.on_grid import nearest, settle, sweep
+from owled_ros.pruning.on_grid import round_kept
 from owled_ros.pruning.passes import LABEL_KEYS, in_words, takes_argument, to_device, token_mask
 from owled_ros.pruning.rounding import Grid
 from owled_ros.pruning.statistics import InputStatistics
@@ -69,7 +69,8 @@ def round_ends(
     with torch.no_grad(), torch.autocast(hessian.device.type, enabled=False):
         for name, (whole, inputs) in matrices.items():
             for part in whole.split(ROWS):
-                found, of_part = _round(part.float(), inputs, grid, damping)
+                weight, nothing = part.float(), torch.zeros_like(part, dtype=torch.bool)
+                found, of_part = round_kept(weight, weight, nothing, grid, inputs, damping)
                 part.copy_(found)
                 scales[name].append(of_part)
                 done += len(part)
@@ -97,16 +98,6 @@ def inputs_of(model: nn.Module, head: nn.Linear, batches: Sequence[Batch]) -> In
     finally:
         del head.forward
     return seen
-
-
-def _round(
-    weight: torch.Tensor, hessian: torch.Tensor | None, grid: Grid, damping: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    nothing = torch.zeros_like(weight, dtype=torch.bool)
-    if hessian is None:
-        return nearest(weight, nothing, grid)
-    swept, _, scales = sweep(weight, hessian, 0, grid, damping=damping, mask=nothing)
-    return settle(weight, swept, nothing, scales, grid, hessian, damping=damping), scales
 
 
 def _name_of(model: nn.Module, wanted: nn.Module) -> str:

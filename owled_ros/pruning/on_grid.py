@@ -110,6 +110,24 @@ def settle(
     return torch.where(better, settled, current.float())
 
 
+def round_kept(
+    weight: torch.Tensor,
+    pruned: torch.Tensor,
+    mask: torch.Tensor,
+    grid: Grid,
+    hessian: torch.Tensor | None,
+    damping: float = 0.01,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round what stays of a matrix whose zeros are chosen, then settle for `weight`; to nearest where nothing is known of its inputs.
+
+    Returns the weight (R, K) on its grid and the scales (R, G).
+    """
+    if hessian is None:
+        return nearest(pruned, mask, grid)
+    swept, _, scales = sweep(pruned, hessian, 0, grid, damping=damping, mask=mask)
+    return settle(weight, swept, mask, scales, grid, hessian, damping=damping), scales
+
+
 def nearest(weight: torch.Tensor, mask: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
     """Round where nothing is known of the inputs: the weight (R, K) on its grid and the scales (R, G)."""
     found = weight.float().masked_fill(mask, 0.0)
