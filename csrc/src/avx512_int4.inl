@@ -12,6 +12,12 @@ inline __m512i plane_bytes(int plane) {
   return _mm512_set1_epi32(first | (first + 2) << 8 | (first + 4) << 16 | (first + 6) << 24);
 }
 
+// 64 halves of bytes, each a byte.
+inline __attribute__((always_inline)) __m512i bytes_of_halves(__m256i packed) {
+  const __m512i words = _mm512_cvtepu8_epi16(packed);
+  return _mm512_ternarylogic_epi32(words, _mm512_slli_epi16(words, 4), _mm512_set1_epi8(15), 0xa8);  // (a | b) & c
+}
+
 // 64 places of half a unit, each row's eight side by side; where no bit of the mask is set, 8, which is zero.
 inline __attribute__((always_inline)) __m512i spread_half(Int4Stream* s) {
   static constexpr uint64_t kOdd[2] = {0, 4};
@@ -20,15 +26,12 @@ inline __attribute__((always_inline)) __m512i spread_half(Int4Stream* s) {
   const __m256i odd = _mm256_set1_epi64x(static_cast<int64_t>(kOdd[s->nibble % 2]));
   const __m256i packed = _mm256_shrdv_epi64(load_thirty_two(from), load_thirty_two(from + 8), odd);
   s->nibble += static_cast<uint64_t>(_mm_popcnt_u64(mask));
-  const __m512i words = _mm512_cvtepu8_epi16(packed);
-  const __m512i kept = _mm512_ternarylogic_epi32(words, _mm512_slli_epi16(words, 4), _mm512_set1_epi8(15), 0xa8);  // (a | b) & c
-  return _mm512_mask_expand_epi8(_mm512_set1_epi8(8), mask, kept);
+  return _mm512_mask_expand_epi8(_mm512_set1_epi8(8), mask, bytes_of_halves(packed));
 }
 
 // 16 columns of four rows, of which each keeps as many; 8 where no bit of the mask is set.
 inline __attribute__((always_inline)) __m512i spread_rows(Int4Stream* s) {
-  const __m512i words = _mm512_cvtepu8_epi16(load_thirty_two(s->values));
-  const __m512i kept = _mm512_ternarylogic_epi32(words, _mm512_slli_epi16(words, 4), _mm512_set1_epi8(15), 0xa8);  // (a | b) & c
+  const __m512i kept = bytes_of_halves(load_thirty_two(s->values));
   s->values += 4 * s->row_bytes;
   return _mm512_mask_expand_epi8(_mm512_set1_epi8(8), *s->mask++, kept);
 }

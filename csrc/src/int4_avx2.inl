@@ -158,13 +158,40 @@ inline __m256i four_codes(const int8_t* codes) {
   return _mm256_set1_epi32(four);
 }
 
+// Adds 32 columns: the sums of eight rows.
+template <Format kFormat>
+inline __attribute__((always_inline)) __m256i dot_tile(Int4Stream* s, __m256i apart, const int8_t* x) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  if (kFormat == Format::kEvenInt4) {
+    const __m256i low = load_both(x, x), high = load_both(x + kUnit, x + kUnit);
+    __m256i first[4], second[4], dots[4];  // rows r and r + 4
+    next_rows(s, apart, first);
+    next_rows(s, apart, second);
+    // 16 bits hold a sum of 4 products: 4 * 15 * 127 = 7620.
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r)
+      dots[r] = _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(first[r], low), _mm256_maddubs_epi16(second[r], high)), ones);
+    return _mm256_hadd_epi32(_mm256_hadd_epi32(dots[0], dots[1]), _mm256_hadd_epi32(dots[2], dots[3]));
+  }
+  // 16 bits hold a sum of 8 products of pairs: 8 * 2 * 15 * 127 = 30480.
+  __m256i words = _mm256_setzero_si256();
+#pragma GCC unroll 2
+  for (int u = 0; u < 2; ++u) {
+    const Planes w = next_unit<kFormat>(s);
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p)
+      words = _mm256_add_epi16(words, _mm256_maddubs_epi16(w.plane[p], four_codes(x + u * kUnit + 4 * p)));
+  }
+  return _mm256_madd_epi16(words, ones);
+}
+
 template <Format kFormat>
 void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   const int columns = m.padded_columns(), tiles = columns / kTile;
   const int8_t* codes = fine_codes(a, columns);
   const float* steps = fine_steps(a, columns);
   const int32_t* sums = fine_sums(a, columns);
-  const __m256i ones = _mm256_set1_epi16(1);
+  const __m256i spread = apart(m.row_bytes);
   const int shift = m.group == 32 ? 0 : m.group == 64 ? 1 : 2;
   for (int b = begin; b < end; ++b) {
     Int4Stream s(m, b);
@@ -173,49 +200,8 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
     for (int t = 0; t < tiles; ++t) {
       prefetch_lines(kFormat == Format::kSparseInt4 ? s.values + s.nibble / 2 : s.values, kFormat == Format::kDenseInt4 ? 2 : 1);
       if (kFormat != Format::kDenseInt4) prefetch_lines(s.mask, 1);
-      // 16 bits hold a sum of 8 products of pairs: 8 * 2 * 15 * 127 = 30480.
-      __m256i words = _mm256_setzero_si256();
-#pragma GCC unroll 2
-      for (int u = 0; u < 2; ++u) {
-        const Planes w = next_unit<kFormat>(&s);
-        const int8_t* x = codes + t * kTile + u * kUnit;
-#pragma GCC unroll 4
-        for (int p = 0; p < 4; ++p)
-          words = _mm256_add_epi16(words, _mm256_maddubs_epi16(w.plane[p], four_codes(x + 4 * p)));
-      }
-      const __m256i dot = _mm256_sub_epi32(_mm256_madd_epi16(words, ones), _mm256_set1_epi32(sums[t]));
+      const __m256i dot = _mm256_sub_epi32(dot_tile<kFormat>(&s, spread, codes + t * kTile), _mm256_set1_epi32(sums[t]));
       const __m256 scale = _mm256_mul_ps(eight_scales(scales + (t >> shift) * kBlockRows), _mm256_set1_ps(steps[t]));
-      total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
-    }
-    _mm256_storeu_ps(y + b * kBlockRows, total);
-  }
-}
-
-// As many of every sixteen columns.
-void gemv_even_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
-  const int columns = m.padded_columns();
-  const int8_t* codes = fine_codes(a, columns);
-  const float* steps = fine_steps(a, columns);
-  const int32_t* sums = fine_sums(a, columns);
-  const __m256i ones = _mm256_set1_epi16(1), spread = apart(m.row_bytes);
-  for (int b = begin; b < end; ++b) {
-    Int4Stream s(m, b);
-    __m256 total = _mm256_setzero_ps();
-    for (int t = 0; t < columns / kTile; ++t) {
-      prefetch_lines(s.values, 1);
-      prefetch_lines(s.mask, 1);
-      const int8_t* x = codes + t * kTile;
-      const __m256i low = load_both(x, x), high = load_both(x + kUnit, x + kUnit);
-      __m256i first[4], second[4], dots[4];  // rows r and r + 4
-      next_rows(&s, spread, first);
-      next_rows(&s, spread, second);
-      // 16 bits hold a sum of 4 products: 4 * 15 * 127 = 7620.
-#pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r)
-        dots[r] = _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(first[r], low), _mm256_maddubs_epi16(second[r], high)), ones);
-      const __m256i rows = _mm256_hadd_epi32(_mm256_hadd_epi32(dots[0], dots[1]), _mm256_hadd_epi32(dots[2], dots[3]));
-      const __m256i dot = _mm256_sub_epi32(rows, _mm256_set1_epi32(sums[t]));
-      const __m256 scale = _mm256_mul_ps(eight_scales(scales_of(m, b, t * kTile)), _mm256_set1_ps(steps[t]));
       total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
     }
     _mm256_storeu_ps(y + b * kBlockRows, total);

@@ -35,15 +35,6 @@ inline void add_planes(const Planes& w, const int8_t* codes, int16x8_t* words) {
   }
 }
 
-// Writes the sums of 32 columns times their scale and step to the totals of eight rows.
-inline void add_tile(int32x4_t low, int32x4_t high, const uint16_t* scales, float step, float32x4_t* total) {
-  const uint16x8_t bits = vld1q_u16(scales);
-  const float32x4_t first = vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vget_low_u16(bits)), 16));
-  const float32x4_t second = vreinterpretq_f32_u32(vshlq_n_u32(vmovl_high_u16(bits), 16));
-  total[0] = vfmaq_f32(total[0], vcvtq_f32_s32(low), vmulq_f32(first, vdupq_n_f32(step)));
-  total[1] = vfmaq_f32(total[1], vcvtq_f32_s32(high), vmulq_f32(second, vdupq_n_f32(step)));
-}
-
 // 16 codes that follow each other.
 inline int8x16_t kept_codes(const uint8_t* values) {
   const uint8x8_t packed = vld1_u8(values);
@@ -78,33 +69,46 @@ inline void add_unit(Int4Stream* s, int8x16_t x, int16x8_t* words) {
   }
 }
 
+// Sums of 32 columns for eight rows.
+struct Dots {
+  int32x4_t low, high;
+};
+
 // Zeros at any places, or as many of every sixteen.
 template <Format kFormat>
-void gemv_kept_int4(const Matrix& m, const Activation& a, float* y, int begin, int end) {
+inline Dots dot_kept_tile(Int4Stream* s, const int8_t* codes) {
   static constexpr uint8_t kOrder[kUnit] = {0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15};  // from plane by plane to half by half
-  const int columns = m.padded_columns();
-  const int8_t* codes = fine_codes(a, columns);
-  const float* steps = fine_steps(a, columns);
-  const uint8x16_t order = vld1q_u8(kOrder);
-  for (int b = begin; b < end; ++b) {
-    Int4Stream s(m, b);
-    float32x4_t total[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
-    for (int t = 0; t < columns / kTile; ++t) {
-      // 16 bits hold a sum of 32 products: 32 * 8 * 127 = 32512.
-      int16x8_t words[kBlockRows];
-      for (auto& word : words) word = vdupq_n_s16(0);
-      for (int u = 0; u < kTile / kUnit; ++u) {
-        const int8x16_t x = vqtbl1q_s8(vld1q_s8(codes + t * kTile + u * kUnit), order);
-        add_unit<kFormat>(&s, x, words);
-      }
-      const int16x8_t low = vpaddq_s16(vpaddq_s16(words[0], words[1]), vpaddq_s16(words[2], words[3]));
-      const int16x8_t high = vpaddq_s16(vpaddq_s16(words[4], words[5]), vpaddq_s16(words[6], words[7]));
-      const int16x8_t dot = vpaddq_s16(low, high);
-      add_tile(vmovl_s16(vget_low_s16(dot)), vmovl_high_s16(dot), scales_of(m, b, t * kTile), steps[t], total);
+  // 16 bits hold a sum of 32 products: 32 * 8 * 127 = 32512.
+  int16x8_t words[kBlockRows];
+  for (auto& word : words) word = vdupq_n_s16(0);
+  for (int u = 0; u < kTile / kUnit; ++u)
+    add_unit<kFormat>(s, vqtbl1q_s8(vld1q_s8(codes + u * kUnit), vld1q_u8(kOrder)), words);
+  const int16x8_t low = vpaddq_s16(vpaddq_s16(words[0], words[1]), vpaddq_s16(words[2], words[3]));
+  const int16x8_t high = vpaddq_s16(vpaddq_s16(words[4], words[5]), vpaddq_s16(words[6], words[7]));
+  const int16x8_t dot = vpaddq_s16(low, high);
+  return {vmovl_s16(vget_low_s16(dot)), vmovl_high_s16(dot)};
+}
+
+template <Format kFormat>
+inline Dots dot_tile(Int4Stream* s, const int8_t* codes) {
+  if (kFormat == Format::kSparseInt4 || kFormat == Format::kEvenInt4) return dot_kept_tile<kFormat>(s, codes);
+  // 16 bits hold a sum of 8 products: 8 * 8 * 127 = 8128.
+  int16x8_t words[4] = {vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s16(0)};
+  for (int u = 0; u < kTile / kUnit; ++u) {
+    const int8_t* x = codes + u * kUnit;
+    if (kFormat == Format::kPairedInt4) {
+      const uint8x16_t mask = vld1q_u8(reinterpret_cast<const uint8_t*>(s->mask));
+      add_planes(paired_planes(s->values, mask), x, words);
+      add_planes(paired_planes(s->values + 16, vshrq_n_u8(mask, 4)), x, words + 2);
+      s->mask += 2;
+      s->values += kPlaceCount;
+    } else {
+      add_planes(dense_planes(s->values), x, words);
+      add_planes(dense_planes(s->values + 16), x, words + 2);
+      s->values += 2 * kPlaceCount;
     }
-    vst1q_f32(y + b * kBlockRows, total[0]);
-    vst1q_f32(y + b * kBlockRows + 4, total[1]);
   }
+  return {vpaddq_s32(vpaddlq_s16(words[0]), vpaddlq_s16(words[1])), vpaddq_s32(vpaddlq_s16(words[2]), vpaddlq_s16(words[3]))};
 }
 
 template <Format kFormat>
@@ -116,25 +120,13 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
     Int4Stream s(m, b);
     float32x4_t total[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
     for (int t = 0; t < columns / kTile; ++t) {
-      // 16 bits hold a sum of 8 products: 8 * 8 * 127 = 8128.
-      int16x8_t words[4] = {vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s16(0)};
-      for (int u = 0; u < kTile / kUnit; ++u) {
-        const int8_t* x = codes + t * kTile + u * kUnit;
-        if (kFormat == Format::kPairedInt4) {
-          const uint8x16_t mask = vld1q_u8(reinterpret_cast<const uint8_t*>(s.mask));
-          add_planes(paired_planes(s.values, mask), x, words);
-          add_planes(paired_planes(s.values + 16, vshrq_n_u8(mask, 4)), x, words + 2);
-          s.mask += 2;
-          s.values += kPlaceCount;
-        } else {
-          add_planes(dense_planes(s.values), x, words);
-          add_planes(dense_planes(s.values + 16), x, words + 2);
-          s.values += 2 * kPlaceCount;
-        }
-      }
-      const int32x4_t low = vpaddq_s32(vpaddlq_s16(words[0]), vpaddlq_s16(words[1]));
-      const int32x4_t high = vpaddq_s32(vpaddlq_s16(words[2]), vpaddlq_s16(words[3]));
-      add_tile(low, high, scales_of(m, b, t * kTile), steps[t], total);
+      const Dots dots = dot_tile<kFormat>(&s, codes + t * kTile);
+      const float32x4_t step = vdupq_n_f32(steps[t]);
+      const uint16x8_t bits = vld1q_u16(scales_of(m, b, t * kTile));
+      const float32x4_t low = vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vget_low_u16(bits)), 16));
+      const float32x4_t high = vreinterpretq_f32_u32(vshlq_n_u32(vmovl_high_u16(bits), 16));
+      total[0] = vfmaq_f32(total[0], vcvtq_f32_s32(dots.low), vmulq_f32(low, step));
+      total[1] = vfmaq_f32(total[1], vcvtq_f32_s32(dots.high), vmulq_f32(high, step));
     }
     vst1q_f32(y + b * kBlockRows, total[0]);
     vst1q_f32(y + b * kBlockRows + 4, total[1]);

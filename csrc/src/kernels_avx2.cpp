@@ -219,7 +219,7 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
     case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
     case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
     case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
-    case Format::kEvenInt4: return gemv_even_int4(m, a, y, begin, end);
+    case Format::kEvenInt4: return gemv_int4<Format::kEvenInt4>(m, a, y, begin, end);
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
     case Format::kSparseBf16: return gemv_bf16<true>(m, a, y, begin, end);

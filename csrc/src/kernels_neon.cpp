@@ -148,9 +148,9 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   const bool fine = m.fine();
   switch (m.format) {
     case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
-    case Format::kSparseInt4: return gemv_kept_int4<Format::kSparseInt4>(m, a, y, begin, end);
+    case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
     case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
-    case Format::kEvenInt4: return gemv_kept_int4<Format::kEvenInt4>(m, a, y, begin, end);
+    case Format::kEvenInt4: return gemv_int4<Format::kEvenInt4>(m, a, y, begin, end);
     case Format::kSparseInt8: return fine ? gemv_int8_fine<true>(m, a, y, begin, end) : gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return fine ? gemv_int8_fine<false>(m, a, y, begin, end) : gemv_int8<false>(m, a, y, begin, end);
     case Format::kSparseBf16: return gemv_bf16<true>(m, a, y, begin, end);
