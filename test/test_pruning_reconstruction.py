@@ -27,7 +27,7 @@ def _entered(name: str) -> tuple[Any, Any, list[Any], list[Part]]:
     segments = find_segments(model, structure.blocks, batches)
     chunks = record(model, segments, 0, batches)
     block = segments[0].blocks[0]
-    return model, block, chunks, dense_parts(block, chunks, [chunk.hidden for chunk in chunks])
+    return model, block, chunks, dense_parts(block, chunks, [chunk.hidden for chunk in chunks])[1]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_part_is_fitted_and_zeros_stay() -> None:
     zeros = {matrix.name: matrix.weight() == 0 for matrix in block.matrices}
 
     def error() -> float:
-        again = dense_parts(block, chunks, [chunk.hidden for chunk in chunks])
+        _, again = dense_parts(block, chunks, [chunk.hidden for chunk in chunks])
         return sum(
             float((one - other).square().mean())
             for part, now in zip(parts, again, strict=True)
@@ -74,7 +74,7 @@ def test_a_part_is_fitted_and_zeros_stay() -> None:
         )
 
     before, entering = error(), [chunk.hidden for chunk in chunks]
-    reconstruct(block, chunks, parts, 60, 0)
+    reconstruct(block, chunks, entering, parts, 60, 0)
     assert error() < 0.6 * before
     assert all(torch.equal(matrix.weight() == 0, zeros[matrix.name]) for matrix in block.matrices)
     assert all(chunk.hidden is hidden for chunk, hidden in zip(chunks, entering, strict=True))
@@ -84,7 +84,7 @@ def test_a_part_is_fitted_and_zeros_stay() -> None:
 def test_a_part_that_does_not_become_better_keeps_its_weights() -> None:
     _, block, chunks, parts = _entered("llama")  # nothing was pruned: no step can help
     before = {matrix.name: matrix.weight().clone() for matrix in block.matrices}
-    reconstruct(block, chunks, parts, 3, 0)
+    reconstruct(block, chunks, [chunk.hidden for chunk in chunks], parts, 3, 0)
     assert all(torch.equal(matrix.weight(), before[matrix.name]) for matrix in block.matrices)
 
 

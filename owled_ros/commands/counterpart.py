@@ -70,6 +70,7 @@ def make_uniform(
         for key, value in manifest.method.settings.items()
         if key in known
     }
+    settings.setdefault("correct_drift", False)  # artifacts older than the correction do not name it
     config = PruneConfig(dense, output, allocation=UNIFORM, device=device, **settings)
     logger.info("pruning %s evenly, to stand beside %s", dense, artifact)
     write_artifact(config, calibration_sets(dense, sources), sources, pack=manifest.packed is not None)

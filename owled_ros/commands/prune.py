@@ -139,6 +139,14 @@ def prune(
             help="Share of the Hessian's mean diagonal that is added to it (sparsegpt, admm, refine); default 0.01."
         ),
     ] = None,
+    correct_drift: Annotated[
+        bool | None,
+        typer.Option(
+            "--correct-drift/--keep-drift",
+            help="Aim every matrix at what the dense model gives, and not only at what its dense weight gives behind pruned "
+            "blocks; default: with sparsegpt and admm on fused statistics.",
+        ),
+    ] = None,
     pack: Annotated[
         bool | None,
         typer.Option(
@@ -190,7 +198,7 @@ def prune(
         _budgets(budget), threshold, owl_lambda, rows, metric=None if tree is None else str(tree),
         plan=searched.plan if searched else None, refine_steps=_first(refine, found.refine, None), damping=_first(damping, found.damping, 0.01),
         reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
-        regions=regions,
+        regions=regions, correct_drift=correct_drift,
         bits=bits or found.bits, group_size=group_size or found.group_size, round_ends=round_ends,
     )  # fmt: skip
     config.check()

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,14 +20,15 @@ from owled_ros.pruning import scores
 from owled_ros.pruning.admm import admm
 from owled_ros.pruning.binarise import Binary, binarise
 from owled_ros.pruning.config import CORRECTING, STBLLM
-from owled_ros.pruning.lockstep import Arguments, run_in_step
+from owled_ros.pruning.drift import DenseTwin
+from owled_ros.pruning.fused import Cut, FusedPruning
 from owled_ros.pruning.metric import Tree, fault_of, score_of
 from owled_ros.pruning.on_grid import round_kept, settle, sweep
 from owled_ros.pruning.passes import Chunk, run_block
 from owled_ros.pruning.rounding import Grid
 from owled_ros.pruning.rows import trim_counts
 from owled_ros.pruning.sparsegpt import refine, sparsegpt
-from owled_ros.pruning.statistics import InputStatistics, ProductStatistics, run_experts
+from owled_ros.pruning.statistics import InputStatistics, ProductStatistics, input_of, run_experts
 
 logger = logging.getLogger(__name__)
 
@@ -82,27 +81,29 @@ def prune_block(
     rule: Rule,
     statistics: str,
     gradients: Mapping[str, torch.Tensor] | None = None,
+    twin: DenseTwin | None = None,
 ) -> Outcome:
     """Prune the matrices of a block in place and replace each chunk's hidden state by the block's output.
 
     Args:
         zeros: how many weights of each matrix become zero, by matrix name.
         gradients: (R, K) per matrix name, for pruner-zero.
+        twin: the dense block, whose outputs the matrices are aimed at; it is moved past the block too. With fused statistics only.
 
     Returns:
         The matrices that could not be ranked by the score, with what was done instead, and the scales of what was rounded.
     """
     outcome = Outcome()
 
-    def cut(matrix: Matrix, seen: InputStatistics) -> None:
-        reason, scales = prune_matrix(matrix, seen, zeros[matrix.name], rule, (gradients or {}).get(matrix.name))
+    def cut(matrix: Matrix, seen: InputStatistics, aim: torch.Tensor | None = None) -> None:
+        reason, scales = prune_matrix(matrix, seen, zeros[matrix.name], rule, (gradients or {}).get(matrix.name), aim)
         if reason is not None:
             outcome.fallbacks[matrix.name] = reason
         if scales is not None:
             outcome.scales[matrix.name] = scales
 
     if statistics == "fused":
-        _prune_fused(block, chunks, rule, cut)
+        _prune_fused(block, chunks, rule, cut, twin)
         return outcome
     seen = observe(block, chunks, rule.needs_hessian, advance=statistics == "oneshot")
     for matrix in block.matrices:
@@ -166,28 +167,42 @@ class StatisticsHooks:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         matrices = self._of_module[module]
         if matrices[0].expert is None:
-            self._seen[matrices[0].name].add(_input_of((args, kwargs)), self._token_mask)
+            self._seen[matrices[0].name].add(input_of((args, kwargs)), self._token_mask)
             return
         for name, found in run_experts(module, matrices, [(args, kwargs)], self._with_hessian).items():
             self._seen[name].merge(found)
 
 
 def prune_matrix(
-    matrix: Matrix, seen: InputStatistics, zeros: int, rule: Rule, gradient: torch.Tensor | None = None
+    matrix: Matrix,
+    seen: InputStatistics,
+    zeros: int,
+    rule: Rule,
+    gradient: torch.Tensor | None = None,
+    aim: torch.Tensor | None = None,
 ) -> tuple[str | None, torch.Tensor | None]:
     """Choose the zeros of one matrix and write them (with a score that corrects the kept weights too) into the model.
+
+    Args:
+        aim: (R, K) float32, what the kept weights are to come up to in place of the matrix's own (see `drift`).
 
     Returns what was done instead, where nothing is known that the score could rank by, and the scales of a rounded matrix.
     """
     # The passes may multiply in bfloat16; what solves for weights never does.
     with torch.autocast(matrix.weight().device.type, enabled=False):
-        return _prune(matrix, seen, zeros, rule, gradient)
+        return _prune(matrix, seen, zeros, rule, gradient, aim)
 
 
 def _prune(
-    matrix: Matrix, seen: InputStatistics, zeros: int, rule: Rule, gradient: torch.Tensor | None
+    matrix: Matrix,
+    seen: InputStatistics,
+    zeros: int,
+    rule: Rule,
+    gradient: torch.Tensor | None,
+    aim: torch.Tensor | None,
 ) -> tuple[str | None, torch.Tensor | None]:
     weight = matrix.weight()
+    goal = weight if aim is None else aim
     if not bool(weight.isfinite().all()):
         raise OwledError(f"the weights of {matrix.name} hold NaN or infinities: the model is damaged")
     seen.check(matrix.name)
@@ -205,25 +220,25 @@ def _prune(
         return reason, levels.flatten(1)
     mask = weight == 0
     if score in CORRECTING and rule.group is None and int(mask.sum()) == zeros:  # nothing to choose
-        pruned = weight.float()
+        pruned = goal.float()
     elif score == "sparsegpt" and rule.grid is not None and not rule.refine_steps:  # one sweep does both
         assert seen.hessian is not None
-        pruned, mask, scales = sweep(weight, seen.hessian, zeros, rule.grid, rule.group, rule.damping)
-        weight.copy_(settle(weight, pruned, mask, scales, rule.grid, seen.hessian, damping=rule.damping))
+        pruned, mask, scales = sweep(goal, seen.hessian, zeros, rule.grid, rule.group, rule.damping)
+        weight.copy_(settle(goal, pruned, mask, scales, rule.grid, seen.hessian, damping=rule.damping))
         return reason, scales
     elif score in CORRECTING:
         assert seen.hessian is not None
         prune = sparsegpt if score == "sparsegpt" else admm
-        pruned, mask = prune(weight, seen.hessian, zeros, rule.group, rule.damping)
-        pruned = torch.where(mask | (pruned != 0), pruned, weight.float())  # inputs that were always zero tell nothing
+        pruned, mask = prune(goal, seen.hessian, zeros, rule.group, rule.damping)
+        pruned = torch.where(mask | (pruned != 0), pruned, goal.float())  # inputs that were always zero tell nothing
     else:
         mask = _mask(matrix, score, seen, zeros, rule, gradient)
-        pruned = weight.masked_fill(mask, 0.0)
+        pruned = goal.masked_fill(mask, 0.0)
     if rule.refine_steps and seen.tokens:
         assert seen.hessian is not None
-        pruned = refine(weight, pruned, mask, seen.hessian, rule.refine_steps, rule.damping)
+        pruned = refine(goal, pruned, mask, seen.hessian, rule.refine_steps, rule.damping)
     if rule.grid is not None:
-        pruned, scales = _round(weight, pruned, mask, seen, rule, rule.grid)
+        pruned, scales = _round(goal, pruned, mask, seen, rule, rule.grid)
     weight.copy_(pruned)
     return reason, scales
 
@@ -273,71 +288,20 @@ def _mask(
     return scores.mask_rows(ranking, zeros, gone.sum(1))
 
 
-def _prune_fused(
-    block: Block, chunks: Sequence[Chunk], rule: Rule, cut: Callable[[Matrix, InputStatistics], None]
-) -> None:
-    """Prune every matrix on inputs that passed the pruned ones before it; `cut` prunes one and notes how.
+def _prune_fused(block: Block, chunks: Sequence[Chunk], rule: Rule, cut: Cut, twin: DenseTwin | None) -> None:
+    """Prune every matrix on inputs that passed the pruned ones before it, and aim it at what the twin gives.
 
     A weight that is read without its module being called cannot be waited for: it is pruned first, on the whole block's
     inputs. What the chunks never reach comes last.
     """
+    walk = FusedPruning(block, chunks, rule.needs_hessian, cut, twin)
     read = replace(block, matrices=tuple(matrix for matrix in block.matrices if matrix.read))
     if read.matrices:
         found = observe(read, chunks, rule.needs_hessian, advance=False)
         for matrix in read.matrices:
             cut(matrix, found[matrix.name])
-    left = {matrix.name: matrix for matrix in block.matrices if not matrix.read}
-    last: tuple[list[weakref.ref[torch.Tensor]], InputStatistics] | None = None  # weak: holds no activation in memory
-
-    def handle(module: nn.Module, calls: list[tuple[int, Arguments]]) -> None:
-        nonlocal last
-        matrices = [matrix for matrix in left.values() if matrix.module is module]
-        for matrix in matrices:
-            left.pop(matrix.name)
-        if matrices[0].expert is not None:
-            _prune_experts(module, matrices, [arguments for _, arguments in calls], rule, cut)
-            return
-        inputs = [_input_of(arguments) for _, arguments in calls]
-        if last is not None and _same_tensors(last[0], inputs):
-            found = last[1]  # q, k and v (gate and up) read the same tensors: one statistic serves all
-        else:
-            found = _empty(matrices[0], rule.needs_hessian)
-            for (index, _), tensor in zip(calls, inputs, strict=True):
-                found.add(tensor, chunks[index].token_mask)
-        last = ([weakref.ref(tensor) for tensor in inputs], found)
-        cut(matrices[0], found)
-
-    def run(chunk: Chunk) -> None:
-        chunk.hidden = run_block(block, chunk)
-
-    stops = list(dict.fromkeys(matrix.module for matrix in left.values()))
-    run_in_step([partial(run, chunk) for chunk in chunks], stops, handle)
-    for matrix in left.values():
+    for matrix in walk.run():
         cut(matrix, _empty(matrix, with_hessian=False))
-
-
-def _same_tensors(known: Sequence[weakref.ref[torch.Tensor]], inputs: Sequence[torch.Tensor]) -> bool:
-    return len(known) == len(inputs) and all(old() is new for old, new in zip(known, inputs, strict=True))
-
-
-def _prune_experts(
-    module: nn.Module,
-    matrices: Sequence[Matrix],
-    calls: Sequence[Arguments],
-    rule: Rule,
-    cut: Callable[[Matrix, InputStatistics], None],
-) -> None:
-    """Prune one fused parameter after the other; each sees the inputs that come from the pruned ones before it."""
-    for parameter in dict.fromkeys(matrix.parameter for matrix in matrices):
-        part = [matrix for matrix in matrices if matrix.parameter == parameter]
-        found = run_experts(module, part, calls, rule.needs_hessian)
-        for matrix in part:
-            cut(matrix, found[matrix.name])
-
-
-def _input_of(arguments: Arguments) -> torch.Tensor:
-    args, kwargs = arguments
-    return args[0] if args else next(value for value in kwargs.values() if isinstance(value, torch.Tensor))
 
 
 def _empty(matrix: Matrix, with_hessian: bool) -> InputStatistics:

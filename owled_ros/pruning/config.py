@@ -64,6 +64,9 @@ class PruneConfig:
     recovery_steps: int = 0  # masked distillation after pruning; 0 is off
     reconstruct_steps: int | None = None  # Adam's steps on the kept weights of every attention and MLP; None or 0: none
     refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt and admm, else 0
+    correct_drift: bool | None = (
+        None  # aim at what the dense model gives (`drift`); None: with sparsegpt and admm on fused statistics
+    )
     bits: int | None = None  # 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
     regions: int = 3  # with score stbllm: levels of a row and block besides those of salient inputs; 1: neither
     group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32
@@ -101,6 +104,13 @@ class PruneConfig:
     def corrects(self) -> bool:
         """Whether the kept weights change too, which repairs part of what the zeros cost."""
         return self.score in (*CORRECTING, STBLLM) or self.refinement > 0 or bool(self.reconstruct_steps)
+
+    @property
+    def corrects_drift(self) -> bool:
+        """Whether every matrix also makes up for what those before it have changed."""
+        if self.correct_drift is None:
+            return self.score in CORRECTING and self.statistics == "fused"
+        return self.correct_drift
 
     @property
     def tree(self) -> Tree | None:
@@ -183,6 +193,10 @@ class PruneConfig:
         if (self.score == METRIC) != (self.metric is not None):
             raise OwledError("score metric and a metric go together: give both (--metric FILE), or neither")
         _ = self.tree  # refuses what is no metric
+        if self.correct_drift and not (self.statistics == "fused" and self.corrects and self.score != STBLLM):
+            raise OwledError(
+                "drift is corrected by the weights that stay, on fused statistics: use sparsegpt, admm or refine steps, and fused"
+            )
         if self.reconstruct_steps and self.statistics == "oneshot":
             raise OwledError(
                 "oneshot never sees the pruned model, which reconstruction starts from: use fused or block"

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -42,27 +43,35 @@ class _Abandoned(BaseException):
     """Ends the threads of the other chunks after one has failed."""
 
 
-def run_in_step(jobs: Sequence[Callable[[], Any]], stops: Sequence[nn.Module], handle: StopHandler) -> list[Any]:
+def run_in_step(
+    jobs: Sequence[Callable[[], Any]],
+    stops: Sequence[nn.Module],
+    handle: StopHandler,
+    same: Mapping[nn.Module, nn.Module] = MappingProxyType({}),
+) -> list[Any]:
     """Run the jobs without gradients and return their results; `handle` sees each stop with the inputs of all jobs there.
 
     A job that reaches a stop which was already handled goes straight on. Errors of a job are raised here.
+
+    Args:
+        same: modules in front of which a job halts as if they were the stop they are mapped to.
     """
     workers: list[_Worker] = []
     by_thread: dict[int, _Worker] = {}
     handled: set[nn.Module] = set()
 
     def halt(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        worker = by_thread.get(threading.get_ident())
-        if worker is None or module in handled:
+        worker, stop = by_thread.get(threading.get_ident()), same.get(module, module)
+        if worker is None or stop in handled:
             return
-        worker.stop, worker.arguments = module, (args, kwargs)
+        worker.stop, worker.arguments = stop, (args, kwargs)
         worker.halted.set()
         worker.go.wait()
         worker.go.clear()
         if worker.abandoned:
             raise _Abandoned
 
-    hooks = [module.register_forward_pre_hook(halt, with_kwargs=True) for module in stops]
+    hooks = [module.register_forward_pre_hook(halt, with_kwargs=True) for module in (*stops, *same)]
     try:
         give_back_freed_memory()
         for job in jobs:

@@ -179,6 +179,27 @@ def record(model: nn.Module, segments: Sequence[Segment], index: int, batches: I
     return chunks
 
 
+def record_entering(
+    model: nn.Module, segments: Sequence[Segment], batches: Iterable[Batch]
+) -> list[list[torch.Tensor]]:
+    """Record the hidden states that enter every segment in the model as it is, call by call as `record` does, in one pass."""
+    entering: list[list[torch.Tensor]] = [[] for _ in segments]
+    parameter = next(model.parameters())
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        if segments[-1].passes:
+            for block in segments[-1].blocks:
+                stack.enter_context(_handed_on(block.module, segments[-1].tuple_length))
+        for found, segment in zip(entering, segments, strict=True):
+
+            def note(_: nn.Module, args: Any, kwargs: Any, found: list[torch.Tensor] = found) -> None:
+                found.append(_hidden_of(args, kwargs).detach())
+
+            stack.callback(segment.blocks[0].module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        for batch in batches:
+            forward_body(model, to_device(batch, parameter.device, parameter.dtype))
+    return entering
+
+
 def run_block(block: Block, chunk: Chunk) -> torch.Tensor:
     """Run one block on a chunk and return its output hidden state."""
     args, kwargs = chunk.arguments[block.name]

@@ -1,7 +1,7 @@
 """Prune a loaded model in place, segment by segment and block by block. Needs torch.
 
-The whole model stays in memory as it is; beyond it only one block's statistics and the chunks' hidden states do, and with
-reconstruction those of the dense model and of its parts.
+The whole model stays in memory as it is; beyond it only one block's statistics and the chunks' hidden states do, with drift corrected
+a copy of the block and the dense model's hidden states, and with reconstruction those of its parts.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from torch import nn
 from owled_ros.models.components import Block, Structure
 from owled_ros.pruning.blocks import Outcome, Rule, advance, prune_block
 from owled_ros.pruning.config import Batch, PruneConfig
+from owled_ros.pruning.drift import DenseTwin
 from owled_ros.pruning.gradients import dense_gradients
-from owled_ros.pruning.passes import find_segments, in_words, record, telling_batches
+from owled_ros.pruning.passes import find_segments, in_words, record, record_entering, telling_batches
 from owled_ros.pruning.reconstruction import dense_parts, reconstruct
 
 
@@ -76,26 +77,31 @@ def _prune_segments(
     )  # fmt: skip
     segments = find_segments(model, structure.blocks, *telling_batches(batches))
     total, done = len(structure.blocks), 0
+    steps = config.reconstruct_steps or 0
+    follows = config.corrects_drift or steps > 0
+    entering = record_entering(model, segments, batches) if follows else [[] for _ in segments]  # in the dense model
     for index, segment in enumerate(segments):
-        chunks = record(model, segments, index, batches)
-        steps = config.reconstruct_steps or 0
-        dense = [chunk.hidden for chunk in chunks] if steps else []
+        chunks, dense = record(model, segments, index, batches), entering.pop(0)
         for block in segment.blocks:
-            parts = dense_parts(block, chunks, dense) if steps else []
+            before = list(dense) if steps else []
+            twin = DenseTwin(block, dense) if config.corrects_drift else None
+            dense, parts = dense_parts(block, chunks, before) if steps else (dense, [])
             found = None if store is None else store.load_block(done, block)
             if found is not None:
                 advance(block, chunks)
+                if twin is not None:
+                    twin.advance(chunks)
             else:
-                inputs = [chunk.hidden for chunk in chunks]
-                found = prune_block(block, chunks, zeros, rule, config.statistics, gradients)
+                inputs = [chunk.hidden for chunk in chunks] if parts else []
+                found = prune_block(block, chunks, zeros, rule, config.statistics, gradients, twin)
                 if parts:
                     for chunk, hidden in zip(chunks, inputs, strict=True):
                         chunk.hidden = hidden
-                    reconstruct(block, chunks, parts, steps, config.seed + done)
+                    reconstruct(block, chunks, before, parts, steps, config.seed + done)
                     advance(block, chunks)
-                del inputs
                 if store is not None:
                     store.save_block(done, block, found)
+            dense = dense if twin is None else twin.hidden
             outcome.fallbacks |= found.fallbacks
             outcome.scales |= found.scales
             for chunk in chunks:

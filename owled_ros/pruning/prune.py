@@ -254,7 +254,7 @@ def _write(
     config = job.config
     settings = {
         key: value for key, value in asdict(config).items() if key not in ("model", "output", "state", "threads")
-    }
+    } | {"correct_drift": config.corrects_drift}
     parameters = sum(parameter.numel() for parameter in model.parameters())
 
     def describe(written: nn.Module) -> dict[str, Any]:

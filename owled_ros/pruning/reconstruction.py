@@ -19,6 +19,7 @@ from torch import nn
 from owled_ros.models.components import Block, Matrix
 from owled_ros.pruning.lockstep import Arguments
 from owled_ros.pruning.passes import Chunk, run_block
+from owled_ros.pruning.residual import residual_gains
 
 RATE = (
     0.01  # of a matrix's mean kept weight (root of the mean square): Adam's first step; falls to zero as a half cosine
@@ -34,11 +35,16 @@ class Part:
     targets: list[torch.Tensor]
 
 
-def dense_parts(block: Block, chunks: Sequence[Chunk], hidden: list[torch.Tensor]) -> list[Part]:
+def dense_parts(
+    block: Block, chunks: Sequence[Chunk], hidden: Sequence[torch.Tensor]
+) -> tuple[list[torch.Tensor], list[Part]]:
     """Run a block before it is pruned on the dense model's hidden states and note what its parts give, in the order in which they run.
 
     Args:
-        hidden: what enters the block in the dense model, by chunk; replaced by what leaves it.
+        hidden: what enters the block in the dense model, by chunk.
+
+    Returns:
+        What leaves the block there, by chunk, and the parts.
     """
     children = {
         child: inside
@@ -54,25 +60,49 @@ def dense_parts(block: Block, chunks: Sequence[Chunk], hidden: list[torch.Tensor
     with contextlib.ExitStack() as stack, torch.no_grad():
         for child in children:
             stack.callback(child.register_forward_hook(note).remove)
-        for place, chunk in enumerate(chunks):
-            hidden[place] = run_block(block, replace(chunk, hidden=hidden[place]))
+        leaving = [
+            run_block(block, replace(chunk, hidden=entering)) for chunk, entering in zip(chunks, hidden, strict=True)
+        ]
     whole = [child for child in given if len(given[child]) == len(chunks)]  # by first call
     parts = [Part(child, _parameters(children[child]), given[child]) for child in whole]
     held = {matrix.name for child in whole for matrix in children[child]}
     left = [matrix for matrix in block.matrices if matrix.name not in held]
-    return [*parts, Part(block.module, _parameters(left), list(hidden))] if left else parts
+    return leaving, [*parts, Part(block.module, _parameters(left), leaving)] if left else parts
 
 
-def reconstruct(block: Block, chunks: Sequence[Chunk], parts: Sequence[Part], steps: int, seed: int) -> None:
+def reconstruct(
+    block: Block, chunks: Sequence[Chunk], dense: Sequence[torch.Tensor], parts: Sequence[Part], steps: int, seed: int
+) -> None:
     """Fit the parts one after the other, on what enters them in the pruned model; the chunks stay in front of the block.
 
-    Costs a pass of the block and three of the part per chunk, and `steps` forward and backward passes of the part on one chunk.
-    A part whose error over all chunks did not fall keeps its weights.
+    A part whose output is added to the hidden state is aimed at the dense model's hidden state: at its dense output and what the hidden
+    state has drifted by there. Costs a few passes of the block and of the part per chunk, and `steps` forward and backward passes of the
+    part on one chunk. A part whose error over all chunks did not fall keeps its weights.
+
+    Args:
+        dense: what enters the block in the dense model, by chunk.
     """
+    drift = [there.float() - chunk.hidden.float() for there, chunk in zip(dense, chunks, strict=True)]
+    gains = residual_gains(block, chunks[0], [part.module for part in parts if part.module is not block.module])
     for number, part in enumerate(parts):
         inputs = _inputs_of(part.module, block, chunks)
-        if len(inputs) == len(chunks):
-            _fit(part, inputs, chunks, steps, np.random.default_rng([seed, number]))
+        if len(inputs) != len(chunks):
+            continue
+        gain = gains.get(part.module)
+        aimed = part
+        if gain is not None:
+            aimed = replace(
+                part,
+                targets=[
+                    target + (apart / gain).to(target.dtype).view_as(target)
+                    for target, apart in zip(part.targets, drift, strict=True)
+                ],
+            )
+        _fit(aimed, inputs, chunks, steps, np.random.default_rng([seed, number]))
+        if gain is not None:
+            with torch.no_grad():
+                for apart, target, (args, kwargs) in zip(drift, part.targets, inputs, strict=True):
+                    apart += (target - _first(part.module(*args, **kwargs))).float().view_as(apart) * gain
 
 
 def _fit(

@@ -106,3 +106,9 @@ def run_experts(
         for args, kwargs in calls:
             module.forward(*args, **kwargs)  # not __call__: its hooks would see the calls twice
     return seen.statistics
+
+
+def input_of(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> torch.Tensor:
+    """Return what a layer is called with (args, kwargs): the first positional argument, or the first tensor among the others."""
+    args, kwargs = arguments
+    return args[0] if args else next(value for value in kwargs.values() if isinstance(value, torch.Tensor))
