@@ -45,7 +45,8 @@ from owled_ros.sparse.timing import interleave, time_steps
 RIVALS = (
     "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XXS", "IQ2_M", "IQ2_XS",
 )  # fmt: skip
-SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7)
+PATTERNS = ("unstructured", "2:4", "8:16")
+SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,13 @@ def main() -> None:
             seconds = pack(model, structure, batches_of(point.draw), point, place)
             if known:
                 continue
-            facts = {"family": "ours", **asdict(point), **sizes(place), "prune_s": seconds}
+            facts = {
+                "family": "ours",
+                **asdict(point),
+                "samples": arguments.samples,
+                **sizes(place),
+                "prune_s": seconds,
+            }
             judge(point.key, facts, lambda place=place: packed_weights(place, tied))  # type: ignore[misc]
     if arguments.speed:
         _time(arguments, files)
@@ -117,15 +124,14 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
     for draw in arguments.draw:
         wanted = [
             *(Point(sparsity, "int4", group, ends="int4") for group in (32, 64, 128) for sparsity in SPARSITIES),
-            *(Point(0.5, "int4", 32, pattern, "int4") for pattern in ("2:4", "8:16")),
+            *(Point(0.5, "int4", 32, pattern, "int4") for pattern in PATTERNS[1:]),
             *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
         ]
         for point in wanted:
-            asked = (arguments.precision, arguments.sparsity, arguments.group)
-            if all(
-                value in some for value, some in zip((point.precision, point.sparsity, point.group), asked, strict=True)
-            ):
+            asked = (arguments.precision, arguments.sparsity, arguments.group, arguments.pattern)
+            values = (point.precision, point.sparsity, point.group, point.pattern)
+            if all(value in some for value, some in zip(values, asked, strict=True)):
                 yield replace(point, draw=draw, score=arguments.score)
 
 
@@ -266,6 +272,7 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--precision", nargs="+", default=["int4", "int8", "bf16"], help="of our points: these")
     parser.add_argument("--sparsity", nargs="+", type=float, default=SPARSITIES, help="of our points: these")
     parser.add_argument("--group", nargs="+", type=int, default=[32, 64, 128], help="of our points: these")
+    parser.add_argument("--pattern", nargs="+", default=PATTERNS, help="of our points: these")
     parser.add_argument("--score", default="admm", help="what our points are pruned by")
     parser.add_argument("--draw", nargs="+", type=int, default=[0, 1, 2])
     return parser
@@ -275,7 +282,12 @@ def _arguments() -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, help="scenarios.jsonl of drivingqa")
     parser.add_argument("--model", type=Path, help="another model than SmolLM2-135M-Instruct")
-    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=128,
+        help="texts of --tokens that calibrate, as many tokens as `owled prune` takes",
+    )
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--test-samples", type=int, default=8)
     parser.add_argument("--more", type=Path, help="rows of stbllm.py, for the report")

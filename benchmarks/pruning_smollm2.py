@@ -67,6 +67,7 @@ class Row:
     by_row: str = "even"
     pattern: str = "unstructured"
     reconstruct: int = 0
+    keep_drift: bool = False
 
     @property
     def key(self) -> str:
@@ -75,7 +76,7 @@ class Row:
         extra += f"/lambda {self.spread:g}" if self.spread is not None else ""
         extra += f"/rows {self.by_row}" * (self.by_row != "even")
         extra += f"/reconstruct {self.reconstruct}" * (self.reconstruct > 0)
-        extra += f"/{self.pattern}" * (self.pattern != "unstructured")
+        extra += f"/{self.pattern}" * (self.pattern != "unstructured") + "/drift kept" * self.keep_drift
         return f"{self.score}/{self.allocation}/{self.statistics}/{self.sparsity:g}/{self.draw}{extra}"
 
 
@@ -142,6 +143,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
             lines.append(f"| 0 | dense | | | {row['driving']:.2f} | {row['general']:.2f} | |")
         else:
             score = row["score"] + "".join(f" + {step} {row[step]}" for step in STEPS if row.get(step))
+            score += ", drift kept" * row.get("keep_drift", False)
             sparsity = (row["sparsity"], row.get("pattern", "unstructured"))
             groups.setdefault((sparsity, score, row["statistics"], _allocation(row)), []).append(row)
     for ((share, pattern), score, statistics, allocation), found in sorted(groups.items()):
@@ -194,7 +196,7 @@ def _config(row: Row, arguments: argparse.Namespace) -> PruneConfig:
     return PruneConfig(
         Path("."), Path("."), row.sparsity, row.score, row.allocation, row.statistics, seed=row.draw,
         learn_steps=arguments.learn_steps, refine_steps=row.refine, damping=row.damping, owl_lambda=row.spread, rows=row.by_row,
-        pattern=row.pattern, reconstruct_steps=row.reconstruct or None,
+        pattern=row.pattern, reconstruct_steps=row.reconstruct or None, correct_drift=False if row.keep_drift else None,
     )  # fmt: skip
 
 
@@ -234,7 +236,7 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[Row]:
     for draw, sparsity, statistics, score, allocation, spread, by_row, pattern in itertools.product(*axes):
         row = Row(
             score, allocation, statistics, sparsity, draw, arguments.refine, arguments.damping, arguments.recover,
-            spread, by_row, pattern, arguments.reconstruct,
+            spread, by_row, pattern, arguments.reconstruct, arguments.keep_drift,
         )  # fmt: skip
         if spread is not None and allocation not in SPREADS:
             continue
@@ -279,6 +281,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--zeros-by-row", nargs="+", default=["even"], help="even, trim")
     parser.add_argument("--pattern", nargs="+", default=["unstructured"], help="unstructured, 2:4, 4:8")
     parser.add_argument("--damping", type=float, default=0.01)
+    parser.add_argument("--keep-drift", action="store_true", help="without the correction that sparsegpt and admm have")
     return parser.parse_args()
 
 
