@@ -51,10 +51,53 @@ inline __attribute__((always_inline)) __m256i dot_even_tile(Int4Stream* s, const
   return _mm512_castsi512_si256(_mm512_permutexvar_epi32(_mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 13, 9, 5, 1, 12, 8, 4, 0), whole));
 }
 
-// Adds 32 columns. Of 16 sums, sparse: two neighbours belong to a row; others: those 8 apart do.
+// Where the columns that a pair keeps lie among a unit's activations, by the four bits of its mask and, 16 further each, its group.
+struct PairTable {
+  alignas(64) uint8_t first[64];
+  alignas(64) uint8_t second[64];
+  constexpr PairTable() : first(), second() {
+    for (int i = 0; i < 64; ++i) {
+      const int group = i / 16, mask = i % 16;
+      int from = 0, to = 3;
+      while (from < 3 && (mask >> from & 1) == 0) ++from;
+      while (to > 0 && (mask >> to & 1) == 0) --to;
+      first[i] = place_of(4 * group + from);
+      second[i] = place_of(4 * group + to);
+    }
+  }
+  static constexpr uint8_t place_of(int column) {
+    uint8_t place = 0;
+    while (kHalfByHalf[place] != column) ++place;
+    return place;
+  }
+};
+constexpr PairTable kPairs;
+
+// Adds 32 columns of which two of four are kept: the activations are fetched to the values. Sums of a row lie 8 apart.
+inline __attribute__((always_inline)) __m512i dot_pairs(Int4Stream* s, const int8_t* codes) {
+  const __m512i low = _mm512_set1_epi8(15);
+  // The lower half of a register is one unit, the upper one the next.
+  const __m512i twice = _mm512_set_epi64(3, 2, 3, 2, 1, 0, 1, 0);
+  const __m512i halves = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
+  const __m512i v = _mm512_loadu_si512(s->values);
+  const __m512i x = _mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(load_thirty_two(codes)));
+  const __m512i mask = _mm512_srlv_epi32(_mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(load_thirty_two(s->mask))), halves);
+  s->values += 2 * kPlaceCount;
+  s->mask += 4;
+  const __m512i pairs = _mm512_ternarylogic_epi32(mask, low, _mm512_set1_epi32(0x30201000), 0xea);  // (a & b) | c
+  const __m512i first = _mm512_shuffle_epi8(x, _mm512_permutexvar_epi8(pairs, _mm512_load_si512(kPairs.first)));
+  const __m512i second = _mm512_shuffle_epi8(x, _mm512_permutexvar_epi8(pairs, _mm512_load_si512(kPairs.second)));
+  __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(v, low), first);
+  __m512i eights = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(8), first);
+  sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(_mm512_srli_epi16(v, 4), low), second);
+  eights = _mm512_dpbusd_epi32(eights, _mm512_set1_epi8(8), second);
+  return _mm512_sub_epi32(sums, eights);
+}
+
+// Adds 32 columns. Of 16 sums, sparse: two neighbours belong to a row; dense: those 8 apart do.
 template <Format kFormat>
 inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const int8_t* codes) {
-  const __m512i low = _mm512_set1_epi8(15), zero = _mm512_set1_epi8(8);
+  const __m512i low = _mm512_set1_epi8(15);
   __m512i sums = _mm512_setzero_si512();
   if (kFormat == Format::kSparseInt4) {
 #pragma GCC unroll 4
@@ -63,7 +106,7 @@ inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const
       __builtin_memcpy(&eight, codes + 8 * half, 8);
       sums = _mm512_dpbusd_epi32(sums, spread_half(s), _mm512_set1_epi64(eight));
     }
-  } else if (kFormat == Format::kDenseInt4) {
+  } else {
     const __m512i even = _mm512_inserti64x4(plane_bytes(0), _mm512_castsi512_si256(plane_bytes(2)), 1);
     const __m512i odd = _mm512_inserti64x4(plane_bytes(1), _mm512_castsi512_si256(plane_bytes(3)), 1);
 #pragma GCC unroll 2
@@ -73,35 +116,30 @@ inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const
       sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(v, low), _mm512_shuffle_epi8(x, even));
       sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(_mm512_srli_epi16(v, 4), low), _mm512_shuffle_epi8(x, odd));
     }
-  } else {
-    // The lower half of a register is one unit, the upper one the next.
-    const __m512i twice = _mm512_set_epi64(3, 2, 3, 2, 1, 0, 1, 0);
-    const __m512i v = _mm512_loadu_si512(s->values), a = _mm512_and_si512(v, low);
-    const __m512i b = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-    const __m512i x = _mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(load_thirty_two(codes)));
-    const __m512i halves = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
-    const __m512i mask = _mm512_srlv_epi32(
-      _mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(load_thirty_two(s->mask))), halves);
-    s->values += 2 * kPlaceCount;
-    s->mask += 4;
-    const __mmask64 first = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(1)), third = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(4));
-    const __mmask64 second = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(2)), fourth = _mm512_test_epi8_mask(mask, _mm512_set1_epi8(8));
-    const __m512i plane[4] = {
-      _mm512_mask_blend_epi8(first, zero, a), _mm512_mask_blend_epi8(second, zero, _mm512_mask_blend_epi8(first, a, b)),
-      _mm512_mask_blend_epi8(third, zero, _mm512_mask_blend_epi8(fourth, b, a)), _mm512_mask_blend_epi8(fourth, zero, b)};
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) sums = _mm512_dpbusd_epi32(sums, plane[p], _mm512_shuffle_epi8(x, plane_bytes(p)));
   }
   return sums;
 }
 
-// Adds 32 columns: the sums of eight rows.
-template <Format kFormat>
-inline __attribute__((always_inline)) __m256i dot_rows(Int4Stream* s, const int8_t* codes) {
-  if (kFormat == Format::kEvenInt4) return dot_even_tile(s, codes);
-  const __m512i sums = dot_tile_int4<kFormat>(s, codes);
-  if (kFormat == Format::kSparseInt4) return _mm512_cvtepi64_epi32(_mm512_add_epi32(sums, _mm512_srli_epi64(sums, 32)));
+inline __attribute__((always_inline)) __m256i add_neighbours(__m512i sums) {
+  return _mm512_cvtepi64_epi32(_mm512_add_epi32(sums, _mm512_srli_epi64(sums, 32)));
+}
+
+inline __attribute__((always_inline)) __m256i add_halves(__m512i sums) {
   return _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
+}
+
+// Adds 32 columns: the sums of eight rows. `offset` is what the 8 in every code adds.
+template <Format kFormat>
+inline __attribute__((always_inline)) __m256i dot_rows(Int4Stream* s, const int8_t* codes, int32_t offset) {
+  if (kFormat == Format::kPairedInt4) return add_halves(dot_pairs(s, codes));
+  __m256i rows;
+  if (kFormat == Format::kEvenInt4) {
+    rows = dot_even_tile(s, codes);
+  } else {
+    const __m512i sums = dot_tile_int4<kFormat>(s, codes);
+    rows = kFormat == Format::kSparseInt4 ? add_neighbours(sums) : add_halves(sums);
+  }
+  return _mm256_sub_epi32(rows, _mm256_set1_epi32(offset));
 }
 
 template <Format kFormat>
@@ -118,7 +156,7 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
     for (int t = 0; t < tiles; ++t) {
       prefetch_lines(kFormat == Format::kSparseInt4 ? s.values + s.nibble / 2 : s.values, kFormat == Format::kDenseInt4 ? 2 : 1);
       if (kFormat != Format::kDenseInt4) prefetch_lines(s.mask, 1);
-      const __m256i dot = _mm256_sub_epi32(dot_rows<kFormat>(&s, codes + t * kTile), _mm256_set1_epi32(offsets[t]));
+      const __m256i dot = dot_rows<kFormat>(&s, codes + t * kTile, offsets[t]);
       const __m256 scale = _mm256_mul_ps(load_scales(scales + (t >> shift) * kBlockRows), _mm256_set1_ps(steps[t]));
       total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
     }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "fine.h"
 #include "owled_sparse.h"
 #include "packed.h"
 
@@ -14,8 +15,12 @@ constexpr size_t kHuge = size_t{2} << 20;
 constexpr size_t kSlack = 64;         // vector loads may run over the end
 
 size_t whole(size_t bytes) { return (bytes + kSlack + 63) / 64 * 64; }
+// Two of four are spread as fast as they are read, and copied as they are.
+bool stays(const Matrix& m) { return m.format == Format::kPairedInt4; }
+bool is_filled(const Matrix& m) { return m.sparse() || m.format == Format::kEvenInt4; }
+
 size_t filled_values(const Matrix& m) {
-  if (m.patterned()) return m.block_offset[m.blocks];
+  if (stays(m)) return m.block_offset[m.blocks];
   return static_cast<size_t>(m.padded_rows()) * m.padded_columns() / (m.int4() ? 2 : 1);
 }
 size_t mask_bytes(const Matrix& m) { return static_cast<size_t>(m.padded_rows()) * m.chunks * sizeof(uint64_t); }
@@ -43,8 +48,24 @@ void spread_int4(const Matrix& m, uint8_t* out) {
   }
 }
 
+// Eight rows of sixteen columns each, whose codes lie in two planes of 32 bytes, two of them in a byte (fine.h).
+void spread_even(const Matrix& m, uint8_t* out) {
+  std::memset(out, 0x88, filled_values(m));
+  const size_t rows = static_cast<size_t>(m.padded_rows()) * m.padded_columns() / kUnit;
+  const uint8_t* values = m.values;
+  for (size_t row = 0; row < rows; ++row, values += m.row_bytes) {
+    uint8_t* unit = out + row / kBlockRows * 2 * kPlaceCount + row % kBlockRows * 4;
+    uint64_t mask = m.mask[row / 4] >> (kUnit * (row % 4)) & 0xffff;
+    for (int next = 0; mask != 0; mask &= mask - 1, ++next) {
+      const int place = std::countr_zero(mask), from = values[next / 2] >> (next % 2 * 4) & 15;
+      unit[place / 8 * kPlaceCount + place % 8 / 2] ^= static_cast<uint8_t>((8 ^ from) << (place % 2 * 4));
+    }
+  }
+}
+
 void spread(const Matrix& m, uint8_t* out) {
-  if (!m.sparse()) std::memcpy(out, m.values, filled_values(m));
+  if (!is_filled(m)) std::memcpy(out, m.values, filled_values(m));
+  else if (m.format == Format::kEvenInt4) spread_even(m, out);
   else if (m.int4()) spread_int4(m, out);
   else spread_int8(m, out);
 }
@@ -56,8 +77,8 @@ bool PackedFile::fill() {
   bool any = false;
   for (const Matrix& m : matrices_) {
     if (!m.coarse()) continue;
-    bytes += whole(filled_values(m)) + whole(filled_offsets(m)) + (m.patterned() ? whole(mask_bytes(m)) : 0);
-    any |= m.sparse();
+    bytes += whole(filled_values(m)) + whole(filled_offsets(m)) + (stays(m) ? whole(mask_bytes(m)) : 0);
+    any |= is_filled(m);
   }
   if (!any) return false;
   filled_bytes_ = (bytes + kHuge - 1) / kHuge * kHuge;
@@ -69,9 +90,9 @@ bool PackedFile::fill() {
   for (Matrix& m : matrices_) {
     if (!m.coarse()) continue;
     spread(m, next);
-    if (m.sparse()) m.bytes += filled_values(m) - m.block_offset[m.blocks] - mask_bytes(m);
+    if (is_filled(m)) m.bytes += filled_values(m) - m.block_offset[m.blocks] - mask_bytes(m);
     const uint64_t* mask = nullptr;
-    if (m.patterned()) {                // they are spread as fast as they are read: copied as they are
+    if (stays(m)) {
       mask = reinterpret_cast<const uint64_t*>(next + whole(filled_values(m)) + whole(filled_offsets(m)));
       std::memcpy(const_cast<uint64_t*>(mask), m.mask, mask_bytes(m));
     } else {

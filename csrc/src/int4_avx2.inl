@@ -87,6 +87,22 @@ inline __attribute__((always_inline)) void next_rows(Int4Stream* s, __m256i apar
   s->values += kBlockRows * s->row_bytes;
 }
 
+// Where the columns that a pair keeps lie among a unit's activations, by the four bits of its mask; a group's lie one further.
+struct PairTable {
+  alignas(16) uint8_t first[kUnit];
+  alignas(16) uint8_t second[kUnit];
+  constexpr PairTable() : first(), second() {
+    for (int mask = 0; mask < kUnit; ++mask) {
+      int from = 0, to = 3;
+      while (from < 3 && (mask >> from & 1) == 0) ++from;
+      while (to > 0 && (mask >> to & 1) == 0) --to;
+      first[mask] = static_cast<uint8_t>(4 * from);
+      second[mask] = static_cast<uint8_t>(4 * to);
+    }
+  }
+};
+constexpr PairTable kPairs;
+
 template <Format kFormat>
 inline __attribute__((always_inline)) Planes next_unit(Int4Stream* s) {
   if (kFormat == Format::kPairedInt4) {
@@ -111,6 +127,20 @@ inline __attribute__((always_inline)) Planes next_unit(Int4Stream* s) {
     s->values += 2 * kPlaceCount;
   }
   return {{low_halves(v), high_halves(v), low_halves(w), high_halves(w)}};
+}
+
+// A unit of which two of four are kept: the activations are fetched to the values. Words: two neighbours belong to a row.
+inline __attribute__((always_inline)) __m256i dot_pairs(Int4Stream* s, const int8_t* x) {
+  const __m256i v = load_bytes(s->values), codes = load_both(x, x), eight = _mm256_set1_epi8(8);
+  const __m256i halves = _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0);  // the upper half takes the high halves of the same 16 bytes
+  const __m256i mask = low_halves(_mm256_srlv_epi32(_mm256_broadcastsi128_si256(load_sixteen(s->mask)), halves));
+  s->values += kPlaceCount;
+  s->mask += 2;
+  const __m256i group = _mm256_set1_epi32(0x03020100);
+  const __m256i first = _mm256_shuffle_epi8(codes, _mm256_or_si256(_mm256_shuffle_epi8(load_both(kPairs.first, kPairs.first), mask), group));
+  const __m256i second = _mm256_shuffle_epi8(codes, _mm256_or_si256(_mm256_shuffle_epi8(load_both(kPairs.second, kPairs.second), mask), group));
+  const __m256i sums = _mm256_add_epi16(_mm256_maddubs_epi16(low_halves(v), first), _mm256_maddubs_epi16(high_halves(v), second));
+  return _mm256_sub_epi16(sums, _mm256_add_epi16(_mm256_maddubs_epi16(eight, first), _mm256_maddubs_epi16(eight, second)));
 }
 
 // codes: 127 is the largest entry of 32 columns; sums: of 32 codes, times 8, what the offset of the weights adds.
@@ -158,9 +188,9 @@ inline __m256i four_codes(const int8_t* codes) {
   return _mm256_set1_epi32(four);
 }
 
-// Adds 32 columns: the sums of eight rows.
+// Adds 32 columns: the sums of eight rows. `offset` is what the 8 in every code adds.
 template <Format kFormat>
-inline __attribute__((always_inline)) __m256i dot_tile(Int4Stream* s, __m256i apart, const int8_t* x) {
+inline __attribute__((always_inline)) __m256i dot_tile(Int4Stream* s, __m256i apart, const int8_t* x, int32_t offset) {
   const __m256i ones = _mm256_set1_epi16(1);
   if (kFormat == Format::kEvenInt4) {
     const __m256i low = load_both(x, x), high = load_both(x + kUnit, x + kUnit);
@@ -171,7 +201,12 @@ inline __attribute__((always_inline)) __m256i dot_tile(Int4Stream* s, __m256i ap
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r)
       dots[r] = _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(first[r], low), _mm256_maddubs_epi16(second[r], high)), ones);
-    return _mm256_hadd_epi32(_mm256_hadd_epi32(dots[0], dots[1]), _mm256_hadd_epi32(dots[2], dots[3]));
+    const __m256i rows = _mm256_hadd_epi32(_mm256_hadd_epi32(dots[0], dots[1]), _mm256_hadd_epi32(dots[2], dots[3]));
+    return _mm256_sub_epi32(rows, _mm256_set1_epi32(offset));
+  }
+  if (kFormat == Format::kPairedInt4) {
+    const __m256i first = dot_pairs(s, x), second = dot_pairs(s, x + kUnit);
+    return _mm256_madd_epi16(_mm256_add_epi16(first, second), ones);
   }
   // 16 bits hold a sum of 8 products of pairs: 8 * 2 * 15 * 127 = 30480.
   __m256i words = _mm256_setzero_si256();
@@ -182,7 +217,7 @@ inline __attribute__((always_inline)) __m256i dot_tile(Int4Stream* s, __m256i ap
     for (int p = 0; p < 4; ++p)
       words = _mm256_add_epi16(words, _mm256_maddubs_epi16(w.plane[p], four_codes(x + u * kUnit + 4 * p)));
   }
-  return _mm256_madd_epi16(words, ones);
+  return _mm256_sub_epi32(_mm256_madd_epi16(words, ones), _mm256_set1_epi32(offset));
 }
 
 template <Format kFormat>
@@ -200,7 +235,7 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
     for (int t = 0; t < tiles; ++t) {
       prefetch_lines(kFormat == Format::kSparseInt4 ? s.values + s.nibble / 2 : s.values, kFormat == Format::kDenseInt4 ? 2 : 1);
       if (kFormat != Format::kDenseInt4) prefetch_lines(s.mask, 1);
-      const __m256i dot = _mm256_sub_epi32(dot_tile<kFormat>(&s, spread, codes + t * kTile), _mm256_set1_epi32(sums[t]));
+      const __m256i dot = dot_tile<kFormat>(&s, spread, codes + t * kTile, sums[t]);
       const __m256 scale = _mm256_mul_ps(eight_scales(scales + (t >> shift) * kBlockRows), _mm256_set1_ps(steps[t]));
       total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
     }
