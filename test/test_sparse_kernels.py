@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 
 from owled_ros.errors import OwledError
 from owled_ros.sparse import library
-from owled_ros.sparse.format import Format, read_packed
+from owled_ros.sparse.format import Format, Role, Writer, read_packed
 from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.pack import pack_matrices
-from owled_ros.sparse.quantise import unpack_matrix
+from owled_ros.sparse.quantise import pack_matrix, unpack_matrix
 
 pytestmark = pytest.mark.skipif(not library.available(), reason=f"no native kernels: {library.reason_missing()}")
 KERNELS = library.kernels() if library.available() else []
@@ -151,6 +152,22 @@ def test_extreme_activations(packed: tuple[str, Path], kernel: str) -> None:
         np.testing.assert_allclose(got, weight @ x[0], atol=SINGLE_TOLERANCE[precision] * 1e6)
     x = np.full((1, tensor.columns), 5.0, np.float32)  # every activation at the end of the fixed-point range
     np.testing.assert_allclose(model.multiply(0, x, tensor.rows)[0], weight @ x[0], rtol=1e-3, atol=2e-3)
+
+
+def test_pairs_that_are_no_pairs_are_refused(tmp_path: Path) -> None:
+    """Three of four beside one of four are as many values in all: the kernels would differ on them."""
+    tensor = pack_matrix("m", Role.OTHER, -1, np.tile(np.float32([1, 1, 0, 0]), (8, 16)), None, "int4", group=32)
+    assert tensor.format is Format.PAIRED_INT4
+    assert tensor.mask is not None
+    mask = tensor.mask.copy()
+    mask.view(np.uint8)[:2] = 0b0011_0111, 0b0011_0001
+    path = tmp_path / "m.owled"
+    with path.open("w+b") as stream:
+        writer = Writer(stream)
+        writer.add(replace(tensor, mask=mask))
+        writer.finish(None, {})
+    with pytest.raises(OwledError, match="m: block 0 keeps other than two of four"):
+        NativeModel(path, threads=1, kernel="auto")
 
 
 def test_unknown_kernel_names_the_usable_ones(packed: tuple[str, Path]) -> None:
