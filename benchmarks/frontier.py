@@ -54,7 +54,7 @@ class Point:
     """One of our files: zeros, what the values are, and what embedding and head are."""
 
     sparsity: float
-    precision: str  # bf16, int8, int4
+    precision: str  # bf16, int8, int4, int3, int2
     group: int
     pattern: str = "unstructured"
     ends: str = "int8"
@@ -125,6 +125,7 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
         wanted = [
             *(Point(sparsity, "int4", group, ends="int4") for group in (32, 64, 128) for sparsity in SPARSITIES),
             *(Point(0.5, "int4", 32, pattern, "int4") for pattern in PATTERNS[1:]),
+            *(Point(0.0, precision, group, ends="int4") for precision in ("int3", "int2") for group in (32, 64, 128)),
             *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
         ]
@@ -137,7 +138,7 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
 
 def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Point, place: Path) -> float:
     """Prune and round the model in place and write the packed file; returns the seconds of pruning."""
-    bits = {"int8": 8, "int4": 4}.get(point.precision)
+    bits = {"int8": 8, "int4": 4, "int3": 3, "int2": 2}.get(point.precision)
     config = PruneConfig(
         Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
         allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform", group_size=point.group if bits else None,
@@ -148,8 +149,8 @@ def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Poin
         config.check()
         plan = make_plan(model, structure, batches, config, lambda *_: None)
         scales = prune_blocks(model, structure, batches, plan.zeros, config).scales
-        if config.grid and point.ends == "int4":
-            scales |= round_ends(model, batches, config.grid, config.damping)
+        if config.grid_of_ends and point.ends == "int4":
+            scales |= round_ends(model, batches, config.grid_of_ends, config.damping)
     seconds = round(time.monotonic() - start, 1)
     found = {name: values.numpy() for name, values in scales.items()}
     how = {"config": model.config.to_dict(), "group": point.group, "scales": found, "ends": point.ends}
@@ -269,7 +270,9 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, help="the files are made and kept here")
     parser.add_argument("--report", type=Path, help="write REPORT.md and REPORT.png from the rows and stop")
     parser.add_argument("--only", choices=("ours", "rivals"))
-    parser.add_argument("--precision", nargs="+", default=["int4", "int8", "bf16"], help="of our points: these")
+    parser.add_argument(
+        "--precision", nargs="+", default=["int4", "int3", "int2", "int8", "bf16"], help="of our points: these"
+    )
     parser.add_argument("--sparsity", nargs="+", type=float, default=SPARSITIES, help="of our points: these")
     parser.add_argument("--group", nargs="+", type=int, default=[32, 64, 128], help="of our points: these")
     parser.add_argument("--pattern", nargs="+", default=PATTERNS, help="of our points: these")

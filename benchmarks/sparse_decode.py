@@ -126,7 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dense", type=Path, help="Hugging Face directory of the dense model")
     parser.add_argument("--pruned", nargs="*", default=[], metavar="SPARSITY=DIR")
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.6], help="of the 1b model")
-    parser.add_argument("--precisions", nargs="*", default=["int8"], choices=("int8", "int4", "bf16"))
+    parser.add_argument("--precisions", nargs="*", default=["int8"], choices=("int8", "int4", "int3", "int2", "bf16"))
     parser.add_argument("--group", type=int, default=128, help="columns that share a scale of int8 and int4")
     parser.add_argument(
         "--ends",

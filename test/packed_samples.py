@@ -53,7 +53,7 @@ FAMILIES = {
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**BASE)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**BASE, head_dim=48)),
 }
-FINE = ("llama", "llama_odd_tied", "llama_biases")  # packed with int4 and small groups too
+FINE = ("llama", "llama_odd_tied", "llama_biases")  # packed with fewer bits and small groups too
 
 
 def pruned_model(family: str) -> PreTrainedModel:
@@ -78,7 +78,7 @@ def zero_smallest(weight: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
 
 
 def main() -> None:
-    """Write <family>_<form>.owled into the directory given: every family in version 1's forms, some in version 2's."""
+    """Write <family>_<form>.owled into the directory given: every family in version 1's forms, some in later ones'."""
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
     for family in FAMILIES:
@@ -94,6 +94,7 @@ def main() -> None:
         forms = {"int8": (state, "int8", 128), "bf16": (state, "bf16", 128)}
         if family in FINE:
             forms |= {"int8_32": (state, "int8", 32), "int4_32": (state, "int4", 32), "int4_64": (state, "int4", 64)}
+            forms |= {"int3_64": (state, "int3", 64), "int2_32": (state, "int2", 32)}
             forms |= {"pairs_32": (pairs, "int4", 32), "pairs_128": (pairs, "int4", 128)}
             forms |= {"even_32": (even, "int4", 32), "even_64": (even, "int4", 64)}
         for form, (weights, precision, group) in forms.items():

@@ -21,7 +21,7 @@ from owled_ros.pruning.packing import pack_artifact
 from owled_ros.pruning.prune import PruneConfig, prune
 from owled_ros.pruning.rounding import Grid, choose_scales, codes, rounded, spread
 from owled_ros.pruning.sparsegpt import sparsegpt
-from owled_ros.sparse.format import Format, read_packed
+from owled_ros.sparse.format import Format, Role, read_packed
 from owled_ros.sparse.quantise import unpack_matrix
 
 
@@ -41,7 +41,7 @@ def _on_grid(weight: torch.Tensor, scales: torch.Tensor, grid: Grid) -> bool:
     return torch.equal(codes(weight, wide, grid) * wide, weight) and torch.equal(scales.bfloat16().float(), scales)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("group", [32, 64, 128])
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_one_sweep_ends_on_the_grid_and_beats_rounding_afterwards(bits: int, group: int, share: float) -> None:
@@ -56,7 +56,7 @@ def test_one_sweep_ends_on_the_grid_and_beats_rounding_afterwards(bits: int, gro
     assert _on_grid(settled, scales, grid)
     assert bool((settled[mask] == 0).all())
     assert _error(settled, weight, inputs) <= _error(swept, weight, inputs) * 1.001
-    if bits == 4:
+    if bits <= 4:
         pruned, own = sparsegpt(weight, hessian, zeros)
         after, _ = nearest(pruned, own, grid)
         assert _error(settled, weight, inputs) < 0.8 * _error(after, weight, inputs)
@@ -84,12 +84,15 @@ def test_scales_by_hand() -> None:
     weight = torch.tensor([[10.0, 2.1, 2.2, -2.3]])
     assert abs(choose_scales(weight, torch.tensor([1e-6, 1.0, 1.0, 1.0]), grid).item()) < 10 / 8
     assert abs(choose_scales(weight, torch.tensor([0.0, 1.0, 1.0, 1.0]), grid).item()) <= 2.3 / 7 * 1.01
+    for bits, low, high in ((3, -4.0, 3.0), (2, -2.0, 1.0)):
+        for sign in (1.0, -1.0):
+            assert choose_scales(sign * torch.tensor([[low, high, 1.0]]), ones, Grid(bits, 32)).item() == sign
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -2.5, 1e-39])
 def test_constant_and_vanishing_matrices(value: float) -> None:
     _, inputs = _case()
-    for grid in (Grid(4, 32), Grid(8, 128)):
+    for grid in (Grid(2, 64), Grid(3, 32), Grid(4, 32), Grid(8, 128)):
         weight = torch.full((3, 160), value)
         swept, mask, scales = sweep(weight, inputs.t() @ inputs, 0, grid)
         settled = settle(weight, swept, mask, scales, grid, inputs.t() @ inputs)
@@ -115,7 +118,7 @@ def test_damaged_weights_and_unknown_grids_are_refused() -> None:
     weight[2, 2] = torch.nan
     with pytest.raises(OwledError, match="NaN"):
         sweep(weight, inputs.t() @ inputs, 0, Grid(4, 32))
-    for bits, group in ((3, 32), (4, 48), (4, 0)):
+    for bits, group in ((1, 32), (5, 32), (4, 48), (4, 0)):
         with pytest.raises(OwledError, match="no grid"):
             Grid(bits, group)
 
@@ -130,7 +133,7 @@ def _config(model: Path, output: Path, **changes: Any) -> PruneConfig:
     return replace(PruneConfig(model, output, 0.5, allocation="uniform", dtype="float32", bits=4), **changes)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize(
     "changes",
     [{}, {"refine_steps": 0}, {"score": "wanda"}, {"pattern": "2:4"}, {"sparsity": 0.0}, {"statistics": "oneshot"}],
@@ -154,7 +157,9 @@ def test_artifacts_lie_on_their_grid_and_pack_without_loss(
     assert set(grid.scales) <= set(tensors)
     for name in grid.scales:
         np.testing.assert_array_equal(unpack_matrix(tensors[name]), state[f"{name}.weight"].numpy())
-        assert tensors[name].group == 32
+        assert tensors[name].group == (64 if bits < 4 else 32)
+        ends = tensors[name].role in (Role.EMBEDDING, Role.HEAD)
+        assert tensors[name].format.bits == (max(bits, 4) if ends else bits)
     if changes.get("pattern") == "2:4" and bits == 4:
         assert tensors["model.layers.0.mlp.up_proj"].format is Format.PAIRED_INT4
 
@@ -190,6 +195,17 @@ def test_a_changed_weight_is_not_packed_as_if_it_lay_on_the_grid(llama: Path, tm
     with pytest.raises(OwledError, match=r"up_proj.*4-bit grid"):
         pack_directory(out, out / "packed.owled")
     assert not (out / "packed.owled").exists()
+
+
+def test_few_bits_are_only_for_weights_that_were_put_on_them(llama: Path, tmp_path: Path) -> None:
+    from owled_ros.models.packing import pack_directory
+
+    with pytest.raises(OwledError, match=r"no weights on a grid of int2 .*`owled prune --bits 2`"):
+        pack_directory(llama, tmp_path / "packed.owled", "int2")
+    out = prune(_config(llama, tmp_path / "out", bits=3), tiny_batches("llama"))
+    with pytest.raises(OwledError, match="grid of int3 in groups of 32"):
+        pack_directory(out, tmp_path / "packed.owled", "int3", group=32)
+    pack_directory(out, tmp_path / "packed.owled", "int8")  # rounded anew, as any model
 
 
 def test_a_killed_run_goes_on_with_its_scales(llama: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from owled_ros.errors import OwledError
 from owled_ros.sparse import Decoder, SparseDecoder, library
-from owled_ros.sparse.format import Format, read_packed
+from owled_ros.sparse.format import Format, Role, read_packed
 from owled_ros.sparse.pack import pack_matrices, pack_model
 from owled_ros.sparse.quantise import unpack_matrix
 
@@ -63,6 +63,17 @@ def decoder(llama: Case) -> Decoder:
 
 def distance(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+@pytest.mark.parametrize("precision", ["int4", "int3", "int2"])
+def test_embeddings_of_few_bits_are_those_of_the_file(tmp_path: Path, precision: str) -> None:
+    model = pruned_model("llama_odd_tied")
+    path = tmp_path / "m.owled"
+    pack_model(model.state_dict(), path, precision, config=model.config.to_dict(), group=64, ends=precision)
+    table = unpack_matrix(next(tensor for tensor in read_packed(path).tensors if tensor.role is Role.EMBEDDING))
+    for kernel in KERNELS:
+        decoder = SparseDecoder.open(path, threads=1, kernel=kernel)
+        np.testing.assert_array_equal(decoder.embed(np.arange(len(table))), table)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -68,7 +68,7 @@ def test_checksum_sees_a_swap_and_wraps_around() -> None:
     rows=st.integers(1, 40),
     columns=st.integers(1, 300),
     zeros=st.floats(0, 1),
-    precision=st.sampled_from(["int8", "int4", "bf16"]),
+    precision=st.sampled_from(["int8", "int4", "int3", "int2", "bf16"]),
     group=st.sampled_from([32, 64, 128]),
     seed=st.integers(0, 2**16),
 )
@@ -83,8 +83,12 @@ def test_unpacking_gives_the_weights_back(
     assert packed.nonzeros == np.count_nonzero(dense)
     if precision == "bf16":
         np.testing.assert_array_equal(dense, from_bf16(to_bf16(matrix)))
-    elif precision == "int4":  # half a step, and what a clipped end loses: three tenths of the largest at most
-        assert np.abs(dense - matrix).max() <= 0.31 * np.abs(matrix).max()
+    elif (
+        precision != "int8"
+    ):  # half a step, and what a clipped end loses: three tenths of the largest at most with four bits
+        assert (
+            np.abs(dense - matrix).max() <= {"int4": 0.31, "int3": 0.45, "int2": 0.65}[precision] * np.abs(matrix).max()
+        )
     else:  # half a step; the step is the largest entry of the group / 127, rounded up to bf16
         assert np.abs(dense - matrix).max() <= np.abs(matrix).max() / 127 * (1 + 2**-7) * 0.5001
 
@@ -152,9 +156,29 @@ def test_as_many_of_sixteen_keep_their_share_of_the_values_and_a_bit_per_column(
     assert pack_matrix("m", Role.OTHER, -1, matrix, None, "int4", group=32).format is Format.SPARSE_INT4
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize(("bits", "sizes"), [(2, (2 * 64, 0)), (3, (2 * 64, 64))])
+def test_two_and_three_bits_by_hand(bits: int, sizes: tuple[int, int]) -> None:
+    low, high = -(1 << bits >> 1), (1 << bits >> 1) - 1
+    matrix = np.zeros((8, 64), np.float32)
+    matrix[0, :8] = [low, high, 0, 1, -1, 0, 0, 0]
+    matrix[5, 16:20] = [low, 0, 0, high]
+    scales = np.ones((8, 1), np.float32)
+    packed = pack_matrix("m", Role.OTHER, -1, matrix, None, f"int{bits}", group=64, scales=scales)
+    assert packed.format is (Format.DENSE_INT2 if bits == 2 else Format.DENSE_INT3)
+    assert (packed.values.nbytes, 0 if packed.mask is None else packed.mask.nbytes) == sizes
+    codes = [low - low, high - low, 0 - low, 1 - low]  # of columns 0 to 3: the low two bits of each in one byte
+    assert packed.values[0] == sum((code & 3) << 2 * plane for plane, code in enumerate(codes))
+    assert packed.values[1] & 3 == (-1 - low) & 3  # column 4
+    if packed.mask is not None:  # half a byte for each place; row 5, group 0 is place 20 of the second unit
+        thirds = packed.mask.view(np.uint8)
+        assert thirds[0] & 15 == sum((code >> 2) << plane for plane, code in enumerate(codes))
+        assert thirds[16 + 20 - 16] >> 4 == 0b1110  # -4, 0, 0 and 3 are 0, 4, 4 and 7
+    np.testing.assert_array_equal(unpack_matrix(packed), matrix)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "int3", "int2"])
 def test_weights_on_their_grid_are_packed_without_loss_and_others_are_refused(precision: str) -> None:
-    low, high = (-127, 127) if precision == "int8" else (-8, 7)
+    low, high = {"int8": (-127, 127), "int4": (-8, 7), "int3": (-4, 3), "int2": (-2, 1)}[precision]
     generator = np.random.default_rng(0)
     codes = generator.integers(low, high + 1, (20, 70)).astype(np.float32)
     scales = from_bf16(to_bf16(generator.normal(size=(20, 3)).astype(np.float32)))
@@ -180,7 +204,7 @@ def test_weights_on_their_grid_are_packed_without_loss_and_others_are_refused(pr
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-39])
 def test_constant_and_vanishing_matrices(group: int, value: float) -> None:
     matrix = np.full((9, 70), value, np.float32)
-    for precision in ("int8", "int4"):
+    for precision in ("int8", "int4", "int3", "int2"):
         dense = unpack_matrix(pack_matrix("m", Role.OTHER, -1, matrix, None, precision, group=group))
         np.testing.assert_allclose(dense, matrix, rtol=5e-3, atol=1e-38)
 
@@ -225,8 +249,8 @@ def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_unknown_precision_and_wrong_shapes_are_refused() -> None:
-    with pytest.raises(OwledError, match="int3"):
-        pack_matrix("m", Role.OTHER, -1, np.ones((8, 64), np.float32), precision="int3")
+    with pytest.raises(OwledError, match="int5"):
+        pack_matrix("m", Role.OTHER, -1, np.ones((8, 64), np.float32), precision="int5")
     with pytest.raises(OwledError, match="matrix is needed"):
         pack_matrix("m", Role.OTHER, -1, np.ones(8, np.float32))
     with pytest.raises(OwledError, match="bias"):
@@ -259,7 +283,7 @@ def test_a_file_reads_back(packed_file: Path) -> None:
     [
         (0, b"X", "not a packed model"),
         (8, struct.pack(">I", 0x01020304), "byte order"),
-        (12, struct.pack("<I", 3), "version"),
+        (12, struct.pack("<I", 4), "version"),
         (16, struct.pack("<Q", 64), "truncated"),
         (100, b"\x11", "checksum"),
         (HEADER_BYTES + 3, b"\x11", "checksum"),
@@ -296,6 +320,13 @@ def test_what_needs_nothing_new_is_written_as_version_1(packed_file: Path) -> No
         for kernel in library.kernels():
             with pytest.raises(OwledError, match="came after version 1"):
                 NativeModel(packed_file, 1, kernel)
+    pack_matrices({"a": (random_matrix(20, 200, 0.6), None)}, packed_file, "int3", group=128)
+    assert version_of(packed_file, told=2) == 3
+    with pytest.raises(OwledError, match="came after version 2"):
+        read_packed(packed_file)
+    for kernel in library.kernels():
+        with pytest.raises(OwledError, match="came after version 2"):
+            NativeModel(packed_file, 1, kernel)
 
 
 def test_a_failed_write_leaves_the_old_file(packed_file: Path) -> None:

@@ -73,18 +73,25 @@ struct PairTable {
 };
 constexpr PairTable kPairs;
 
+// Sixteen bytes of each of two units, twice: the lower half of a register is one unit, the upper one the next.
+inline __m512i twice(__m256i units) {
+  return _mm512_permutexvar_epi64(_mm512_set_epi64(3, 2, 3, 2, 1, 0, 1, 0), _mm512_castsi256_si512(units));
+}
+
+// Four bits for every place of two units, in the lower halves of the bytes.
+inline __attribute__((always_inline)) __m512i next_places(Int4Stream* s) {
+  const __m512i halves = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
+  const __m512i places = _mm512_srlv_epi32(twice(load_thirty_two(s->mask)), halves);
+  s->mask += 4;
+  return places;
+}
+
 // Adds 32 columns of which two of four are kept: the activations are fetched to the values. Sums of a row lie 8 apart.
 inline __attribute__((always_inline)) __m512i dot_pairs(Int4Stream* s, const int8_t* codes) {
   const __m512i low = _mm512_set1_epi8(15);
-  // The lower half of a register is one unit, the upper one the next.
-  const __m512i twice = _mm512_set_epi64(3, 2, 3, 2, 1, 0, 1, 0);
-  const __m512i halves = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
-  const __m512i v = _mm512_loadu_si512(s->values);
-  const __m512i x = _mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(load_thirty_two(codes)));
-  const __m512i mask = _mm512_srlv_epi32(_mm512_permutexvar_epi64(twice, _mm512_castsi256_si512(load_thirty_two(s->mask))), halves);
+  const __m512i v = _mm512_loadu_si512(s->values), x = twice(load_thirty_two(codes));
   s->values += 2 * kPlaceCount;
-  s->mask += 4;
-  const __m512i pairs = _mm512_ternarylogic_epi32(mask, low, _mm512_set1_epi32(0x30201000), 0xea);  // (a & b) | c
+  const __m512i pairs = _mm512_ternarylogic_epi32(next_places(s), low, _mm512_set1_epi32(0x30201000), 0xea);  // (a & b) | c
   const __m512i first = _mm512_shuffle_epi8(x, _mm512_permutexvar_epi8(pairs, _mm512_load_si512(kPairs.first)));
   const __m512i second = _mm512_shuffle_epi8(x, _mm512_permutexvar_epi8(pairs, _mm512_load_si512(kPairs.second)));
   __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(v, low), first);
@@ -94,7 +101,7 @@ inline __attribute__((always_inline)) __m512i dot_pairs(Int4Stream* s, const int
   return _mm512_sub_epi32(sums, eights);
 }
 
-// Adds 32 columns. Of 16 sums, sparse: two neighbours belong to a row; dense: those 8 apart do.
+// Adds 32 columns. Of 16 sums, sparse: two neighbours belong to a row; others: those 8 apart do.
 template <Format kFormat>
 inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const int8_t* codes) {
   const __m512i low = _mm512_set1_epi8(15);
@@ -106,7 +113,7 @@ inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const
       __builtin_memcpy(&eight, codes + 8 * half, 8);
       sums = _mm512_dpbusd_epi32(sums, spread_half(s), _mm512_set1_epi64(eight));
     }
-  } else {
+  } else if (kFormat == Format::kDenseInt4) {
     const __m512i even = _mm512_inserti64x4(plane_bytes(0), _mm512_castsi512_si256(plane_bytes(2)), 1);
     const __m512i odd = _mm512_inserti64x4(plane_bytes(1), _mm512_castsi512_si256(plane_bytes(3)), 1);
 #pragma GCC unroll 2
@@ -116,6 +123,19 @@ inline __attribute__((always_inline)) __m512i dot_tile_int4(Int4Stream* s, const
       sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(v, low), _mm512_shuffle_epi8(x, even));
       sums = _mm512_dpbusd_epi32(sums, _mm512_and_si512(_mm512_srli_epi16(v, 4), low), _mm512_shuffle_epi8(x, odd));
     }
+  }
+  if (kFormat == Format::kDenseInt3 || kFormat == Format::kDenseInt2) {
+    const __m512i v = _mm512_loadu_si512(s->values), three = _mm512_set1_epi8(3), x = twice(load_thirty_two(codes));
+    s->values += 2 * kPlaceCount;
+    __m512i plane[4] = {_mm512_and_si512(v, three), _mm512_and_si512(_mm512_srli_epi16(v, 2), three),
+                        _mm512_and_si512(_mm512_srli_epi16(v, 4), three), _mm512_and_si512(_mm512_srli_epi16(v, 6), three)};
+    if (kFormat == Format::kDenseInt3) {
+      const __m512i bits = next_places(s), four = _mm512_set1_epi8(4);
+      const __m512i third[4] = {_mm512_slli_epi16(bits, 2), _mm512_slli_epi16(bits, 1), bits, _mm512_srli_epi16(bits, 1)};
+      for (int p = 0; p < 4; ++p) plane[p] = _mm512_ternarylogic_epi32(third[p], four, plane[p], 0xea);  // (a & b) | c
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) sums = _mm512_dpbusd_epi32(sums, plane[p], _mm512_shuffle_epi8(x, plane_bytes(p)));
   }
   return sums;
 }
@@ -128,7 +148,7 @@ inline __attribute__((always_inline)) __m256i add_halves(__m512i sums) {
   return _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
 }
 
-// Adds 32 columns: the sums of eight rows. `offset` is what the 8 in every code adds.
+// Adds 32 columns: the sums of eight rows. `offset` is what was added to every code.
 template <Format kFormat>
 inline __attribute__((always_inline)) __m256i dot_rows(Int4Stream* s, const int8_t* codes, int32_t offset) {
   if (kFormat == Format::kPairedInt4) return add_halves(dot_pairs(s, codes));
@@ -155,8 +175,8 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
     __m256 total = _mm256_setzero_ps();
     for (int t = 0; t < tiles; ++t) {
       prefetch_lines(kFormat == Format::kSparseInt4 ? s.values + s.nibble / 2 : s.values, kFormat == Format::kDenseInt4 ? 2 : 1);
-      if (kFormat != Format::kDenseInt4) prefetch_lines(s.mask, 1);
-      const __m256i dot = dot_rows<kFormat>(&s, codes + t * kTile, offsets[t]);
+      if (has_mask(kFormat)) prefetch_lines(s.mask, 1);
+      const __m256i dot = dot_rows<kFormat>(&s, codes + t * kTile, offsets[t] >> zero_shift(kFormat));
       const __m256 scale = _mm256_mul_ps(load_scales(scales + (t >> shift) * kBlockRows), _mm256_set1_ps(steps[t]));
       total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
     }

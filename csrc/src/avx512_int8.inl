@@ -192,7 +192,7 @@ inline __attribute__((always_inline)) void expand_block_bf16(const Matrix& m, in
 
 void unpack_block(const Matrix& m, int block, float* out) {
   if (m.format == Format::kSparseInt4) return unpack_sparse_int4_avx512(m, block, out);
-  if (m.int4()) return unpack_int4_avx2(m, block, out);
+  if (m.narrow()) return unpack_int4_avx2(m, block, out);
   const int columns = m.padded_columns();
   const auto put_int8 = [&](int row, int column, const __m512* part) {
     for (int i = 0; i < 4; ++i) _mm512_storeu_ps(out + row * columns + column + 16 * i, part[i]);

@@ -115,8 +115,8 @@ void Decoder::embed(int token, float* out) const {
     const int group = c / kGroup;
     const int width = std::min(kGroup, m.padded_columns() - group * kGroup);
     const size_t place = static_cast<size_t>(group) * kGroup * kBlockRows + row * width + c % kGroup;
-    if (m.int4())
-      out[c] = static_cast<float>(dense_int4(m, token, c)) * bf16_to_float(scales_of(m, block, c)[row]);
+    if (m.narrow())
+      out[c] = static_cast<float>(dense_code(m, token, c)) * bf16_to_float(scales_of(m, block, c)[row]);
     else if (m.int8())
       out[c] = static_cast<int8_t>(values[place]) * bf16_to_float(scales_of(m, block, c)[row]);
     else

@@ -15,8 +15,8 @@ constexpr size_t kHuge = size_t{2} << 20;
 constexpr size_t kSlack = 64;         // vector loads may run over the end
 
 size_t whole(size_t bytes) { return (bytes + kSlack + 63) / 64 * 64; }
-// Two of four are spread as fast as they are read, and copied as they are.
-bool stays(const Matrix& m) { return m.format == Format::kPairedInt4; }
+// These are spread as fast as they are read, and copied as they are.
+bool stays(const Matrix& m) { return m.format == Format::kPairedInt4 || m.below4(); }
 bool is_filled(const Matrix& m) { return m.sparse() || m.format == Format::kEvenInt4; }
 
 size_t filled_values(const Matrix& m) {
@@ -77,7 +77,7 @@ bool PackedFile::fill() {
   bool any = false;
   for (const Matrix& m : matrices_) {
     if (!m.coarse()) continue;
-    bytes += whole(filled_values(m)) + whole(filled_offsets(m)) + (stays(m) ? whole(mask_bytes(m)) : 0);
+    bytes += whole(filled_values(m)) + whole(filled_offsets(m)) + (stays(m) && m.masked() ? whole(mask_bytes(m)) : 0);
     any |= is_filled(m);
   }
   if (!any) return false;
@@ -92,11 +92,11 @@ bool PackedFile::fill() {
     spread(m, next);
     if (is_filled(m)) m.bytes += filled_values(m) - m.block_offset[m.blocks] - mask_bytes(m);
     const uint64_t* mask = nullptr;
-    if (stays(m)) {
+    if (!stays(m)) {
+      m.format = m.int4() ? Format::kDenseInt4 : Format::kDenseInt8;
+    } else if (m.masked()) {
       mask = reinterpret_cast<const uint64_t*>(next + whole(filled_values(m)) + whole(filled_offsets(m)));
       std::memcpy(const_cast<uint64_t*>(mask), m.mask, mask_bytes(m));
-    } else {
-      m.format = m.int4() ? Format::kDenseInt4 : Format::kDenseInt8;
     }
     m.values = next;
     next += whole(filled_values(m));

@@ -1,7 +1,8 @@
-// Matrices of format version 2: int4 in three forms. Where a code lies, and a walk over a block for every processor.
+// Matrices of at most four bits, which came with format versions 2 and 3. Where a code lies, and a walk over a block for every processor.
 //
 // A block's codes come in units of 16 columns. In a unit a row's columns 4g + p (g, p = 0..3) lie apart: place 4 * row + g
 // of plane p. Dense: two planes share 32 bytes, the even one in the low halves. Codes are stored with 8 added, so 8 is zero.
+// Two and three bits: the low two of all four planes share 32 bytes, the third bits lie as the masks of pairs do; 2 and 4 are added.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +26,12 @@ OWLED_INLINE int32_t* fine_sums(const Activation& a, int columns) {
   return reinterpret_cast<int32_t*>(a.fine + 3 * static_cast<size_t>(columns)) + columns / kTile;
 }
 
-// The streams of one block of int4.
+// Int4Stream and all below it serve two and three bits too. What is added to a code of int4 is 8: a right shift makes it of others.
+constexpr int zero_shift(Format format) { return format == Format::kDenseInt2 ? 2 : format == Format::kDenseInt3 ? 1 : 0; }
+constexpr int zero_of(Format format) { return 8 >> zero_shift(format); }
+constexpr bool has_mask(Format format) { return format != Format::kDenseInt4 && format != Format::kDenseInt2; }
+
+// The streams of one block.
 struct Int4Stream {
   const uint64_t* mask;               // sparse: one word per half unit; paired: 16 bytes per unit; even: a word per four rows
   const uint8_t* values;
@@ -41,7 +47,7 @@ OWLED_INLINE const uint16_t* scales_of(const Matrix& m, int block, int column) {
   return m.scales + (static_cast<size_t>(block) * m.groups() + m.group_of(column)) * kBlockRows;
 }
 
-// The codes -8 .. 7 of the next unit: planes [4][32].
+// The codes of the next unit: planes [4][32].
 static OWLED_INLINE void next_unit_plainly(const Matrix& m, Int4Stream* s, int8_t* planes) {
   if (m.format == Format::kDenseInt4) {
     for (int i = 0; i < 2 * kPlaceCount; ++i) {
@@ -50,6 +56,16 @@ static OWLED_INLINE void next_unit_plainly(const Matrix& m, Int4Stream* s, int8_
       out[kPlaceCount] = static_cast<int8_t>((s->values[i] >> 4) - 8);
     }
     s->values += 2 * kPlaceCount;
+  } else if (m.below4()) {
+    const uint8_t* thirds = reinterpret_cast<const uint8_t*>(s->mask);
+    for (int p = 0; p < 4; ++p)
+      for (int i = 0; i < kPlaceCount; ++i) {
+        int code = s->values[i] >> (2 * p) & 3;
+        if (m.format == Format::kDenseInt3) code |= (thirds[i % 16] >> (i / 16 * 4 + p) & 1) << 2;
+        planes[p * kPlaceCount + i] = static_cast<int8_t>(code - zero_of(m.format));
+      }
+    s->values += kPlaceCount;
+    if (m.format == Format::kDenseInt3) s->mask += 2;
   } else if (m.format == Format::kSparseInt4) {
     for (int half = 0; half < 2; ++half) {
       const uint64_t bits = *s->mask++;
@@ -89,12 +105,16 @@ static OWLED_INLINE void next_unit_plainly(const Matrix& m, Int4Stream* s, int8_
 }
 
 // One code of a dense matrix.
-static OWLED_INLINE int dense_int4(const Matrix& m, int row, int column) {
-  const uint8_t* block = m.values + m.block_offset[row / kBlockRows];
-  const int plane = column % 4;
-  const size_t place = static_cast<size_t>(column / kUnit) * 2 * kPlaceCount + plane / 2 * kPlaceCount +
-                       row % kBlockRows * 4 + column % kUnit / 4;
-  return (block[place] >> (plane % 2 * 4) & 15) - 8;
+static OWLED_INLINE int dense_code(const Matrix& m, int row, int column) {
+  const int plane = column % 4, unit = column / kUnit, place = row % kBlockRows * 4 + column % kUnit / 4;
+  const uint8_t* units = m.values + m.block_offset[row / kBlockRows];
+  if (!m.below4()) return (units[unit * 2 * kPlaceCount + plane / 2 * kPlaceCount + place] >> (plane % 2 * 4) & 15) - 8;
+  int code = units[unit * kPlaceCount + place] >> (2 * plane) & 3;
+  if (m.format == Format::kDenseInt3) {
+    const uint8_t* thirds = reinterpret_cast<const uint8_t*>(Int4Stream(m, row / kBlockRows).mask + 2 * unit);
+    code |= (thirds[place % 16] >> (place / 16 * 4 + plane) & 1) << 2;
+  }
+  return code - zero_of(m.format);
 }
 
 #if defined(__x86_64__)

@@ -103,6 +103,23 @@ struct PairTable {
 };
 constexpr PairTable kPairs;
 
+// Two bits of each plane, and a third from where others have a mask.
+inline __attribute__((always_inline)) Planes next_few(Int4Stream* s, bool third) {
+  const __m256i v = load_bytes(s->values), low = _mm256_set1_epi8(3);
+  s->values += kPlaceCount;
+  Planes w{{_mm256_and_si256(v, low), _mm256_and_si256(_mm256_srli_epi16(v, 2), low), _mm256_and_si256(_mm256_srli_epi16(v, 4), low),
+            _mm256_and_si256(_mm256_srli_epi16(v, 6), low)}};
+  if (!third) return w;
+  const __m256i halves = _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0), four = _mm256_set1_epi8(4);
+  const __m256i bits = _mm256_srlv_epi32(_mm256_broadcastsi128_si256(load_sixteen(s->mask)), halves);
+  s->mask += 2;
+  w.plane[0] = _mm256_or_si256(w.plane[0], _mm256_and_si256(_mm256_slli_epi16(bits, 2), four));
+  w.plane[1] = _mm256_or_si256(w.plane[1], _mm256_and_si256(_mm256_slli_epi16(bits, 1), four));
+  w.plane[2] = _mm256_or_si256(w.plane[2], _mm256_and_si256(bits, four));
+  w.plane[3] = _mm256_or_si256(w.plane[3], _mm256_and_si256(_mm256_srli_epi16(bits, 1), four));
+  return w;
+}
+
 template <Format kFormat>
 inline __attribute__((always_inline)) Planes next_unit(Int4Stream* s) {
   if (kFormat == Format::kPairedInt4) {
@@ -117,6 +134,7 @@ inline __attribute__((always_inline)) Planes next_unit(Int4Stream* s) {
     return {{_mm256_blendv_epi8(zero, a, first), _mm256_blendv_epi8(zero, _mm256_blendv_epi8(a, b, first), second),
              _mm256_blendv_epi8(zero, _mm256_blendv_epi8(b, a, fourth), third), _mm256_blendv_epi8(zero, b, fourth)}};
   }
+  if (kFormat == Format::kDenseInt2 || kFormat == Format::kDenseInt3) return next_few(s, kFormat == Format::kDenseInt3);
   __m256i v, w;
   if (kFormat == Format::kSparseInt4) {
     v = deposit_half(s);
@@ -188,7 +206,7 @@ inline __m256i four_codes(const int8_t* codes) {
   return _mm256_set1_epi32(four);
 }
 
-// Adds 32 columns: the sums of eight rows. `offset` is what the 8 in every code adds.
+// Adds 32 columns: the sums of eight rows. `offset` is what was added to every code.
 template <Format kFormat>
 inline __attribute__((always_inline)) __m256i dot_tile(Int4Stream* s, __m256i apart, const int8_t* x, int32_t offset) {
   const __m256i ones = _mm256_set1_epi16(1);
@@ -234,8 +252,8 @@ void gemv_int4(const Matrix& m, const Activation& a, float* y, int begin, int en
     __m256 total = _mm256_setzero_ps();
     for (int t = 0; t < tiles; ++t) {
       prefetch_lines(kFormat == Format::kSparseInt4 ? s.values + s.nibble / 2 : s.values, kFormat == Format::kDenseInt4 ? 2 : 1);
-      if (kFormat != Format::kDenseInt4) prefetch_lines(s.mask, 1);
-      const __m256i dot = dot_tile<kFormat>(&s, spread, codes + t * kTile, sums[t]);
+      if (has_mask(kFormat)) prefetch_lines(s.mask, 1);
+      const __m256i dot = dot_tile<kFormat>(&s, spread, codes + t * kTile, sums[t] >> zero_shift(kFormat));
       const __m256 scale = _mm256_mul_ps(eight_scales(scales + (t >> shift) * kBlockRows), _mm256_set1_ps(steps[t]));
       total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, total);
     }
@@ -268,7 +286,7 @@ void unpack_int4(const Matrix& m, int block, float* out) {
       rows_of_unit(next_unit<kFormat>(&s), rows);
     }
     for (int r = 0; r < kBlockRows; ++r) {
-      const __m256i both = _mm256_sub_epi8(rows[r % 4], _mm256_set1_epi8(8));
+      const __m256i both = _mm256_sub_epi8(rows[r % 4], _mm256_set1_epi8(zero_of(kFormat)));
       const __m128i row = r < 4 ? _mm256_castsi256_si128(both) : _mm256_extracti128_si256(both, 1);
       const __m256 scale = _mm256_set1_ps(bf16_to_float(scales[r]));
       float* to = out + static_cast<size_t>(r) * columns + column;

@@ -5,7 +5,7 @@
 #include "int4_plain.inl"
 
 struct Planes {
-  int8x16_t plane[4];                 // the codes -8 .. 7 of four rows
+  int8x16_t plane[4];                 // the codes of four rows
 };
 
 inline int8x16_t low_codes(uint8x16_t v) { return vsubq_s8(vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15))), vdupq_n_s8(8)); }
@@ -15,6 +15,22 @@ inline int8x16_t high_codes(uint8x16_t v) { return vsubq_s8(vreinterpretq_s8_u8(
 inline Planes dense_planes(const uint8_t* v) {
   const uint8x16_t first = vld1q_u8(v), second = vld1q_u8(v + kPlaceCount);
   return {{low_codes(first), high_codes(first), low_codes(second), high_codes(second)}};
+}
+
+// The same of two or three bits, whose third ones are the lower halves of `third`.
+template <Format kFormat>
+inline Planes few_planes(const uint8_t* v, uint8x16_t third) {
+  const uint8x16_t low = vld1q_u8(v), three = vdupq_n_u8(3), four = vdupq_n_u8(4);
+  uint8x16_t code[4] = {vandq_u8(low, three), vandq_u8(vshrq_n_u8(low, 2), three), vandq_u8(vshrq_n_u8(low, 4), three), vshrq_n_u8(low, 6)};
+  if (kFormat == Format::kDenseInt3) {
+    code[0] = vorrq_u8(code[0], vandq_u8(vshlq_n_u8(third, 2), four));
+    code[1] = vorrq_u8(code[1], vandq_u8(vshlq_n_u8(third, 1), four));
+    code[2] = vorrq_u8(code[2], vandq_u8(third, four));
+    code[3] = vorrq_u8(code[3], vandq_u8(vshrq_n_u8(third, 1), four));
+  }
+  Planes w;
+  for (int p = 0; p < 4; ++p) w.plane[p] = vsubq_s8(vreinterpretq_s8_u8(code[p]), vdupq_n_s8(zero_of(kFormat)));
+  return w;
 }
 
 inline Planes paired_planes(const uint8_t* v, uint8x16_t mask) {
@@ -96,7 +112,13 @@ inline Dots dot_tile(Int4Stream* s, const int8_t* codes) {
   int16x8_t words[4] = {vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s16(0)};
   for (int u = 0; u < kTile / kUnit; ++u) {
     const int8_t* x = codes + u * kUnit;
-    if (kFormat == Format::kPairedInt4) {
+    if (kFormat == Format::kDenseInt2 || kFormat == Format::kDenseInt3) {
+      const uint8x16_t third = kFormat == Format::kDenseInt3 ? vld1q_u8(reinterpret_cast<const uint8_t*>(s->mask)) : vdupq_n_u8(0);
+      add_planes(few_planes<kFormat>(s->values, third), x, words);
+      add_planes(few_planes<kFormat>(s->values + 16, vshrq_n_u8(third, 4)), x, words + 2);
+      if (kFormat == Format::kDenseInt3) s->mask += 2;
+      s->values += kPlaceCount;
+    } else if (kFormat == Format::kPairedInt4) {
       const uint8x16_t mask = vld1q_u8(reinterpret_cast<const uint8_t*>(s->mask));
       add_planes(paired_planes(s->values, mask), x, words);
       add_planes(paired_planes(s->values + 16, vshrq_n_u8(mask, 4)), x, words + 2);

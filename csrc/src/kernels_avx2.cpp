@@ -106,7 +106,7 @@ float prepare_words(const Activation* a, int columns, uint8_t* out) {
 #include "int4_avx2.inl"
 
 void prepare(Activation* a, const Matrix& m) {
-  if (m.int4()) return prepare_codes_avx2(a, m, kPlaneByPlane);
+  if (m.narrow()) return prepare_codes_avx2(a, m, kPlaneByPlane);
   if (m.fine() && !a->words_ready) {
     a->fine_step = prepare_words(a, m.padded_columns(), a->fine);
     a->words_ready = true;
@@ -217,6 +217,8 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
     return m.sparse() ? gemv_int8_fine<true>(m, a, y, begin, end) : gemv_int8_fine<false>(m, a, y, begin, end);
   switch (m.format) {
     case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
+    case Format::kDenseInt3: return gemv_int4<Format::kDenseInt3>(m, a, y, begin, end);
+    case Format::kDenseInt2: return gemv_int4<Format::kDenseInt2>(m, a, y, begin, end);
     case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
     case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
     case Format::kEvenInt4: return gemv_int4<Format::kEvenInt4>(m, a, y, begin, end);
@@ -264,7 +266,7 @@ void unpack_bf16(const Matrix& m, int block, float* out) {
 }
 
 void unpack_block(const Matrix& m, int block, float* out) {
-  if (m.int4()) return unpack_int4_avx2(m, block, out);
+  if (m.narrow()) return unpack_int4_avx2(m, block, out);
   switch (m.format) {
     case Format::kSparseInt8: return unpack_int8<true>(m, block, out);
     case Format::kDenseInt8: return unpack_int8<false>(m, block, out);
@@ -284,6 +286,8 @@ void prepare_codes_avx2(Activation* a, const Matrix& m, const int8_t* order) {
 void unpack_int4_avx2(const Matrix& m, int block, float* out) {
   switch (m.format) {
     case Format::kDenseInt4: return unpack_int4<Format::kDenseInt4>(m, block, out);
+    case Format::kDenseInt3: return unpack_int4<Format::kDenseInt3>(m, block, out);
+    case Format::kDenseInt2: return unpack_int4<Format::kDenseInt2>(m, block, out);
     case Format::kSparseInt4: return unpack_int4<Format::kSparseInt4>(m, block, out);
     case Format::kEvenInt4: return unpack_int4<Format::kEvenInt4>(m, block, out);
     default: return unpack_int4<Format::kPairedInt4>(m, block, out);

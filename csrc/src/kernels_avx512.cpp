@@ -29,7 +29,7 @@ void prepare_bf16(Activation* a, int columns) {
 
 void prepare(Activation* a, const Matrix& m) {
   const int columns = m.padded_columns();
-  if (m.int4()) {
+  if (m.narrow()) {
     prepare_codes_avx2(a, m, kHalfByHalf);
   } else if (m.int8() && !a->fixed_ready) {
     prepare_int8(a, columns);
@@ -80,7 +80,7 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
-  if (m.int4()) return gemv_int4_avx512(m, a, y, begin, end);
+  if (m.narrow()) return gemv_int4_avx512(m, a, y, begin, end);
   switch (m.format) {
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
@@ -94,6 +94,8 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
 void gemv_int4_avx512(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   switch (m.format) {
     case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
+    case Format::kDenseInt3: return gemv_int4<Format::kDenseInt3>(m, a, y, begin, end);
+    case Format::kDenseInt2: return gemv_int4<Format::kDenseInt2>(m, a, y, begin, end);
     case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
     case Format::kEvenInt4: return gemv_int4<Format::kEvenInt4>(m, a, y, begin, end);
     default: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);

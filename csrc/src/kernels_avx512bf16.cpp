@@ -27,7 +27,7 @@ void prepare_bf16(Activation* a, int columns) {
 
 void prepare(Activation* a, const Matrix& m) {
   const int columns = m.padded_columns();
-  if (m.int4()) {
+  if (m.narrow()) {
     prepare_codes_avx2(a, m, kHalfByHalf);
   } else if (m.int8() && !a->fixed_ready) {
     prepare_int8(a, columns);
@@ -81,7 +81,7 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
-  if (m.int4()) return gemv_int4_avx512(m, a, y, begin, end);
+  if (m.narrow()) return gemv_int4_avx512(m, a, y, begin, end);
   switch (m.format) {
     case Format::kSparseInt8: return gemv_int8<true>(m, a, y, begin, end);
     case Format::kDenseInt8: return gemv_int8<false>(m, a, y, begin, end);
@@ -131,7 +131,7 @@ void pack_panel(
 // One block as rows of bf16, [8][K]; `wide` is room for it in float32.
 void expand_tile(const Matrix& m, int block, uint16_t* tile, float* wide) {
   const size_t columns = m.padded_columns();
-  if (m.int4()) {
+  if (m.narrow()) {
     unpack_block(m, block, wide);
     for (size_t i = 0; i < columns * kBlockRows; i += 32)
       _mm512_storeu_si512(

@@ -53,7 +53,7 @@ inline float32x4x2_t next_floats(const uint16_t** values, uint32_t mask) {
 // fixed: int16 [K], 32767 is the largest entry.
 void prepare(Activation* a, const Matrix& m) {
   const int columns = m.padded_columns();
-  if (m.int4()) return prepare_codes(a, columns);
+  if (m.narrow()) return prepare_codes(a, columns);
   if (!m.int8() || a->fixed_ready) return;
   float32x4_t top = vdupq_n_f32(0);
   for (int i = 0; i < columns; i += 4) top = vmaxq_f32(top, vabsq_f32(vld1q_f32(a->x + i)));
@@ -148,6 +148,8 @@ void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
   const bool fine = m.fine();
   switch (m.format) {
     case Format::kDenseInt4: return gemv_int4<Format::kDenseInt4>(m, a, y, begin, end);
+    case Format::kDenseInt3: return gemv_int4<Format::kDenseInt3>(m, a, y, begin, end);
+    case Format::kDenseInt2: return gemv_int4<Format::kDenseInt2>(m, a, y, begin, end);
     case Format::kSparseInt4: return gemv_int4<Format::kSparseInt4>(m, a, y, begin, end);
     case Format::kPairedInt4: return gemv_int4<Format::kPairedInt4>(m, a, y, begin, end);
     case Format::kEvenInt4: return gemv_int4<Format::kEvenInt4>(m, a, y, begin, end);
@@ -186,7 +188,7 @@ void unpack_values(const Matrix& m, int block, float* out) {
 }
 
 void unpack_block(const Matrix& m, int block, float* out) {
-  if (m.int4()) return unpack_int4(m, block, out);
+  if (m.narrow()) return unpack_int4(m, block, out);
   switch (m.format) {
     case Format::kSparseInt8: return unpack_values<true, true>(m, block, out);
     case Format::kDenseInt8: return unpack_values<false, true>(m, block, out);

@@ -16,7 +16,7 @@ namespace {
 // fixed: int16 [K]. The largest entry becomes 32767.
 void prepare(Activation* a, const Matrix& m) {
   const int columns = m.padded_columns();
-  if (m.int4()) return prepare_codes(a, columns);
+  if (m.narrow()) return prepare_codes(a, columns);
   if (!m.int8() || a->fixed_ready) return;
   float largest = 0;
   for (int i = 0; i < columns; ++i) largest = __builtin_fmaxf(largest, __builtin_fabsf(a->x[i]));
@@ -78,13 +78,13 @@ void gemv_bf16(const Matrix& m, const Activation& a, float* y, int begin, int en
 }
 
 void gemv(const Matrix& m, const Activation& a, float* y, int begin, int end) {
-  if (m.int4()) return gemv_int4_plainly(m, a, y, begin, end);
+  if (m.narrow()) return gemv_int4_plainly(m, a, y, begin, end);
   if (m.int8()) return gemv_int8(m, a, y, begin, end);
   gemv_bf16(m, a, y, begin, end);
 }
 
 void unpack_block(const Matrix& m, int block, float* out) {
-  if (m.int4()) return unpack_int4(m, block, out);
+  if (m.narrow()) return unpack_int4(m, block, out);
   const int columns = m.padded_columns();
   for (int i = 0; i < kBlockRows * columns; ++i) out[i] = 0;
   const uint8_t* values = m.values + m.block_offset[block];

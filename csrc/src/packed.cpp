@@ -17,7 +17,7 @@ namespace {
 
 constexpr char kMagic[8] = {'O', 'W', 'L', 'E', 'D', 'P', 'K', '\n'};
 constexpr uint32_t kEndianTag = 0x01020304;
-constexpr uint32_t kOldestVersion = 1, kVersion = 2;   // 2 brought int4 and groups below 128
+constexpr uint32_t kOldestVersion = 1, kVersion = 3;   // 2 brought int4 and groups below 128, 3 two and three bits
 constexpr size_t kSlack = 64;         // readable bytes that follow every section: vector loads may run over
 constexpr uint32_t kMaxTensors = 1u << 20;
 constexpr uint32_t kMaxSide = 1u << 24;
@@ -100,7 +100,7 @@ void check_pairs(const Matrix& m, int block) {
 
 // Every block's masks must keep exactly the values that lie between its offsets: the kernels rely on it.
 void check_blocks(const Matrix& m, uint64_t value_bytes) {
-  const uint64_t bits = m.int4() ? 4 : m.int8() ? 8 : 16;
+  const uint64_t bits = m.value_bits();
   const uint64_t words = static_cast<uint64_t>(m.chunks) * kBlockRows;
   if (m.block_offset[0] != 0) refuse(m.name + ": its first block does not start at 0");
   uint64_t kept_total = 0;
@@ -127,7 +127,7 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   Sections sections{data, size, m.name};
   if (record.rows == 0 || record.columns == 0 || record.rows > kMaxSide || record.columns > kMaxSide)
     refuse(m.name + ": its size is out of range");
-  if (record.format > static_cast<uint32_t>(Format::kEvenInt4)) refuse(m.name + ": unknown format");
+  if (record.format > static_cast<uint32_t>(Format::kDenseInt3)) refuse(m.name + ": unknown format");
   if (record.layer < -1 || record.layer > (1 << 20)) refuse(m.name + ": its layer is out of range");
   m.role = static_cast<Role>(record.role);
   m.layer = record.layer;
@@ -148,7 +148,7 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   }
   const uint64_t entries = static_cast<uint64_t>(m.padded_rows()) * m.padded_columns();
   if (m.nonzeros > entries) refuse(m.name + ": more nonzeros than entries");
-  if (m.sparse() || m.patterned()) m.mask = sections.get<uint64_t>(record.mask, entries / kChunk, "masks");
+  if (m.masked()) m.mask = sections.get<uint64_t>(record.mask, entries / kChunk, "masks");
   m.block_offset = sections.get<uint64_t>(record.block_offset, m.blocks + 1, "block offsets");
   if (m.mask == nullptr) m.mask = m.block_offset;   // never read, but kernels may do arithmetic on it
   m.values = sections.get<uint8_t>(record.values, record.value_bytes, "values");
@@ -254,7 +254,7 @@ void PackedFile::parse(bool verify) {
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) refuse("not a packed model (wrong first bytes)");
   if (header.endian != kEndianTag) refuse("written with another byte order");
   if (header.version < kOldestVersion || header.version > kVersion)
-    refuse("format version " + std::to_string(header.version) + ", this runtime reads versions 1 and 2: pack it again");
+    refuse("format version " + std::to_string(header.version) + ", this runtime reads versions 1 to 3: pack it again");
   if (header.header_bytes != sizeof(Header) || header.record_bytes != sizeof(Record)) refuse("unknown header size");
   if (header.file_bytes != size_ || size_ % 64 != 0) refuse("truncated or grown: its size is not the one written in it");
   if (reinterpret_cast<uintptr_t>(data_) % 64 != 0) refuse("not aligned to 64 bytes in memory");
@@ -270,6 +270,8 @@ void PackedFile::parse(bool verify) {
     std::memcpy(&record, data_ + header.table_offset + i * sizeof(Record), sizeof(record));
     if (header.version == 1 && (record.format > static_cast<uint32_t>(Format::kSparseInt8) || record.group != 0))
       refuse("a tensor has a format that came after version 1");
+    if (header.version == 2 && record.format > static_cast<uint32_t>(Format::kEvenInt4))
+      refuse("a tensor has a format that came after version 2");
     matrices_.push_back(read_record(record, data_, size_));
     const Matrix& m = matrices_.back();
     if (m.role == Role::kOther) continue;

@@ -23,7 +23,7 @@ struct Error {
 
 constexpr int kBlockRows = 8;     // rows that share one stream of values
 constexpr int kGroup = 128;       // columns of one group of the stream order; of one scale per row, unless a matrix says less
-constexpr int kUnit = 16;         // columns of one unit of the int4 formats
+constexpr int kUnit = 16;         // columns of one unit of the formats of at most four bits
 constexpr int kChunk = 64;        // columns of one mask word
 
 enum class Format : uint32_t {
@@ -36,6 +36,8 @@ enum class Format : uint32_t {
   kSparseInt4 = 6,
   kPairedInt4 = 7,                // two of every four neighbouring columns
   kEvenInt4 = 8,                  // as many of every sixteen, an even number
+  kDenseInt2 = 9,
+  kDenseInt3 = 10,                // its third bits are where others have masks
 };
 
 enum class Role : uint32_t {
@@ -53,15 +55,15 @@ struct Matrix {
   int rows = 0, columns = 0;
   int blocks = 0;                 // of 8 rows
   int chunks = 0;                 // of 64 columns; two make a group, an odd last one is a group of its own
-  int group = kGroup;             // columns that share one scale per row, int8 and int4 formats: 32, 64 or 128
+  int group = kGroup;             // columns that share one scale per row, formats of at most 8 bits: 32, 64 or 128
   int row_bytes = 0;              // kEvenInt4: of a row's values of one unit
   uint64_t nonzeros = 0;
   uint64_t bytes = 0;             // of all its sections
-  // [block][group][row][chunk of the group]; int4: [block][half unit], places of pairs, evenly kept ones [block][unit][row][half]
+  // [block][group][row][chunk of the group]; int4: [block][half unit], places of pairs and int3, evenly kept ones [block][unit][row][half]
   const uint64_t* mask = nullptr;
   const uint8_t* values = nullptr;        // the kept values in the order of the mask
   const uint64_t* block_offset = nullptr; // [blocks + 1] bytes into values
-  const uint16_t* scales = nullptr;       // bf16 [block][group][row], int8 and int4 formats
+  const uint16_t* scales = nullptr;       // bf16 [block][group][row], formats of at most 8 bits
   const float* correction = nullptr;      // [8 * blocks], sum of scale * value per row, int8 formats
   const float* bias = nullptr;            // [8 * blocks] or null
   const float* vector = nullptr;          // [columns], kVector
@@ -75,8 +77,12 @@ struct Matrix {
   OWLED_INLINE bool int4() const {
     return format == Format::kDenseInt4 || format == Format::kSparseInt4 || patterned();
   }
-  OWLED_INLINE bool coarse() const { return int8() || int4(); }   // a scale per group
-  OWLED_INLINE bool fine() const { return int4() || (int8() && group != kGroup); }   // came with version 2
+  OWLED_INLINE bool below4() const { return format == Format::kDenseInt2 || format == Format::kDenseInt3; }   // came with version 3
+  OWLED_INLINE bool narrow() const { return int4() || below4(); }   // meets 8-bit activations
+  OWLED_INLINE bool masked() const { return sparse() || patterned() || format == Format::kDenseInt3; }
+  OWLED_INLINE uint64_t value_bits() const { return below4() ? 2 : int4() ? 4 : int8() ? 8 : 16; }
+  OWLED_INLINE bool coarse() const { return int8() || narrow(); }   // a scale per group
+  OWLED_INLINE bool fine() const { return narrow() || (int8() && group != kGroup); }   // came with version 2
   OWLED_INLINE int group_of(int column) const { return column >> __builtin_ctz(static_cast<unsigned>(group)); }
   OWLED_INLINE int groups() const { return group_of(padded_columns() + group - 1); }
   OWLED_INLINE int padded_rows() const { return blocks * kBlockRows; }

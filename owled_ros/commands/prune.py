@@ -113,14 +113,17 @@ def prune(
         ),
     ] = None,
     bits: Annotated[
-        int, typer.Option(help="4 or 8: round what stays in the same sweep, for --pack without loss; 0: no rounding.")
+        int,
+        typer.Option(help="2, 3, 4 or 8: round what stays in the same sweep, for --pack without loss; 0: no rounding."),
     ] = 0,
-    group_size: Annotated[int, typer.Option(help="Inputs that share a scale with --bits: 32, 64 or 128; 0: 32.")] = 0,
+    group_size: Annotated[
+        int, typer.Option(help="Inputs that share a scale with --bits: 32, 64 or 128; 0: 32, with 2 or 3 bits 64.")
+    ] = 0,
     round_ends: Annotated[
         bool,
         typer.Option(
             "--round-ends/--keep-ends",
-            help="With --bits 4: round embedding and output matrix too.",
+            help="With --bits 4 or fewer: round embedding and output matrix too, to 4 bits.",
         ),
     ] = True,
     regions: Annotated[

@@ -26,6 +26,7 @@ from owled_ros.commands.prune import (
     Tokens,
     place_of,
 )
+from owled_ros.errors import OwledError
 from owled_ros.options import with_config
 from owled_ros.pruning.config import COMPONENTS_BY_DEFAULT, DEFAULT_SCORE, GROUP_SIZES, METRIC, Batch, PruneConfig
 
@@ -104,6 +105,10 @@ def search_plan(
         components=tuple(component) or COMPONENTS_BY_DEFAULT,
     )  # fmt: skip
     config.check()
+    if bits in (2, 3):
+        raise OwledError(
+            f"with {bits} bits zeros save no bytes, so there is no plan to search: give 4 or 8, or leave --bits out"
+        )
     for name in allocation:
         replace(config, allocation=name).check()
     sources = Sources(

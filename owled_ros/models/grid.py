@@ -1,6 +1,6 @@
 """`grid.safetensors`: the scales of a model whose weights were rounded when it was pruned. Needs safetensors and torch.
 
-A weight is a scale times a whole number of a few bits. The weights themselves are in the model's own files, as near as their stored
+A weight is a scale times a whole number of a few bits; embedding and output matrix have four where the others have fewer. The weights themselves are in the model's own files, as near as their stored
 type comes; packing reads the scales from here and so finds the very numbers again. Letters: R outputs, G groups of inputs.
 """
 
@@ -18,7 +18,7 @@ from owled_ros.errors import OwledError
 from owled_ros.sparse.format import GROUPS
 
 GRID_NAME = "grid.safetensors"
-PRECISIONS = {4: "int4", 8: "int8"}
+PRECISIONS = {2: "int2", 3: "int3", 4: "int4", 8: "int8"}
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from owled_ros.sparse.format import PackedTensor, Role, read_packed
 from owled_ros.sparse.quantise import unpack_matrix
 
 TOKENS = 12  # T, of the text on which the logits are compared
-# Error per weight: of the group's largest (int8, int4: a step that clipping may exceed, half of the largest), of the weight (bf16,
+# Error per weight: of the group's largest, by bits (a step that clipping may exceed: the shorter side has a code less), of the weight (16,
 # and of what lies on its grid already).
-STEP = {"int8": 0.5 / 127 * 1.02, "int4": 0.31, "bf16": 2**-8}
+STEP = {2: 0.65, 3: 0.45, 4: 0.31, 8: 0.5 / 127 * 1.02, 16: 2**-8}
 # Distance over length of the logits; 0.02, 0.1 to 0.3 and 0.005 are usual, another model's 1.4.
-LOGITS = {"int8": 0.2, "int4": 0.7, "bf16": 0.05}
+LOGITS = {"int8": 0.2, "int4": 0.7, "int3": 0.7, "int2": 0.7, "bf16": 0.05}
 REBUILT = {Role.ROTARY}  # computed from the config, not stored: the logits prove it
 
 
@@ -52,10 +52,10 @@ def _check_tensor(tensor: PackedTensor, state: dict[str, torch.Tensor], on_grid:
         raise OwledError(f"{tensor.name} was packed as {got.shape}, the model has {want.shape}: not packed")
     if tensor.role in (Role.ATTENTION_NORM, Role.MLP_NORM, Role.QUERY_NORM, Role.KEY_NORM, Role.FINAL_NORM):
         allowed: Any = 0.0
-    elif (tensor.format.int8 or tensor.format.int4) and not on_grid:
-        allowed = STEP["int8" if tensor.format.int8 else "int4"] * _largest_of_group(want, tensor.group) + 1e-30
+    elif tensor.format.bits <= 8 and not on_grid:
+        allowed = STEP[tensor.format.bits] * _largest_of_group(want, tensor.group) + 1e-30
     else:
-        allowed = STEP["bf16"] * np.abs(want) + 1e-30
+        allowed = STEP[16] * np.abs(want) + 1e-30
     if not (np.abs(got - want) <= allowed).all():
         raise OwledError(f"{tensor.name} came out of the packed file with other weights than the model's: not packed")
     bias = state.get(f"{tensor.name}.bias")

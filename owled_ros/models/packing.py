@@ -32,7 +32,7 @@ from owled_ros.sparse.pack import PackFacts, pack_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-GROUP_OF = {"int4": 32}  # columns that share a scale where nothing else is said
+GROUP_OF = {"int4": 32, "int3": 64, "int2": 64}  # columns that share a scale where nothing else is said
 MANY_PATCHES = 512  # from so many on the packed tower is faster than torch in bfloat16
 Matrices = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
@@ -52,11 +52,11 @@ def pack_directory(
     Args:
         directory: With config.json and safetensors.
         out_file: Where the packed model goes.
-        precision: "int8", "int4" or "bf16"; None: that of the model's grid (models.grid), int8 where it has none.
+        precision: "int8", "int4", "int3", "int2" or "bf16"; None: that of the model's grid (models.grid), int8 where it has none.
         vision: Pack the vision tower too; None: when its images have MANY_PATCHES or more.
         progress: Called with (matrices done, matrices in all).
-        group: Columns that share a scale; None: those of the grid, else 128 with int8 and 32 with int4.
-        ends: Precision of embedding and head; None: the same, but int8 where that is int4 and the matrix is not on its grid.
+        group: Columns that share a scale; None: those of the grid, else 128 with int8, 32 with int4 and 64 with fewer bits.
+        ends: Precision of embedding and head; None: that of their grid, else the same, but int8 where that has fewer bits.
         device: Where the model runs that the packed file is compared with; weights are rounded on the CPU.
 
     Raises:
@@ -77,6 +77,11 @@ def pack_directory(
         scales, group = {name: found.numpy() for name, found in grid.scales.items()}, grid.group
     else:
         scales, group = {}, group or GROUP_OF.get(precision, GROUP)
+    if precision in ("int3", "int2") and not scales:
+        raise OwledError(
+            f"{directory} has no weights on a grid of {precision} in groups of {group}, and rounded to the nearest it would answer nothing: "
+            f"`owled prune --bits {precision[3:]}` puts them on one"
+        )
     model = load_model(directory, device, source_of(directory).dtype)
     extra = vision_matrices(model) if with_vision else {}
     aside = out_file.with_name(f".{out_file.name}.aside-{os.getpid()}-unchecked")

@@ -188,8 +188,8 @@ def _prune_blocks(job: _Job, state: PruneState, model: nn.Module, structure: Str
 
 
 def _round_ends(job: _Job, model: nn.Module, structure: Structure) -> None:
-    grid = job.config.grid
-    if grid is None or grid.bits > 4 or not job.config.round_ends or "language" not in structure.component_sizes():
+    grid = job.config.grid_of_ends
+    if grid is None or "language" not in structure.component_sizes():
         return
     from owled_ros.pruning.ends import round_ends
 

@@ -12,17 +12,19 @@ import torch
 
 from owled_ros.errors import OwledError
 
-BITS = (4, 8)
+CODES = {2: (-2, 1), 3: (-4, 3), 4: (-8, 7), 8: (-127, 127)}  # the lowest and the highest, by bits
+BITS = tuple(CODES)
 GROUPS = (32, 64, 128)
 CLIPPING = tuple(1.0 - 0.05 * step for step in range(11))  # of the largest weight: what the scale just reaches
+FURTHER = tuple(0.45 - 0.05 * step for step in range(5))  # the same where there are two bits
 
 
 @dataclass(frozen=True)
 class Grid:
     """Codes of `bits` bits times a bf16 scale per row and `group` neighbouring inputs; a zero stays exactly zero.
 
-    Codes of 4 bits run from -8 to 7 and scales have a sign, so that either end may take the longer side. Codes of 8 bits run
-    from -127 to 127.
+    Codes of 4 bits run from -8 to 7, of 3 from -4 to 3, of 2 from -2 to 1, and scales have a sign, so that either end may take the
+    longer side. Codes of 8 bits run from -127 to 127.
     """
 
     bits: int
@@ -37,12 +39,12 @@ class Grid:
     @property
     def low(self) -> int:
         """The lowest code."""
-        return -8 if self.bits == 4 else -127
+        return CODES[self.bits][0]
 
     @property
     def high(self) -> int:
         """The highest code."""
-        return 7 if self.bits == 4 else 127
+        return CODES[self.bits][1]
 
     def groups(self, columns: int) -> int:
         """Count the groups of a row; the last one may be short."""
@@ -56,14 +58,15 @@ def choose_scales(weight: torch.Tensor, importance: torch.Tensor, grid: Grid) ->
         weight: zeros that stay zero hold 0 here, so that they do not count.
         importance: what the square of an error of each weight costs, (g,) or one for all; the scale need not reach weights of 0.
     """
-    ends = (grid.low, grid.high) if grid.bits == 4 else (grid.high,)
+    ends = (grid.low, grid.high) if grid.bits <= 4 else (grid.high,)
+    shares = CLIPPING + FURTHER if grid.bits == 2 else CLIPPING
     counting = weight.masked_fill(importance == 0, 0.0)
     counting = torch.where(counting.any(1, keepdim=True), counting, weight)
     extreme = counting.gather(1, counting.abs().argmax(1, keepdim=True))  # (R, 1), signed
     best = torch.zeros_like(extreme)
     least = torch.full_like(extreme, torch.inf)
     for end in ends:
-        for share in CLIPPING:
+        for share in shares:
             scale = bfloat16(extreme * (share / end))
             cost = (importance * (weight - rounded(weight, scale, grid)).square()).sum(1, keepdim=True)
             better = cost < least

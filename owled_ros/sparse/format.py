@@ -1,7 +1,7 @@
-"""The packed file format, versions 1 and 2 (docs/packed_format.md): layouts, writer and a reader in numpy. Needs numpy.
+"""The packed file format, versions 1 to 3 (docs/packed_format.md): layouts, writer and a reader in numpy. Needs numpy.
 
 Shape letters: N rows, K columns, both padded (N to 8, K to 64); B = N / 8 blocks; G groups of 128 columns (an odd last
-chunk of 64 is a group of its own). int4 comes in units of 16 columns; S scales of a row, one per `group` columns.
+chunk of 64 is a group of its own). Codes of at most four bits come in units of 16 columns; S scales of a row, one per `group` columns.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from owled_ros.errors import OwledError
 
 MAGIC = b"OWLEDPK\n"
 ENDIAN_TAG = 0x01020304
-VERSION = 2
 OLDEST_VERSION = 1  # without int4 and groups below 128
+VERSION = 3  # 2 had no codes of two and three bits
 ALIGN = 64
 HEADER_BYTES = 256
 RECORD_BYTES = 224
@@ -47,6 +47,8 @@ class Format(IntEnum):
     SPARSE_INT4 = 6
     PAIRED_INT4 = 7  # two of every four neighbouring columns
     EVEN_INT4 = 8  # as many of every sixteen neighbouring columns, an even number
+    DENSE_INT2 = 9
+    DENSE_INT3 = 10
 
     @property
     def sparse(self) -> bool:
@@ -59,9 +61,19 @@ class Format(IntEnum):
         return self in (Format.DENSE_INT8, Format.SPARSE_INT8)
 
     @property
-    def int4(self) -> bool:
-        """Whether values are halves of a byte with a bf16 scale per group."""
-        return self in (Format.DENSE_INT4, Format.SPARSE_INT4) or self.patterned
+    def bits(self) -> int:
+        """How many bits tell a value that is there."""
+        return BITS[self]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether values are codes of at most four bits, in unit order, with a bf16 scale per group."""
+        return self.bits <= 4
+
+    @property
+    def masked(self) -> bool:
+        """Whether a bit for every entry lies beside the values: whether it is kept, or the third bit of its code."""
+        return self.sparse or self.patterned or self is Format.DENSE_INT3
 
     @property
     def patterned(self) -> bool:
@@ -69,7 +81,11 @@ class Format(IntEnum):
         return self in (Format.PAIRED_INT4, Format.EVEN_INT4)
 
 
-OLD_FORMATS = tuple(Format)[: Format.SPARSE_INT8 + 1]  # of version 1
+BITS = {
+    Format.VECTOR: 32, Format.DENSE_BF16: 16, Format.SPARSE_BF16: 16, Format.DENSE_INT8: 8, Format.SPARSE_INT8: 8, Format.DENSE_INT4: 4,
+    Format.SPARSE_INT4: 4, Format.PAIRED_INT4: 4, Format.EVEN_INT4: 4, Format.DENSE_INT3: 3, Format.DENSE_INT2: 2,
+}  # fmt: skip
+NEWEST_OF = {1: Format.SPARSE_INT8, 2: Format.EVEN_INT4, 3: Format.DENSE_INT3}  # by version
 
 
 class Role(IntEnum):
@@ -127,7 +143,7 @@ class PackedTensor:
     scales: np.ndarray | None = None  # uint16 bf16 (B, S, 8)
     correction: np.ndarray | None = None  # float32 (N)
     bias: np.ndarray | None = None  # float32 (N)
-    group: int = GROUP  # columns that share a scale, int8 and int4
+    group: int = GROUP  # columns that share a scale, at most eight bits
 
 
 @dataclass(frozen=True)
@@ -163,7 +179,7 @@ def from_stream_order(stream: np.ndarray, columns: int) -> np.ndarray:
 
 
 def to_unit_order(matrix: np.ndarray) -> np.ndarray:
-    """Reorder a padded (N, K) matrix to (B, 8 * K), as int4 lies: block, unit of 16 columns, half, row, group, plane of the half.
+    """Reorder a padded (N, K) matrix to (B, 8 * K), as codes of at most four bits lie: block, unit of 16 columns, half, row, group, plane of the half.
 
     Column 4 * group + plane of a unit is in the half plane // 2.
     """
@@ -196,7 +212,7 @@ def checksum(chunks: Iterable[np.ndarray]) -> tuple[int, int]:
 class Writer:
     """Writes tensors one after another to an open file; the header comes last, so a broken write is no valid file.
 
-    A file without int4 and without groups below 128 is written as version 1, which older releases read.
+    It is written as the oldest version that has all that it needs, which older releases read.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -219,9 +235,9 @@ class Writer:
             "correction": self._section(tensor.correction),
             "bias": self._section(tensor.bias),
         }
-        group = 0 if tensor.format in OLD_FORMATS and tensor.group == GROUP else tensor.group
-        if group:
-            self._version = VERSION
+        group = 0 if tensor.format <= NEWEST_OF[1] and tensor.group == GROUP else tensor.group
+        needed = next(version for version, newest in NEWEST_OF.items() if tensor.format <= newest)
+        self._version = max(self._version, needed, 2 if group else OLDEST_VERSION)
         sizes = (tensor.rows, tensor.columns, group, tensor.nonzeros, places["mask"], places["values"])
         tail = (tensor.values.nbytes, places["block_offset"], places["scales"], places["correction"], places["bias"])
         self._records.append(RECORD.pack(name, tensor.role, tensor.layer, tensor.format, *sizes, *tail))
@@ -319,8 +335,8 @@ def read_packed(path: Path) -> PackedModel:
         raise OwledError(f"{path}: the checksum does not match: the file is damaged, pack it again")
     try:
         records = list(RECORD.iter_unpack(bytes(data[table : table + count * RECORD_BYTES])))
-        if version == OLDEST_VERSION and any(record[3] not in OLD_FORMATS or record[6] for record in records):
-            raise ValueError("a tensor has a format that came after version 1")
+        if any(record[3] > NEWEST_OF[version] or (version == OLDEST_VERSION and record[6]) for record in records):
+            raise ValueError(f"a tensor has a format that came after version {version}")
         tensors = [_read_tensor(data, record) for record in records]
         facts = json.loads(bytes(data[meta : meta + meta_bytes]) or b"{}")
     except (ValueError, struct.error, UnicodeDecodeError) as err:
@@ -360,12 +376,12 @@ def _read_tensor(data: np.ndarray, record: tuple[Any, ...]) -> PackedTensor:
     if group not in GROUPS:
         raise ValueError(f"{text} has scales of {group} columns")
     groups = padded(full_columns, group) // group
-    coarse = style.int8 or style.int4
-    kind_of_value = "<i1" if style.int8 else "<u1" if style.int4 else "<u2"
+    coarse = style.bits <= 8
+    kind_of_value = "<i1" if style.int8 else "<u1" if style.narrow else "<u2"
     return PackedTensor(
         text, Role(role), layer, style, rows, columns, nonzeros,
         values=section(values, value_bytes // (1 if coarse else 2), kind_of_value),
-        mask=section(mask, full_rows * full_columns // CHUNK, "<u8") if style.sparse or style.patterned else None,
+        mask=section(mask, full_rows * full_columns // CHUNK, "<u8") if style.masked else None,
         block_offset=section(offsets, full_rows // BLOCK_ROWS + 1, "<u8"),
         scales=section(scales, full_rows * groups, "<u2").reshape(-1, groups, BLOCK_ROWS) if coarse else None,
         correction=section(correction, full_rows, "<f4") if coarse else None,

@@ -1,6 +1,6 @@
-"""Values of a packed matrix as bytes: all or the kept ones, int4 two to a byte, or as many of every few columns. Needs numpy.
+"""Values of a packed matrix as bytes: all or the kept ones, int4 two to a byte, as many of every few columns, or fewer bits. Needs numpy.
 
-Streams are (B, 8 * K) in the order of their format (`format.to_stream_order`, for int4 `format.to_unit_order`).
+Streams are (B, 8 * K) in the order of their format (`format.to_stream_order`, for at most four bits `format.to_unit_order`).
 """
 
 from __future__ import annotations
@@ -51,11 +51,24 @@ def pack_pairs(stream: np.ndarray, kept: np.ndarray) -> Packed:
         chosen[..., plane] |= chosen.sum(axis=-1) < 2
     pairs = (fours[chosen].reshape(*fours.shape[:3], 2) + ZERO).astype(np.uint8)
     values = (pairs[..., 0] | pairs[..., 1] << 4).reshape(-1)
-    nibbles = (chosen * np.array([1, 2, 4, 8], np.uint8)).sum(axis=-1, dtype=np.uint8)  # (B, units, places)
-    mask = nibbles[..., : PLACES // 2] | nibbles[..., PLACES // 2 :] << 4
-    blocks = len(stream)
-    sizes = np.full(blocks, len(values) // blocks, np.uint64)
-    return Packed(values, sizes, np.ascontiguousarray(mask).reshape(-1).view("<u8"))
+    sizes = np.full(len(stream), len(values) // len(stream), np.uint64)
+    return Packed(values, sizes, _half_bytes(chosen))
+
+
+def pack_few(stream: np.ndarray, bits: int) -> Packed:
+    """Pack codes of two bits, four to a byte, or of three, whose third bits lie where pairs have their masks."""
+    fours = (_fours(stream) + (1 << bits >> 1)).astype(np.uint8)  # (B, units, places, 4)
+    values = ((fours & 3) << np.array([0, 2, 4, 6], np.uint8)).sum(axis=-1, dtype=np.uint8).reshape(-1)
+    sizes = np.full(len(stream), len(values) // len(stream), np.uint64)
+    return Packed(values, sizes, _half_bytes(fours >> 2) if bits == 3 else None)
+
+
+def few_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
+    """Read the codes of a tensor of two or three bits: (B, 8 * K) int8 in unit order."""
+    codes = tensor.values[:, None] >> np.array([0, 2, 4, 6], np.uint8) & 3  # (B * units * places, 4)
+    if tensor.format is Format.DENSE_INT3:
+        codes = codes | _of_half_bytes(tensor).reshape(codes.shape) << 2
+    return _by_half(codes.astype(np.int8) - (1 << tensor.format.bits >> 1), blocks, columns)
 
 
 def even_count(kept: np.ndarray) -> int:
@@ -90,16 +103,12 @@ def int4_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
     assert tensor.block_offset is not None
     mask = np.ascontiguousarray(tensor.mask).view(np.uint8)
     if tensor.format is Format.PAIRED_INT4:
-        halves = mask.reshape(-1, PLACES // 2)  # (B * units, 16)
-        nibbles = np.concatenate([halves & 15, halves >> 4], axis=1)  # (B * units, places)
-        chosen = (nibbles[..., None] >> np.arange(4, dtype=np.uint8) & 1).astype(bool)
+        chosen = _of_half_bytes(tensor).astype(bool)
         if not (chosen.sum(axis=-1) == 2).all():
             raise OwledError(f"{tensor.name}: four columns keep other than two; pack it again")
         fours = np.zeros(chosen.shape, np.int8)
         fours[chosen] = both
-        # (B, units, row, group, half, plane of the half) to unit order: the half comes before the row
-        ordered = fours.reshape(blocks, columns // UNIT, BLOCK_ROWS, 4, 2, 2).transpose(0, 1, 4, 2, 3, 5)
-        return np.ascontiguousarray(ordered).reshape(blocks, -1)
+        return _by_half(fours, blocks, columns)
     kept = np.unpackbits(mask, bitorder="little").astype(bool).reshape(blocks, -1)
     if tensor.format is Format.EVEN_INT4:
         rows = kept.reshape(blocks, -1, BLOCK_ROWS, UNIT)
@@ -115,6 +124,27 @@ def int4_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
             raise OwledError(f"{tensor.name}: masks and values disagree; pack it again")
         stream[block, kept[block]] = both[start : start + count]
     return stream
+
+
+def _half_bytes(bits: np.ndarray) -> np.ndarray:
+    """Write a bit for each plane of every place (B, units, places, 4): half a byte for each place, the later places in the high halves."""
+    nibbles = (bits * np.array([1, 2, 4, 8], np.uint8)).sum(axis=-1, dtype=np.uint8)  # (B, units, places)
+    halves = nibbles[..., : PLACES // 2] | nibbles[..., PLACES // 2 :] << 4
+    return np.ascontiguousarray(halves).reshape(-1).view("<u8")
+
+
+def _of_half_bytes(tensor: PackedTensor) -> np.ndarray:
+    """Read what `_half_bytes` wrote: (B * units, places, 4) uint8."""
+    assert tensor.mask is not None
+    halves = np.ascontiguousarray(tensor.mask).view(np.uint8).reshape(-1, PLACES // 2)
+    nibbles = np.concatenate([halves & 15, halves >> 4], axis=1)
+    return nibbles[..., None] >> np.arange(4, dtype=np.uint8) & 1
+
+
+def _by_half(fours: np.ndarray, blocks: int, columns: int) -> np.ndarray:
+    """Bring (B, units, row, group, half, plane of the half) to unit order, where the half comes before the row: (B, 8 * K)."""
+    ordered = fours.reshape(blocks, columns // UNIT, BLOCK_ROWS, 4, 2, 2).transpose(0, 1, 4, 2, 3, 5)
+    return np.ascontiguousarray(ordered).reshape(blocks, -1)
 
 
 def _two_to_a_byte(codes: np.ndarray) -> np.ndarray:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PACKED_NAME = "packed.owled"
+NARROW = ("int4", "int3", "int2")
+ENDS_ON_GRID = "int4"  # of embedding and head, where the matrices between them have as many bits or fewer
 Fetch = Callable[[str], np.ndarray]  # tensor by name, float32
 
 
@@ -62,8 +64,15 @@ class _How:
     dense_below: float | None
 
     def end(self, name: str) -> str:
-        """Choose the precision of embedding or head: rounding to nearest with 4 bits loses much there."""
-        return self.ends or ("int8" if self.precision == "int4" and name not in self.scales else self.precision)
+        """Choose the precision of embedding or head: rounding to nearest with 4 bits or fewer loses much there."""
+        if self.ends or self.precision not in NARROW:
+            return self.ends or self.precision
+        return ENDS_ON_GRID if name in self.scales else "int8"
+
+    def scales_of(self, name: str, role: Role, precision: str) -> np.ndarray | None:
+        """Return the scales of a matrix that lies on a grid of that precision."""
+        ends = role in (Role.EMBEDDING, Role.HEAD) and self.precision in NARROW
+        return self.scales.get(name) if precision == (ENDS_ON_GRID if ends else self.precision) else None
 
 
 def pack_model(
@@ -85,13 +94,13 @@ def pack_model(
     Args:
         state: Every tensor by its name in the transformers model; one that is given twice (a tied head) is packed once.
         out_file: Where the packed model goes.
-        precision: "int8", "int4" (scales per row and group of columns) or "bf16".
+        precision: "int8", "int4", "int3", "int2" (scales per row and group of columns) or "bf16".
         config: The model's configuration with all its values (`model.config.to_dict()`).
         extra: Further matrices by name with their biases, for `SparseLinear`.
         dense_below: Share of zeros below which a matrix is stored dense; None: the usual break-even.
         group: Columns that share a scale.
         scales: (rows, groups) of matrices that lie on their grid already, by name; packing them loses nothing.
-        ends: Precision of embedding and head; None: the same, but int8 where that is int4 and the matrix is not on its grid.
+        ends: Precision of embedding and head; None: that of their grid, else the same, but int8 where that has fewer bits.
         meta: JSON kept in the file.
         progress: Called with (matrices done, matrices in all).
 
@@ -180,7 +189,7 @@ def _decoder_tensors(source: WeightSource, shape: Shape, how: _How) -> Iterator[
         if weight.shape != (rows, columns):
             raise OwledError(f"{name}: shape {weight.shape}, the config says ({rows}, {columns})")
         bias = source.fetch(f"{name}.bias") if f"{name}.bias" in source.names else None
-        scales = how.scales.get(name) if precision == how.precision else None
+        scales = how.scales_of(name, role, precision)
         return pack_matrix(name, role, layer, weight, bias, precision, below, how.group, scales)
 
     ends = (shape.vocabulary, shape.hidden)

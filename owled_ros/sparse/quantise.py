@@ -1,4 +1,4 @@
-"""Pack one matrix: bit mask, values in stream order, int8 or int4 with a scale per group of columns, or bf16. Needs numpy.
+"""Pack one matrix: bit mask, values in stream order, two to eight bits with a scale per group of columns, or bf16. Needs numpy.
 
 The rounding and its scales are in `owled_ros.sparse.rounding`. Shape letters as in `owled_ros.sparse.format`.
 """
@@ -25,11 +25,22 @@ from owled_ros.sparse.format import (
     to_stream_order,
     to_unit_order,
 )
-from owled_ros.sparse.halves import Packed, even_count, in_pairs, int4_codes, pack_even, pack_pairs, pack_values
+from owled_ros.sparse.halves import (
+    Packed,
+    even_count,
+    few_codes,
+    in_pairs,
+    int4_codes,
+    pack_even,
+    pack_few,
+    pack_pairs,
+    pack_values,
+)
 from owled_ros.sparse.rounding import from_bf16, read_grid, round_to_grid, to_bf16
 
 # Below these shares of zeros the plain format is smaller or as fast, by byte counts and trials (docs/kernels.md).
-DENSE_BELOW = {"int8": 0.30, "int4": 0.30, "bf16": 0.20}
+DENSE_BELOW = {"int8": 0.30, "int4": 0.30, "int3": 2.0, "int2": 2.0, "bf16": 0.20}
+BITS = {"int8": 8, "int4": 4, "int3": 3, "int2": 2}
 PAIRS = 0.45  # share of zeros from which two of four is told from chance
 EVEN = 0.1  # share of the weights that may be stored zeros where every sixteen columns keep as many
 STRIP_ENTRIES = 1 << 17
@@ -38,6 +49,8 @@ FORMATS = {
     ("int8", False): Format.DENSE_INT8,
     ("int4", True): Format.SPARSE_INT4,
     ("int4", False): Format.DENSE_INT4,
+    ("int3", False): Format.DENSE_INT3,
+    ("int2", False): Format.DENSE_INT2,
     ("bf16", True): Format.SPARSE_BF16,
     ("bf16", False): Format.DENSE_BF16,
 }
@@ -78,9 +91,9 @@ def pack_matrix(
         layer: Of the tensor, -1 for none.
         weight: (rows, columns), any float type.
         bias: (rows) or None.
-        precision: "int8", "int4" or "bf16".
-        dense_below: Share of zeros below which every value is stored; None: the usual break-even. 2 packs dense.
-        group: Columns that share a scale, int8 and int4: 32, 64 or 128; the last ones of a row may be fewer.
+        precision: "int8", "int4", "int3", "int2" or "bf16".
+        dense_below: Share of zeros below which every value is stored; None: the usual break-even. 2 packs dense. Three bits and two always are.
+        group: Columns that share a scale, all but bf16: 32, 64 or 128; the last ones of a row may be fewer.
         scales: (rows, groups) that the weights lie on already; None: chosen here.
 
     Raises:
@@ -103,7 +116,7 @@ def pack_matrix(
     ]
     nonzeros = sum(int(np.count_nonzero(strip.kept)) for strip in strips)
     zeros = 1 - nonzeros / (rows * columns)
-    sparse = zeros >= (DENSE_BELOW[precision] if dense_below is None else dense_below)
+    sparse = (precision, True) in FORMATS and zeros >= (DENSE_BELOW[precision] if dense_below is None else dense_below)
     style = FORMATS[precision, sparse]
     count = 0
     if style is Format.SPARSE_INT4:
@@ -125,7 +138,7 @@ def pack_matrix(
         columns=columns,
         nonzeros=nonzeros,
         values=np.concatenate([part.values for part in packed]),
-        mask=np.concatenate([part.mask for part in packed if part.mask is not None]) if sparse else None,
+        mask=np.concatenate([part.mask for part in packed if part.mask is not None]) if style.masked else None,
         block_offset=np.cumsum(sizes, dtype=np.uint64),
         scales=np.concatenate(all_scales) if all_scales else None,
         correction=np.concatenate(corrections) if corrections else None,
@@ -140,8 +153,9 @@ def unpack_matrix(tensor: PackedTensor) -> np.ndarray:
         return np.array(tensor.values, np.float32)
     columns = padded(tensor.columns, CHUNK)
     blocks = padded(tensor.rows, BLOCK_ROWS) // BLOCK_ROWS
-    if tensor.format.int4:
-        matrix = from_unit_order(int4_codes(tensor, blocks, columns), columns)
+    if tensor.format.narrow:
+        read = int4_codes if tensor.format.bits == 4 else few_codes
+        matrix = from_unit_order(read(tensor, blocks, columns), columns)
     else:
         stream = np.zeros((blocks, BLOCK_ROWS * columns), tensor.values.dtype)
         if tensor.format.sparse:
@@ -153,7 +167,7 @@ def unpack_matrix(tensor: PackedTensor) -> np.ndarray:
         else:
             stream.reshape(-1)[:] = tensor.values
         matrix = from_stream_order(stream, columns)
-    if tensor.format.int8 or tensor.format.int4:
+    if tensor.format.bits <= 8:
         assert tensor.scales is not None
         scales = from_bf16(tensor.scales).transpose(0, 2, 1).reshape(len(matrix), -1)  # (N, S)
         dense = matrix.astype(np.float32) * np.repeat(scales, tensor.group, axis=1)[:, :columns]
@@ -169,7 +183,7 @@ def _pack_strip(name: str, weight: np.ndarray, precision: str, group: int, scale
     if precision == "bf16":
         stream = to_stream_order(to_bf16(matrix))
         return _Strip(stream, (stream & 0x7FFF) != 0, None, None)
-    bits = 8 if precision == "int8" else 4
+    bits = BITS[precision]
     if scales is None:
         found, codes = round_to_grid(name, matrix, bits, group)
     else:
@@ -184,7 +198,9 @@ def _values_of(strip: _Strip, style: Format, count: int) -> Packed:
         return pack_pairs(strip.stream, strip.kept)
     if style is Format.EVEN_INT4:
         return pack_even(strip.stream, strip.kept, count)
-    return pack_values(strip.stream, strip.kept if style.sparse else None, style.int4)
+    if style.bits < 4:
+        return pack_few(strip.stream, style.bits)
+    return pack_values(strip.stream, strip.kept if style.sparse else None, style.narrow)
 
 
 def _kept(mask: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Round a matrix to few bits with a scale per row and group of columns, or read the codes of one that is rounded already. Needs numpy.
 
 Symmetric (Jacob et al., arXiv 1712.05877, section 2.1, zero point 0), scales in bf16. 8 bits: 255 steps, the largest weight of a
-group is the last. 4 bits: codes -8 to 7; the scale has a sign, so that the longer side gets the extra code, and is the
-best of several under the squared error. Letters: N rows, K columns, S groups of a row.
+group is the last. 4 bits and fewer: codes -8 to 7, -4 to 3, -2 to 1; the scale has a sign, so that the longer side gets the extra code,
+and is the best of several under the squared error. Letters: N rows, K columns, S groups of a row.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from owled_ros.errors import OwledError
 from owled_ros.sparse.format import padded
 
-LIMITS = {8: (-127, 127), 4: (-8, 7)}
-SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's largest weight that the last code of 4 bits just reaches
+LIMITS = {8: (-127, 127), 4: (-8, 7), 3: (-4, 3), 2: (-2, 1)}
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's largest weight that the last code of few bits just reaches
 STORED = 2.0**-8  # relative distance from the grid that a weight stored in bf16 may have
 
 
@@ -35,7 +35,7 @@ def round_to_grid(name: str, matrix: np.ndarray, bits: int, group: int) -> tuple
         OwledError: Weights too large for a bf16 scale.
     """
     grouped = _grouped(matrix, group)  # (N, S, group)
-    scales = _covering(grouped) if bits == 8 else _best(grouped)
+    scales = _covering(grouped) if bits == 8 else _best(grouped, bits)
     if not np.isfinite(scales).all():
         raise OwledError(f"{name}: weights too large for bf16 scales (above 3e38); the model is damaged")
     return scales, _flat(_codes(grouped, scales, bits), matrix.shape[1])
@@ -84,16 +84,16 @@ def _covering(grouped: np.ndarray) -> np.ndarray:
     return from_bf16(bits)
 
 
-def _best(grouped: np.ndarray) -> np.ndarray:
-    """Scales of 4 bits, either sign."""
+def _best(grouped: np.ndarray, bits: int) -> np.ndarray:
+    """Scales of 4 bits or fewer, either sign."""
     place = np.abs(grouped).argmax(axis=2)[:, :, None]
     extreme = np.take_along_axis(grouped, place, axis=2)[:, :, 0]
     best = np.zeros_like(extreme)
     least = np.full_like(extreme, np.inf)
-    for end in LIMITS[4]:
+    for end in LIMITS[bits]:
         for share in SHARES:
             scales = from_bf16(to_bf16(extreme * np.float32(share / end)))
-            error = _codes(grouped, scales, 4) * scales[:, :, None] - grouped
+            error = _codes(grouped, scales, bits) * scales[:, :, None] - grouped
             cost = np.einsum("nsg,nsg->ns", error, error)
             better = cost < least
             best, least = np.where(better, scales, best), np.where(better, cost, least)
