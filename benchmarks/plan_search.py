@@ -62,9 +62,7 @@ def main() -> None:
         print(table(read_rows(arguments.rows)))
         return
     with forward_precision("auto", "cpu"):
-        material = _language_model(arguments) if arguments.data else _llm_driver(arguments)
-        if "dense" not in read_rows(arguments.rows):
-            append_row(arguments.rows, {"key": "dense", **_perplexities(material)})
+        material = material_of(arguments)
         structure, config = find_structure(material.model), PruneConfig(Path("."), Path("."), arguments.sparsity)
         found = _searched(arguments, material, structure, config)
         for draw in arguments.draw:
@@ -87,11 +85,19 @@ def main() -> None:
                     "name": name,
                     "sparsity": arguments.sparsity,
                     "draw": draw,
-                    **_perplexities(material),
+                    **judged(material),
                 }
                 append_row(arguments.rows, {**row, "prune_s": round(time.monotonic() - start, 1)})
                 material.model.load_state_dict(dense)
                 print(json.dumps(row), flush=True)
+
+
+def material_of(arguments: argparse.Namespace) -> Material:
+    """Load what plans are tried and judged on, and judge the dense model unless it has been."""
+    material = _language_model(arguments) if arguments.data else _llm_driver(arguments)
+    if "dense" not in read_rows(arguments.rows):
+        append_row(arguments.rows, {"key": "dense", **judged(material)})
+    return material
 
 
 def _language_model(arguments: argparse.Namespace) -> Material:
@@ -110,7 +116,8 @@ def _llm_driver(arguments: argparse.Namespace) -> Material:
     )
 
 
-def _perplexities(material: Material) -> dict[str, float]:
+def judged(material: Material) -> dict[str, float]:
+    """Return the perplexity on every kind of text that plans are judged on."""
     return {kind: round(measure(material.model, some).perplexity, 4) for kind, some in material.tests.items()}
 
 
@@ -144,8 +151,8 @@ def _searched(
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Format the rows as markdown: perplexity of every draw, the gain over the defaults, and what the search found."""
-    judged = [row for row in rows.values() if "name" in row]
-    draws = sorted({row["draw"] for row in judged})
+    found_rows = [row for row in rows.values() if "name" in row]
+    draws = sorted({row["draw"] for row in found_rows})
     lines = [
         "| sparsity | what | "
         + " | ".join(f"draw {draw}: perplexity, driving / general" for draw in draws)
@@ -154,7 +161,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     lines.append("| --- " * (3 + len(draws)) + "|")
     if "dense" in rows:
         lines.append(f"| 0 | dense | {_cell(rows['dense'])} |")
-    for sparsity in sorted({row["sparsity"] for row in judged}):
+    for sparsity in sorted({row["sparsity"] for row in found_rows}):
         for name in ("defaults", "first stage", "both stages"):
             found = [rows.get(f"{name}/{sparsity:g}/{draw}") for draw in draws]
             cells = [_cell(row) if row else "" for row in found]

@@ -125,6 +125,15 @@ def test_rotary_frequencies_by_hand() -> None:
     np.testing.assert_allclose(rotary_frequencies(config, shape_of(config)), [0.5, 0.05], rtol=1e-6)
 
 
+def test_what_lies_on_no_grid_of_few_bits_keeps_eight(llama: LlamaForCausalLM, tmp_path: Path) -> None:
+    loose = {"vision.fc": (np.ones((8, 64), np.float32), None)}
+    path = tmp_path / "m.owled"
+    pack_model(llama.state_dict(), path, "int2", config=llama.config.to_dict(), extra=loose)
+    bits = {tensor.name: tensor.format.bits for tensor in read_packed(path).tensors}
+    assert bits["vision.fc"] == bits["model.embed_tokens"] == 8
+    assert bits["model.layers.0.mlp.up_proj"] == 2
+
+
 def test_broken_checkpoints_are_refused(llama: LlamaForCausalLM, tmp_path: Path) -> None:
     out = tmp_path / "p.owled"
     with pytest.raises(OwledError, match=r"config\.json"):

@@ -113,7 +113,7 @@ def pack_model(
     total = shape.layers * len(architecture.MATRICES) + 2 + len(extra or {})
     how = _How(precision, group, scales or {}, ends, dense_below)
     tensors = _decoder_tensors(checkpoint, shape, how)
-    loose = _loose_tensors(extra or {}, how)
+    loose = _loose_tensors(extra or {}, how, "int8" if precision in ("int3", "int2") else precision)
     return _write(out_file, shape, (*(tensors,), loose), precision, meta or {}, progress, total)
 
 
@@ -126,7 +126,7 @@ def pack_matrices(
     scales: Mapping[str, np.ndarray] | None = None,
 ) -> PackFacts:
     """Pack single matrices (weight, bias or None) by name, without a decoder."""
-    loose = _loose_tensors(matrices, _How(precision, group, scales or {}, None, dense_below))
+    loose = _loose_tensors(matrices, _How(precision, group, scales or {}, None, dense_below), precision)
     return _write(out_file, None, (loose,), precision, {}, None, len(matrices))
 
 
@@ -234,10 +234,14 @@ def _own_head(source: WeightSource, embedding: str) -> str | None:
     return None if not bias and np.array_equal(source.fetch(head), source.fetch(embedding)) else head
 
 
-def _loose_tensors(matrices: Mapping[str, tuple[np.ndarray, np.ndarray | None]], how: _How) -> Iterator[PackedTensor]:
+def _loose_tensors(
+    matrices: Mapping[str, tuple[np.ndarray, np.ndarray | None]], how: _How, off_grid: str
+) -> Iterator[PackedTensor]:
+    """Pack matrices; those that lie on no grid with the precision `off_grid`."""
     for name, (weight, bias) in matrices.items():
         scales = how.scales.get(name)
-        yield pack_matrix(name, Role.OTHER, -1, weight, bias, how.precision, how.dense_below, how.group, scales)
+        precision = off_grid if scales is None else how.precision
+        yield pack_matrix(name, Role.OTHER, -1, weight, bias, precision, how.dense_below, how.group, scales)
 
 
 def _state_source(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> WeightSource:
