@@ -232,7 +232,7 @@ def test_a_plan_is_searched_in_parts_and_pruned_by(app: typer.Typer, place: Path
         (["p.json", "--sparsity", 60], r"for 60 % give 0\.6"),
         (["p.json", "--allocation", "wheels"], "unknown allocation"),
         (["p.json", "--metric", "abs(Q)"], "not Q"),
-        (["p.json", "--bits", 3], "no grid of 3 bits"),
+        (["p.json", "--bits", 3], "with 3 bits zeros save no bytes"),
         (["p.json", "--driving-text", "/nowhere.jsonl"], "cannot be read"),
         (["p"], r"ends in \.json"),
     ],

@@ -78,7 +78,7 @@ def prune(
         str, typer.Option(help="What `owled search-metric` wrote, or an expression such as 'mul(abs(W), X)'.")
     ] = "",
     allocation: Annotated[
-        str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default learned, uniform with N:M or sparsity 0.")
+        str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default uniform, learned with scores that do not correct drift.")
     ] = "",
     plan: Annotated[
         Path | None,
@@ -190,20 +190,20 @@ def prune(
     searched = _searched(plan, allocation)
     found = searched.settings if searched else PlanSettings()
     sparsity = _first(sparsity, searched.sparsity if searched else None, 0.6)
-    if not allocation:
-        allocation = "learned" if pattern == "unstructured" and sparsity > 0 else "uniform"
     metric = metric or (found.metric or "" if score in ("", METRIC) else "")
     tree = read_metric(metric).tree if metric else None
     score = score or ((found.score or DEFAULT_SCORE) if tree is None else METRIC)
     general_share = _first(general_share, found.general_share, 0.25)
     config = PruneConfig(
-        place, output, sparsity, score, PLAN if searched else allocation, statistics, pattern, tuple(component) or ("vision", "language"),
+        place, output, sparsity, score, PLAN if searched else allocation or UNIFORM, statistics, pattern, tuple(component) or ("vision", "language"),
         _budgets(budget), threshold, owl_lambda, rows, metric=None if tree is None else str(tree),
         plan=searched.plan if searched else None, refine_steps=_first(refine, found.refine, None), damping=_first(damping, found.damping, 0.01),
         reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
         regions=regions, correct_drift=correct_drift,
         bits=bits or found.bits, group_size=group_size or found.group_size, round_ends=round_ends,
     )  # fmt: skip
+    if not (searched or allocation or config.corrects_drift) and pattern == "unstructured" and sparsity > 0:
+        config = replace(config, allocation="learned")
     config.check()
     check_model(place)  # before a tokenizer is looked for: the first sentence names what is really wrong
     sources = Sources(

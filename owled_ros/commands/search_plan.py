@@ -169,7 +169,7 @@ def _space(
     chosen = allocations or ALLOCATIONS
     sizes = (None,) if config.bits is None else (GROUP_SIZES[config.bits], 64, 128)
     default = Trial(
-        allocation="learned" if "learned" in chosen else chosen[0], general_share=share, group_size=sizes[0],
+        allocation=chosen[0], general_share=share, group_size=sizes[0],
         threshold=config.lod_threshold, damping=config.damping,
     )  # fmt: skip
     return Space(default, scores_with(config.metric), chosen, tuple(mixes), sizes, knobs)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial as Asked
 
 SCORES = (DEFAULT_SCORE, "sparsegpt", "wanda", "magnitude")
-ALLOCATIONS = ("learned", "uniform", "block0", "owl", "alpha-pruning", "dlp", "atp")
+ALLOCATIONS = ("uniform", "learned", "block0", "owl", "alpha-pruning", "dlp", "atp")
 SPREAD_RANGE = (0.25, 2.5)  # of an allocation's parameter, as a multiple of what its paper has
 THRESHOLDS = (3.0, 5.0, 7.0, 10.0)  # OWL's M
 REFINES = (0, 10, 20)
@@ -43,7 +43,7 @@ class Trial:
     """What one evaluation prunes with; its text is its name. `moves`: sparsity to add, by knob of the second stage."""
 
     score: str = DEFAULT_SCORE
-    allocation: str = "learned"
+    allocation: str = "uniform"
     refine: int = REFINE_STEPS
     damping: float = 0.01
     spread: float | None = None

@@ -46,7 +46,7 @@ class JobParameters:
     )
     score: str = setting("sparsegpt", "Pruning score.", choices=SCORES, parameter="method", goal="method")
     allocation: str = setting(
-        "block0", "How the zeros are spread over the blocks.", choices=ALLOCATIONS, goal="allocation"
+        "uniform", "How the zeros are spread over the blocks.", choices=ALLOCATIONS, goal="allocation"
     )
     budgets: Mapping[str, float] = setting(
         {}, "Share of zeros of one component, for example vision=0.3; may be repeated.", low=0.0, high=1.0, inside=True,
