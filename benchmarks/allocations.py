@@ -72,7 +72,10 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     found = [row for row in rows.values() if "way" in row]
     draws = sorted({row["draw"] for row in found})
     lines = ["| sparsity | score | allocation | " + " | ".join(f"draw {draw}" for draw in draws) + " | over uniform |"]
-    lines += ["| --- " * (4 + len(draws)) + "|", f"| 0 | dense | | {rows['dense']['driving']:.4g} |" + " |" * len(draws)]
+    lines += [
+        "| --- " * (4 + len(draws)) + "|",
+        f"| 0 | dense | | {rows['dense']['driving']:.4g} |" + " |" * len(draws),
+    ]
     for sparsity, score in sorted({(row["sparsity"], row["score"]) for row in found}):
         for way in dict.fromkeys(row["way"] for row in found):
             mine, base = (

@@ -78,7 +78,10 @@ def prune(
         str, typer.Option(help="What `owled search-metric` wrote, or an expression such as 'mul(abs(W), X)'.")
     ] = "",
     allocation: Annotated[
-        str, typer.Option(help=" | ".join(ALLOCATIONS) + "; default uniform, learned with scores that do not correct drift.")
+        str,
+        typer.Option(
+            help=" | ".join(ALLOCATIONS) + "; default uniform, learned with scores that do not correct drift."
+        ),
     ] = "",
     plan: Annotated[
         Path | None,

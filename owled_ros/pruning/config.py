@@ -50,7 +50,9 @@ class PruneConfig:
     output: Path  # the artifact's directory; replaced in one step when all is written
     sparsity: float = 0.6
     score: str = DEFAULT_SCORE  # of SCORES, or "metric"
-    allocation: str = "uniform"  # nothing measured better where drift is corrected (docs/pruning.md); "learned" where it is not
+    allocation: str = (
+        "uniform"  # nothing measured better where drift is corrected (docs/pruning.md); "learned" where it is not
+    )
     statistics: str = "fused"
     pattern: str = "unstructured"
     components: tuple[str, ...] = COMPONENTS_BY_DEFAULT
