@@ -171,6 +171,19 @@ def test_what_is_wrong_with_a_search_is_said(
     assert not list(tmp_path.iterdir())
 
 
+def test_zeros_are_spread_evenly_where_drift_is_corrected_and_as_learned_elsewhere(
+    app: typer.Typer, place: Path, tmp_path: Path
+) -> None:
+    options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16, "--no-cost", "--no-pack"]
+    told = _run(app, "prune", place / "model", tmp_path / "even", *options, "--with-uniform")
+    assert "spread evenly already" in " ".join(told.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["even"]
+    assert read_manifest(tmp_path / "even").method.allocation == "uniform"
+    for words in (["--score", "wanda"], ["--keep-drift"]):
+        _run(app, "prune", place / "model", tmp_path / words[-1], *options, *words)
+        assert read_manifest(tmp_path / words[-1]).method.allocation == "learned"
+
+
 def test_a_plan_is_searched_in_parts_and_pruned_by(app: typer.Typer, place: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]

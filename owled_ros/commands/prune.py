@@ -235,6 +235,8 @@ def prune(
                 output=output.with_name(output.name + UNIFORM_SUFFIX),
             )
         )
+    elif with_uniform:
+        Console().print("the zeros are spread evenly already: nothing is written beside it")
     sets = calibration_sets(place, sources)
     for chosen in configs:
         problem = write_artifact(chosen, sets, sources, pack)
