@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 
 from owled_ros.errors import OwledError
 from owled_ros.sparse.format import GROUPS
+from owled_ros.sparse.quantise import BITS
 
 GRID_NAME = "grid.safetensors"
-PRECISIONS = {2: "int2", 3: "int3", 4: "int4", 8: "int8"}
+PRECISIONS = {bits: name for name, bits in BITS.items()}
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from owled_ros.errors import OwledError
+from owled_ros.sparse.rounding import LIMITS
 
-CODES = {2: (-2, 1), 3: (-4, 3), 4: (-8, 7), 8: (-127, 127)}  # the lowest and the highest, by bits
-BITS = tuple(CODES)
+BITS = tuple(sorted(LIMITS))
 GROUPS = (32, 64, 128)
 CLIPPING = tuple(1.0 - 0.05 * step for step in range(11))  # of the largest weight: what the scale just reaches
 FURTHER = tuple(0.45 - 0.05 * step for step in range(5))  # the same where there are two bits
@@ -39,12 +39,12 @@ class Grid:
     @property
     def low(self) -> int:
         """The lowest code."""
-        return CODES[self.bits][0]
+        return LIMITS[self.bits][0]
 
     @property
     def high(self) -> int:
         """The highest code."""
-        return CODES[self.bits][1]
+        return LIMITS[self.bits][1]
 
     def groups(self, columns: int) -> int:
         """Count the groups of a row; the last one may be short."""

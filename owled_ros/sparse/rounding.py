@@ -12,7 +12,7 @@ import numpy as np
 from owled_ros.errors import OwledError
 from owled_ros.sparse.format import padded
 
-LIMITS = {8: (-127, 127), 4: (-8, 7), 3: (-4, 3), 2: (-2, 1)}
+LIMITS = {8: (-127, 127), 4: (-8, 7), 3: (-4, 3), 2: (-2, 1)}  # the lowest and the highest code, by bits
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's largest weight that the last code of few bits just reaches
 STORED = 2.0**-8  # relative distance from the grid that a weight stored in bf16 may have
 
