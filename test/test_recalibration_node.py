@@ -236,6 +236,7 @@ def test_a_driver_of_another_deployment_is_never_switched(bench: Bench, node: No
 
 
 def test_a_damaged_store_is_an_answer_and_never_the_end_of_the_node(bench: Bench, node: NodeProcess) -> None:
+    assert bench.recalibrate(seed=15).promoted  # something to damage, also where this test runs first
     artifacts = bench.store.root / "artifacts"
     broken = artifacts / "000999-abcdef123456"
     broken.mkdir()
