@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,22 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 @pytest.fixture(scope="module")
 def node(bench: Bench) -> Iterator[NodeProcess]:
-    with NodeProcess(bench.arguments(), DOMAIN, bench.root / "node.log") as process:
+    with running(bench, DOMAIN) as process:
+        yield process
+
+
+@pytest.fixture
+def untouched(tmp_path: Path) -> Iterator[Bench]:
+    """A bench with an empty store and a node of its own, whatever ran before."""
+    made = Bench(tmp_path / "untouched", SECOND_DOMAIN)
+    with running(made, SECOND_DOMAIN):
+        yield made
+    made.close()
+
+
+@contextmanager
+def running(bench: Bench, domain: int) -> Iterator[NodeProcess]:
+    with NodeProcess(bench.arguments(), domain, bench.root / "node.log") as process:
         process.wait_for_text("current: none", PATIENCE_S)
         yield process
         code, _ = process.end()
@@ -176,7 +192,8 @@ def node(bench: Bench) -> Iterator[NodeProcess]:
         assert "Traceback" not in process.text()
 
 
-def test_goals_promote_reject_and_roll_back(bench: Bench, node: NodeProcess) -> None:
+def test_goals_promote_reject_and_roll_back(untouched: Bench) -> None:
+    bench = untouched
     keeps_last = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     first = bench.recalibrate(seed=1)
     assert (first.success, first.passed, first.promoted) == (True, True, True)
