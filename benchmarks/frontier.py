@@ -31,7 +31,7 @@ from owled_ros.errors import OwledError
 from owled_ros.models.components import Structure, find_structure
 from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
-from owled_ros.pruning.config import Batch, PruneConfig
+from owled_ros.pruning.config import ENDS_BITS, Batch, PruneConfig
 from owled_ros.pruning.ends import round_ends
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
@@ -39,7 +39,7 @@ from owled_ros.sparse import SparseDecoder, library
 from owled_ros.sparse.format import Format, read_packed
 from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.pack import pack_model
-from owled_ros.sparse.quantise import unpack_matrix
+from owled_ros.sparse.quantise import BITS, unpack_matrix
 from owled_ros.sparse.timing import interleave, time_steps
 
 RIVALS = (
@@ -54,7 +54,7 @@ class Point:
     """One of our files: zeros, what the values are, and what embedding and head are."""
 
     sparsity: float
-    precision: str  # bf16, int8, int4, int3, int2
+    precision: str  # bf16, int8, int4, int3, int2, ternary
     group: int
     pattern: str = "unstructured"
     ends: str = "int8"
@@ -126,22 +126,30 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
             *(Point(sparsity, "int4", group, ends="int4") for group in (32, 64, 128) for sparsity in SPARSITIES),
             *(Point(0.5, "int4", 32, pattern, "int4") for pattern in PATTERNS[1:]),
             *(Point(0.0, precision, group, ends="int4") for precision in ("int3", "int2") for group in (32, 64, 128)),
+            *(
+                Point(0.0, precision, group, ends=ends)
+                for precision in ("int2", "ternary")
+                for ends in ("int3", "int2")
+                for group in (64, 128)
+            ),
+            *(Point(0.0, "ternary", group, ends="int4") for group in (64, 128)),
             *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
         ]
         for point in wanted:
-            asked = (arguments.precision, arguments.sparsity, arguments.group, arguments.pattern)
-            values = (point.precision, point.sparsity, point.group, point.pattern)
+            asked = (arguments.precision, arguments.sparsity, arguments.group, arguments.pattern, arguments.ends)
+            values = (point.precision, point.sparsity, point.group, point.pattern, point.ends)
             if all(value in some for value, some in zip(values, asked, strict=True)):
                 yield replace(point, draw=draw, score=arguments.score)
 
 
 def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Point, place: Path) -> float:
     """Prune and round the model in place and write the packed file; returns the seconds of pruning."""
-    bits = {"int8": 8, "int4": 4, "int3": 3, "int2": 2}.get(point.precision)
+    bits = BITS.get(point.precision)
     config = PruneConfig(
         Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
         allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform", group_size=point.group if bits else None,
+        ends_bits=BITS.get(point.ends, ENDS_BITS) if bits != 8 else ENDS_BITS,
     )  # fmt: skip
     scales: dict[str, torch.Tensor] = {}
     start = time.monotonic()
@@ -149,11 +157,17 @@ def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Poin
         config.check()
         plan = make_plan(model, structure, batches, config, lambda *_: None)
         scales = prune_blocks(model, structure, batches, plan.zeros, config).scales
-        if config.grid_of_ends and point.ends == "int4":
+        if config.grid_of_ends and point.ends not in ("int8", "bf16"):
             scales |= round_ends(model, batches, config.grid_of_ends, config.damping)
     seconds = round(time.monotonic() - start, 1)
     found = {name: values.numpy() for name, values in scales.items()}
-    how = {"config": model.config.to_dict(), "group": point.group, "scales": found, "ends": point.ends}
+    how = {
+        "config": model.config.to_dict(),
+        "group": point.group,
+        "scales": found,
+        "ends": point.ends,
+        "ends_grid": point.ends,
+    }
     pack_model(model.state_dict(), place, point.precision, **how)
     return seconds
 
@@ -271,11 +285,20 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--report", type=Path, help="write REPORT.md and REPORT.png from the rows and stop")
     parser.add_argument("--only", choices=("ours", "rivals"))
     parser.add_argument(
-        "--precision", nargs="+", default=["int4", "int3", "int2", "int8", "bf16"], help="of our points: these"
+        "--precision",
+        nargs="+",
+        default=["int4", "int3", "int2", "ternary", "int8", "bf16"],
+        help="of our points: these",
     )
     parser.add_argument("--sparsity", nargs="+", type=float, default=SPARSITIES, help="of our points: these")
     parser.add_argument("--group", nargs="+", type=int, default=[32, 64, 128], help="of our points: these")
     parser.add_argument("--pattern", nargs="+", default=PATTERNS, help="of our points: these")
+    parser.add_argument(
+        "--ends",
+        nargs="+",
+        default=["int4", "int3", "int2", "int8", "bf16"],
+        help="embedding and head of our points: these",
+    )
     parser.add_argument("--score", default="admm", help="what our points are pruned by")
     parser.add_argument("--draw", nargs="+", type=int, default=[0, 1, 2])
     return parser

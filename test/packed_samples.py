@@ -95,6 +95,7 @@ def main() -> None:
         if family in FINE:
             forms |= {"int8_32": (state, "int8", 32), "int4_32": (state, "int4", 32), "int4_64": (state, "int4", 64)}
             forms |= {"int3_64": (state, "int3", 64), "int2_32": (state, "int2", 32)}
+            forms |= {"ternary_64": (state, "ternary", 64)}
             forms |= {"pairs_32": (pairs, "int4", 32), "pairs_128": (pairs, "int4", 128)}
             forms |= {"even_32": (even, "int4", 32), "even_64": (even, "int4", 64)}
         for form, (weights, precision, group) in forms.items():

@@ -20,7 +20,7 @@ from owled_ros.pruning.on_grid import nearest
 from owled_ros.pruning.packing import pack_artifact
 from owled_ros.pruning.prune import PruneConfig, prune
 from owled_ros.pruning.rounding import Grid, codes, spread
-from owled_ros.sparse.format import Format, Role, read_packed
+from owled_ros.sparse.format import Role, read_packed
 from owled_ros.sparse.quantise import unpack_matrix
 
 GRID = Grid(4, 32)
@@ -102,17 +102,20 @@ def test_a_model_that_cannot_run_without_its_output_matrix_is_left_alone(
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("kept", [False, True])
-def test_packed_files_hold_what_the_artifact_does(tied: bool, kept: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "ends"), [(4, 4), (4, 0), (4, 3), (2, 4), (2, 3), (2, 2)])
+def test_packed_files_hold_what_the_artifact_does(tied: bool, bits: int, ends: int, tmp_path: Path) -> None:
+    kept = ends == 0
     _llama(tied).save_pretrained(tmp_path / "model")
     config = PruneConfig(
-        tmp_path / "model", tmp_path / "out", 0.5, allocation="uniform", dtype="float32", bits=4, round_ends=not kept
-    )
+        tmp_path / "model", tmp_path / "out", 0.5, allocation="uniform", dtype="float32", bits=bits, round_ends=not kept,
+        ends_bits=ends or 4,
+    )  # fmt: skip
     packed = pack_artifact(prune(config, tiny_batches("llama"))).packed
     assert packed is not None
     tensors = {tensor.role: tensor for tensor in read_packed(tmp_path / "out" / packed["file"]).tensors}
     role = Role.EMBEDDING if tied else Role.HEAD
-    assert tensors[role].format is (Format.DENSE_INT8 if kept else Format.DENSE_INT4)
+    assert tensors[role].format.bits == (ends or 8)
+    assert packed["precision"] == f"int{bits}"
     assert tensors[Role.EMBEDDING].format is tensors[role].format
     grid = read_grid_of(tmp_path / "out")
     assert grid is not None

@@ -133,14 +133,14 @@ def _config(model: Path, output: Path, **changes: Any) -> PruneConfig:
     return replace(PruneConfig(model, output, 0.5, allocation="uniform", dtype="float32", bits=4), **changes)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [1.6, 2, 3, 4, 8])
 @pytest.mark.parametrize(
     "changes",
     [{}, {"refine_steps": 0}, {"score": "wanda"}, {"pattern": "2:4"}, {"sparsity": 0.0}, {"statistics": "oneshot"}],
     ids=str,
 )
 def test_artifacts_lie_on_their_grid_and_pack_without_loss(
-    bits: int, changes: dict[str, Any], llama: Path, tmp_path: Path
+    bits: float, changes: dict[str, Any], llama: Path, tmp_path: Path
 ) -> None:
     out = prune(_config(llama, tmp_path / "out", bits=bits, **changes), tiny_batches("llama"))
     manifest = verify(out)
@@ -149,7 +149,7 @@ def test_artifacts_lie_on_their_grid_and_pack_without_loss(
     assert manifest.sparsity >= changes.get("sparsity", 0.5)
     packed = pack_artifact(out)
     assert packed.packed is not None
-    assert packed.packed["precision"] == f"int{bits}"
+    assert packed.packed["precision"] == ("ternary" if bits == 1.6 else f"int{bits}")
     state = load_model(out).state_dict()
     grid = read_grid_of(out)
     assert grid is not None

@@ -65,7 +65,7 @@ def distance(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.abs(got - want).max() / np.abs(want).max())
 
 
-@pytest.mark.parametrize("precision", ["int4", "int3", "int2"])
+@pytest.mark.parametrize("precision", ["int4", "int3", "int2", "ternary"])
 def test_embeddings_of_few_bits_are_those_of_the_file(tmp_path: Path, precision: str) -> None:
     model = pruned_model("llama_odd_tied")
     path = tmp_path / "m.owled"

@@ -63,12 +63,16 @@ def test_checksum_sees_a_swap_and_wraps_around() -> None:
     assert checksum([words[::-1]])[1] != checksum([words])[1]
 
 
+# Half a step, and what a clipped end loses: of the largest weight, by precision.
+FURTHEST = {"int4": 0.31, "int3": 0.45, "int2": 0.65, "ternary": 0.65}
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 300),
     zeros=st.floats(0, 1),
-    precision=st.sampled_from(["int8", "int4", "int3", "int2", "bf16"]),
+    precision=st.sampled_from(["int8", "int4", "int3", "int2", "ternary", "bf16"]),
     group=st.sampled_from([32, 64, 128]),
     seed=st.integers(0, 2**16),
 )
@@ -83,12 +87,8 @@ def test_unpacking_gives_the_weights_back(
     assert packed.nonzeros == np.count_nonzero(dense)
     if precision == "bf16":
         np.testing.assert_array_equal(dense, from_bf16(to_bf16(matrix)))
-    elif (
-        precision != "int8"
-    ):  # half a step, and what a clipped end loses: three tenths of the largest at most with four bits
-        assert (
-            np.abs(dense - matrix).max() <= {"int4": 0.31, "int3": 0.45, "int2": 0.65}[precision] * np.abs(matrix).max()
-        )
+    elif precision != "int8":
+        assert np.abs(dense - matrix).max() <= FURTHEST[precision] * np.abs(matrix).max()
     else:  # half a step; the step is the largest entry of the group / 127, rounded up to bf16
         assert np.abs(dense - matrix).max() <= np.abs(matrix).max() / 127 * (1 + 2**-7) * 0.5001
 
@@ -176,9 +176,27 @@ def test_two_and_three_bits_by_hand(bits: int, sizes: tuple[int, int]) -> None:
     np.testing.assert_array_equal(unpack_matrix(packed), matrix)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "int3", "int2"])
+def test_ternary_codes_are_digits_of_five_planes() -> None:
+    # 128 columns: two chunks of 16 planes, so 32 planes in 7 registers of 32 places, the last one with two planes.
+    matrix = np.zeros((8, 128), np.float32)
+    matrix[0, :4] = 1, -1, 1, 0  # planes 0 to 3, place 0
+    matrix[0, 16] = -1  # plane 4: the first of the second unit
+    matrix[5, 4 + 1 + 16] = 1  # plane 5: register 1, digit 0; place 4 * 5 + 1
+    matrix[7, 127] = 1  # plane 31: register 6, digit 1; place 31
+    packed = pack_matrix("m", Role.OTHER, -1, matrix, None, "ternary", None, 64, np.ones((8, 2), np.float32))
+    assert packed.format is Format.TERNARY
+    assert packed.block_offset is not None
+    assert packed.block_offset.tolist() == [0, 7 * 32]
+    values = packed.values.reshape(7, 32)
+    assert values[0, 0] == 2 + 0 * 3 + 2 * 9 + 1 * 27 + 0 * 81
+    assert values[1, 21] == 2 + 3 + 9 + 27 + 81
+    assert values[6, 31] == 1 + 2 * 3
+    np.testing.assert_array_equal(unpack_matrix(packed), matrix)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "int3", "int2", "ternary"])
 def test_weights_on_their_grid_are_packed_without_loss_and_others_are_refused(precision: str) -> None:
-    low, high = {"int8": (-127, 127), "int4": (-8, 7), "int3": (-4, 3), "int2": (-2, 1)}[precision]
+    low, high = {"int8": (-127, 127), "int4": (-8, 7), "int3": (-4, 3), "int2": (-2, 1), "ternary": (-1, 1)}[precision]
     generator = np.random.default_rng(0)
     codes = generator.integers(low, high + 1, (20, 70)).astype(np.float32)
     scales = from_bf16(to_bf16(generator.normal(size=(20, 3)).astype(np.float32)))
@@ -204,7 +222,7 @@ def test_weights_on_their_grid_are_packed_without_loss_and_others_are_refused(pr
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-39])
 def test_constant_and_vanishing_matrices(group: int, value: float) -> None:
     matrix = np.full((9, 70), value, np.float32)
-    for precision in ("int8", "int4", "int3", "int2"):
+    for precision in ("int8", "int4", "int3", "int2", "ternary"):
         dense = unpack_matrix(pack_matrix("m", Role.OTHER, -1, matrix, None, precision, group=group))
         np.testing.assert_allclose(dense, matrix, rtol=5e-3, atol=1e-38)
 
@@ -320,13 +338,14 @@ def test_what_needs_nothing_new_is_written_as_version_1(packed_file: Path) -> No
         for kernel in library.kernels():
             with pytest.raises(OwledError, match="came after version 1"):
                 NativeModel(packed_file, 1, kernel)
-    pack_matrices({"a": (random_matrix(20, 200, 0.6), None)}, packed_file, "int3", group=128)
-    assert version_of(packed_file, told=2) == 3
-    with pytest.raises(OwledError, match="came after version 2"):
-        read_packed(packed_file)
-    for kernel in library.kernels():
+    for precision in ("int3", "ternary"):
+        pack_matrices({"a": (random_matrix(20, 200, 0.6), None)}, packed_file, precision, group=128)
+        assert version_of(packed_file, told=2) == 3
         with pytest.raises(OwledError, match="came after version 2"):
-            NativeModel(packed_file, 1, kernel)
+            read_packed(packed_file)
+        for kernel in library.kernels():
+            with pytest.raises(OwledError, match="came after version 2"):
+                NativeModel(packed_file, 1, kernel)
 
 
 def test_a_failed_write_leaves_the_old_file(packed_file: Path) -> None:

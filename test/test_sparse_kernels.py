@@ -30,10 +30,12 @@ CASES = {
 }
 PAIRED = "two_of_four"
 EVEN = {"two_of_16": 2, "four_of_16": 4, "five_of_16": 5, "eight_of_16": 8}
-GROUPS = {"int8": [128, 32, 64], "int4": [32, 64, 128], "int3": [32, 64, 128], "int2": [32, 64, 128], "bf16": [128]}
+GROUPS = {
+    "int8": [128, 32, 64], "int4": [32, 64, 128], "int3": [32, 64, 128], "int2": [32, 64, 128], "ternary": [64, 128], "bf16": [128],
+}  # fmt: skip
 # Relative to the largest entry: 16-bit activations for int8, 8 bits for fewer, 16 bits of mantissa for bf16, bf16 tiles for int8.
-SINGLE_TOLERANCE = {"int8": 1e-4, "int4": 5e-3, "int3": 5e-3, "int2": 5e-3, "bf16": 2e-5}
-BATCH_TOLERANCE = {"int8": 6e-3, "int4": 6e-3, "int3": 6e-3, "int2": 6e-3, "bf16": 2e-5}
+SINGLE_TOLERANCE = {"int8": 1e-4, "int4": 5e-3, "int3": 5e-3, "int2": 5e-3, "ternary": 5e-3, "bf16": 2e-5}
+BATCH_TOLERANCE = {"int8": 6e-3, "int4": 6e-3, "int3": 6e-3, "int2": 6e-3, "ternary": 6e-3, "bf16": 2e-5}
 
 
 def make_matrices(seed: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
@@ -90,6 +92,7 @@ def test_every_format_is_covered(packed: tuple[str, Path]) -> None:
         "int4": {Format.SPARSE_INT4, Format.DENSE_INT4, Format.PAIRED_INT4, Format.EVEN_INT4},
         "int3": {Format.DENSE_INT3},
         "int2": {Format.DENSE_INT2},
+        "ternary": {Format.TERNARY},
         "bf16": {Format.SPARSE_BF16, Format.DENSE_BF16},
     }
     assert formats == expected[precision]
@@ -113,7 +116,7 @@ def test_products_are_those_of_the_portable_kernels(packed: tuple[str, Path], ke
 
 
 @pytest.mark.parametrize(
-    "packed", [(name, group) for name in ("int4", "int3", "int2") for group in GROUPS[name]], indirect=True
+    "packed", [(name, group) for name in ("int4", "int3", "int2", "ternary") for group in GROUPS[name]], indirect=True
 )
 def test_few_bits_give_the_same_bits_with_avx512_as_with_avx2(packed: tuple[str, Path]) -> None:
     _, path = packed

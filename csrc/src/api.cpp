@@ -110,7 +110,7 @@ int open_model(const owled_options* given, owled_model** out, const auto& open_f
     const bool copy = options.residence == OWLED_COPIED;
     const bool fill = copy && model->kernels->spreads_slowly && options.threads <= kFewThreads;
     model->file = open_file(options, copy && !fill);
-    if (fill && !model->file->fill()) model->file = open_file(options, true);
+    if (!model->file->fill(fill) && fill) model->file = open_file(options, true);
     model->prepare();
     *out = model.release();
   });

@@ -1,5 +1,7 @@
-// Sparse int8 and int4 matrices stored with their zeros in memory, for kernels that spread more slowly than memory delivers.
+// Matrices stored in memory otherwise than in the file: ternary ones as two bits, and sparse int8 and int4 with their zeros, for kernels that
+// spread more slowly than memory delivers.
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <bit>
 #include <cstring>
@@ -15,13 +17,15 @@ constexpr size_t kHuge = size_t{2} << 20;
 constexpr size_t kSlack = 64;         // vector loads may run over the end
 
 size_t whole(size_t bytes) { return (bytes + kSlack + 63) / 64 * 64; }
+bool has_zeros(const Matrix& m) { return m.sparse() || m.format == Format::kEvenInt4; }
 // These are spread as fast as they are read, and copied as they are.
-bool stays(const Matrix& m) { return m.format == Format::kPairedInt4 || m.below4(); }
-bool is_filled(const Matrix& m) { return m.sparse() || m.format == Format::kEvenInt4; }
+bool stays(const Matrix& m) { return m.format == Format::kPairedInt4 || m.format == Format::kDenseInt2 || m.format == Format::kDenseInt3; }
+bool is_filled(const Matrix& m, bool zeros) { return m.format == Format::kTernary || (zeros && has_zeros(m)); }
+bool is_copied(const Matrix& m, bool zeros) { return m.format == Format::kTernary || (zeros && m.coarse()); }
 
 size_t filled_values(const Matrix& m) {
   if (stays(m)) return m.block_offset[m.blocks];
-  return static_cast<size_t>(m.padded_rows()) * m.padded_columns() / (m.int4() ? 2 : 1);
+  return static_cast<size_t>(m.padded_rows()) * m.padded_columns() / (m.below4() ? 4 : m.int4() ? 2 : 1);
 }
 size_t mask_bytes(const Matrix& m) { return static_cast<size_t>(m.padded_rows()) * m.chunks * sizeof(uint64_t); }
 size_t filled_offsets(const Matrix& m) { return (static_cast<size_t>(m.blocks) + 1) * sizeof(uint64_t); }
@@ -63,22 +67,55 @@ void spread_even(const Matrix& m, uint8_t* out) {
   }
 }
 
+// For every byte its five digits to the base 3, two bits each: a code of -1 to 1 with 1 added, where two bits have 2 added.
+struct DigitTable {
+  uint16_t pairs[256];
+  constexpr DigitTable() : pairs() {
+    for (int value = 0; value < 256; ++value)
+      for (int digit = 0, rest = value; digit < 5; ++digit, rest /= 3) pairs[value] |= static_cast<uint16_t>((rest % 3 + 1) << (2 * digit));
+  }
+};
+constexpr DigitTable kDigits;
+
+// Five planes of places share 32 bytes there, four here.
+void spread_ternary(const Matrix& m, uint8_t* out) {
+  const int planes = m.chunks * kChunkPlanes;
+  for (int b = 0; b < m.blocks; ++b) {
+    const uint8_t* values = m.values + m.block_offset[b];
+    for (int plane = 0; plane < planes; plane += 4, out += kPlaceCount)
+      for (int p = plane; p < plane + 4; ++p)
+        for (int i = 0; i < kPlaceCount; ++i) {
+          const int code = kDigits.pairs[values[p / 5 * kPlaceCount + i]] >> (2 * (p % 5)) & 3;
+          out[i] = static_cast<uint8_t>(p == plane ? code : out[i] | code << (2 * (p - plane)));
+        }
+  }
+}
+
 void spread(const Matrix& m, uint8_t* out) {
-  if (!is_filled(m)) std::memcpy(out, m.values, filled_values(m));
+  if (m.format == Format::kTernary) spread_ternary(m, out);
+  else if (!has_zeros(m)) std::memcpy(out, m.values, filled_values(m));
   else if (m.format == Format::kEvenInt4) spread_even(m, out);
   else if (m.int4()) spread_int4(m, out);
   else spread_int8(m, out);
 }
 
+// Gives back the memory of whole pages that nobody reads again.
+void forget(const uint8_t* bytes, size_t count) {
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(bytes) + page - 1) / page * page;
+  const uintptr_t last = reinterpret_cast<uintptr_t>(bytes + count) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 }  // namespace
 
-bool PackedFile::fill() {
+bool PackedFile::fill(bool zeros) {
   size_t bytes = 0;
   bool any = false;
   for (const Matrix& m : matrices_) {
-    if (!m.coarse()) continue;
+    if (!is_copied(m, zeros)) continue;
     bytes += whole(filled_values(m)) + whole(filled_offsets(m)) + (stays(m) && m.masked() ? whole(mask_bytes(m)) : 0);
-    any |= is_filled(m);
+    any |= is_filled(m, zeros);
   }
   if (!any) return false;
   filled_bytes_ = (bytes + kHuge - 1) / kHuge * kHuge;
@@ -88,20 +125,24 @@ bool PackedFile::fill() {
   filled_ = block;
   uint8_t* next = static_cast<uint8_t*>(block);
   for (Matrix& m : matrices_) {
-    if (!m.coarse()) continue;
+    if (!is_copied(m, zeros)) continue;
+    const size_t values = filled_values(m);
     spread(m, next);
-    if (is_filled(m)) m.bytes += filled_values(m) - m.block_offset[m.blocks] - mask_bytes(m);
+    if (mapped_bytes_ != 0) forget(m.values, m.block_offset[m.blocks]);   // else the bytes are somebody else's
+    if (is_filled(m, zeros)) m.bytes += values - m.block_offset[m.blocks] - (m.masked() ? mask_bytes(m) : 0);
     const uint64_t* mask = nullptr;
-    if (!stays(m)) {
+    if (m.format == Format::kTernary) {
+      m.format = Format::kDenseInt2;
+    } else if (!stays(m)) {
       m.format = m.int4() ? Format::kDenseInt4 : Format::kDenseInt8;
     } else if (m.masked()) {
-      mask = reinterpret_cast<const uint64_t*>(next + whole(filled_values(m)) + whole(filled_offsets(m)));
+      mask = reinterpret_cast<const uint64_t*>(next + whole(values) + whole(filled_offsets(m)));
       std::memcpy(const_cast<uint64_t*>(mask), m.mask, mask_bytes(m));
     }
     m.values = next;
-    next += whole(filled_values(m));
+    next += whole(values);
     uint64_t* offsets = reinterpret_cast<uint64_t*>(next);
-    for (int b = 0; b <= m.blocks; ++b) offsets[b] = filled_values(m) / m.blocks * b;
+    for (int b = 0; b <= m.blocks; ++b) offsets[b] = values / m.blocks * b;
     m.block_offset = offsets;
     m.mask = mask != nullptr ? mask : offsets;   // of dense ones never read, but kernels may do arithmetic on it
     next += whole(filled_offsets(m)) + (mask != nullptr ? whole(mask_bytes(m)) : 0);

@@ -14,7 +14,6 @@
 namespace owled {
 
 constexpr int kTile = 32;             // columns that share one step of the 8-bit activations
-constexpr int kPlaceCount = 32;       // places of a unit: 8 rows, 4 groups of columns
 
 // Activation::fine: words [K] int16 for int8, then for int4 codes [unit][16], steps [K / 32], sums [K / 32].
 OWLED_INLINE int16_t* fine_words(const Activation& a) { return reinterpret_cast<int16_t*>(a.fine); }

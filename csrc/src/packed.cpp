@@ -17,7 +17,7 @@ namespace {
 
 constexpr char kMagic[8] = {'O', 'W', 'L', 'E', 'D', 'P', 'K', '\n'};
 constexpr uint32_t kEndianTag = 0x01020304;
-constexpr uint32_t kOldestVersion = 1, kVersion = 3;   // 2 brought int4 and groups below 128, 3 two and three bits
+constexpr uint32_t kOldestVersion = 1, kVersion = 3;   // 2 brought int4 and groups below 128, 3 fewer bits
 constexpr size_t kSlack = 64;         // readable bytes that follow every section: vector loads may run over
 constexpr uint32_t kMaxTensors = 1u << 20;
 constexpr uint32_t kMaxSide = 1u << 24;
@@ -98,9 +98,14 @@ void check_pairs(const Matrix& m, int block) {
   if (!paired) refuse(m.name + ": block " + std::to_string(block) + " keeps other than two of four");
 }
 
+// Bytes of the values that a block keeps; five planes of a ternary one share 32 bytes.
+uint64_t block_bytes(const Matrix& m, uint64_t kept) {
+  if (m.format == Format::kTernary) return (static_cast<uint64_t>(m.chunks) * kChunkPlanes + 4) / 5 * kPlaceCount;
+  return (kept * m.value_bits() + 7) / 8;
+}
+
 // Every block's masks must keep exactly the values that lie between its offsets: the kernels rely on it.
 void check_blocks(const Matrix& m, uint64_t value_bytes) {
-  const uint64_t bits = m.value_bits();
   const uint64_t words = static_cast<uint64_t>(m.chunks) * kBlockRows;
   if (m.block_offset[0] != 0) refuse(m.name + ": its first block does not start at 0");
   uint64_t kept_total = 0;
@@ -113,7 +118,7 @@ void check_blocks(const Matrix& m, uint64_t value_bytes) {
     kept_total += kept;
     if (m.format == Format::kPairedInt4) check_pairs(m, b);
     if (m.format == Format::kEvenInt4) check_even(m, b);
-    if (m.block_offset[b + 1] < m.block_offset[b] || m.block_offset[b + 1] - m.block_offset[b] != (kept * bits + 7) / 8)
+    if (m.block_offset[b + 1] < m.block_offset[b] || m.block_offset[b + 1] - m.block_offset[b] != block_bytes(m, kept))
       refuse(m.name + ": masks and values of block " + std::to_string(b) + " disagree");
   }
   if (m.block_offset[m.blocks] != value_bytes) refuse(m.name + ": it has another number of values than its masks");
@@ -127,7 +132,7 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   Sections sections{data, size, m.name};
   if (record.rows == 0 || record.columns == 0 || record.rows > kMaxSide || record.columns > kMaxSide)
     refuse(m.name + ": its size is out of range");
-  if (record.format > static_cast<uint32_t>(Format::kDenseInt3)) refuse(m.name + ": unknown format");
+  if (record.format > static_cast<uint32_t>(Format::kTernary)) refuse(m.name + ": unknown format");
   if (record.layer < -1 || record.layer > (1 << 20)) refuse(m.name + ": its layer is out of range");
   m.role = static_cast<Role>(record.role);
   m.layer = record.layer;

@@ -25,6 +25,8 @@ constexpr int kBlockRows = 8;     // rows that share one stream of values
 constexpr int kGroup = 128;       // columns of one group of the stream order; of one scale per row, unless a matrix says less
 constexpr int kUnit = 16;         // columns of one unit of the formats of at most four bits
 constexpr int kChunk = 64;        // columns of one mask word
+constexpr int kPlaceCount = 32;   // places of a unit: 8 rows, 4 groups of columns
+constexpr int kChunkPlanes = 16;  // planes of places of a chunk: 4 units, 4 columns of a group
 
 enum class Format : uint32_t {
   kVector = 0,                    // float32, for norms, biases and rotary frequencies
@@ -38,6 +40,7 @@ enum class Format : uint32_t {
   kEvenInt4 = 8,                  // as many of every sixteen, an even number
   kDenseInt2 = 9,
   kDenseInt3 = 10,                // its third bits are where others have masks
+  kTernary = 11,                  // five codes of -1 to 1 in a byte; no kernel reads it: opening makes it kDenseInt2
 };
 
 enum class Role : uint32_t {
@@ -77,7 +80,7 @@ struct Matrix {
   OWLED_INLINE bool int4() const {
     return format == Format::kDenseInt4 || format == Format::kSparseInt4 || patterned();
   }
-  OWLED_INLINE bool below4() const { return format == Format::kDenseInt2 || format == Format::kDenseInt3; }   // came with version 3
+  OWLED_INLINE bool below4() const { return format >= Format::kDenseInt2; }   // came with version 3
   OWLED_INLINE bool narrow() const { return int4() || below4(); }   // meets 8-bit activations
   OWLED_INLINE bool masked() const { return sparse() || patterned() || format == Format::kDenseInt3; }
   OWLED_INLINE uint64_t value_bits() const { return below4() ? 2 : int4() ? 4 : int8() ? 8 : 16; }
@@ -109,9 +112,9 @@ class PackedFile {
   const DecoderShape& shape() const { return shape_; }
   const std::vector<Matrix>& matrices() const { return matrices_; }
   size_t size() const { return size_; }
-  // Copies the int8 and int4 matrices into huge pages with all their zeros: more memory, less work. False when none is
-  // sparse. Throws Error.
-  bool fill();
+  // Copies matrices into huge pages in the form that kernels read: the ternary ones, and with `zeros` all of at most eight bits, with all
+  // their zeros (more memory, less work). Must be called before a kernel sees them. False when none needs it. Throws Error.
+  bool fill(bool zeros);
   // The tensor of that role, null when there is none.
   const Matrix* find(Role role, int layer) const;
 

@@ -16,6 +16,7 @@ from owled_ros.options import with_config
 from owled_ros.pruning.config import (
     ALLOCATIONS,
     DEFAULT_SCORE,
+    ENDS_BITS,
     METRIC,
     PATTERNS,
     PLAN,
@@ -116,19 +117,27 @@ def prune(
         ),
     ] = None,
     bits: Annotated[
-        int,
-        typer.Option(help="2, 3, 4 or 8: round what stays in the same sweep, for --pack without loss; 0: no rounding."),
+        float,
+        typer.Option(
+            help="8, 4, 3, 2 or 1.6 (-1, 0 and 1): round what stays in the same sweep, for --pack without loss; 0: no rounding."
+        ),
     ] = 0,
     group_size: Annotated[
-        int, typer.Option(help="Inputs that share a scale with --bits: 32, 64 or 128; 0: 32, with 2 or 3 bits 64.")
+        int, typer.Option(help="Inputs that share a scale with --bits: 32, 64 or 128; 0: 32, with 3 bits or fewer 64.")
     ] = 0,
     round_ends: Annotated[
         bool,
         typer.Option(
             "--round-ends/--keep-ends",
-            help="With --bits 4 or fewer: round embedding and output matrix too, to 4 bits.",
+            help="With --bits 4 or fewer: round embedding and output matrix too, to --ends-bits.",
         ),
     ] = True,
+    ends_bits: Annotated[
+        float,
+        typer.Option(
+            help="4, 3 or 2, of embedding and output matrix: in a small model much of the file, and sensitive."
+        ),
+    ] = ENDS_BITS,
     regions: Annotated[
         int, typer.Option(help="Levels of a row and block with --score stbllm: 3, or 1 for the fewest bytes.")
     ] = 3,
@@ -203,7 +212,7 @@ def prune(
         plan=searched.plan if searched else None, refine_steps=_first(refine, found.refine, None), damping=_first(damping, found.damping, 0.01),
         reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
         regions=regions, correct_drift=correct_drift,
-        bits=bits or found.bits, group_size=group_size or found.group_size, round_ends=round_ends,
+        bits=_whole(bits) or found.bits, group_size=group_size or found.group_size, round_ends=round_ends, ends_bits=_whole(ends_bits),
     )  # fmt: skip
     if not (searched or allocation or config.corrects_drift) and pattern == "unstructured" and sparsity > 0:
         config = replace(config, allocation="learned")
@@ -311,6 +320,11 @@ def _searched(plan: Path | None, allocation: str) -> PlanFile | None:
 def _first(*values: Any) -> Any:
     """Return the first value that is one: what was given, what a plan says, the default."""
     return next((value for value in values if value is not None), None)
+
+
+def _whole(bits: float) -> float:
+    """Return 4 for 4.0, as manifests say it."""
+    return int(bits) if bits.is_integer() else bits
 
 
 def _budgets(given: list[str]) -> dict[str, float]:

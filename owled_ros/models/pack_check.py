@@ -23,9 +23,9 @@ from owled_ros.sparse.quantise import unpack_matrix
 TOKENS = 12  # T, of the text on which the logits are compared
 # Error per weight: of the group's largest, by bits (a step that clipping may exceed: the shorter side has a code less), of the weight (16,
 # and of what lies on its grid already).
-STEP = {2: 0.65, 3: 0.45, 4: 0.31, 8: 0.5 / 127 * 1.02, 16: 2**-8}
+STEP: dict[float, float] = {1.6: 0.65, 2: 0.65, 3: 0.45, 4: 0.31, 8: 0.5 / 127 * 1.02, 16: 2**-8}
 # Distance over length of the logits; 0.02, 0.1 to 0.3 and 0.005 are usual, another model's 1.4.
-LOGITS = {"int8": 0.2, "int4": 0.7, "int3": 0.7, "int2": 0.7, "bf16": 0.05}
+LOGITS = {"int8": 0.2, "int4": 0.7, "int3": 0.7, "int2": 0.7, "ternary": 0.7, "bf16": 0.05}
 REBUILT = {Role.ROTARY}  # computed from the config, not stored: the logits prove it
 
 

@@ -27,12 +27,13 @@ from owled_ros.models.pack_check import check_packed
 from owled_ros.models.weights import read_config
 from owled_ros.sparse import architecture
 from owled_ros.sparse.format import GROUP
-from owled_ros.sparse.pack import PackFacts, pack_model
+from owled_ros.sparse.pack import ENDS_ON_GRID, FEW, PackFacts, pack_model
+from owled_ros.sparse.quantise import BITS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-GROUP_OF = {"int4": 32, "int3": 64, "int2": 64}  # columns that share a scale where nothing else is said
+GROUP_OF = {"int4": 32, "int3": 64, "int2": 64, "ternary": 64}  # columns that share a scale where nothing else is said
 MANY_PATCHES = 512  # from so many on the packed tower is faster than torch in bfloat16
 Matrices = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
@@ -52,7 +53,7 @@ def pack_directory(
     Args:
         directory: With config.json and safetensors.
         out_file: Where the packed model goes.
-        precision: "int8", "int4", "int3", "int2" or "bf16"; None: that of the model's grid (models.grid), int8 where it has none.
+        precision: "int8", "int4", "int3", "int2", "ternary" or "bf16"; None: that of the model's grid (models.grid), int8 where it has none.
         vision: Pack the vision tower too; None: when its images have MANY_PATCHES or more.
         progress: Called with (matrices done, matrices in all).
         group: Columns that share a scale; None: those of the grid, else 128 with int8, 32 with int4 and 64 with fewer bits.
@@ -75,12 +76,13 @@ def pack_directory(
     precision = precision or (grid.precision if grid else "int8")
     if grid is not None and precision == grid.precision and group in (None, grid.group):
         scales, group = {name: found.numpy() for name, found in grid.scales.items()}, grid.group
+        ends_grid = grid.ends_precision
     else:
-        scales, group = {}, group or GROUP_OF.get(precision, GROUP)
-    if precision in ("int3", "int2") and not scales:
+        scales, group, ends_grid = {}, group or GROUP_OF.get(precision, GROUP), ENDS_ON_GRID
+    if precision in FEW and not scales:
         raise OwledError(
             f"{directory} has no weights on a grid of {precision} in groups of {group}, and rounded to the nearest it would answer nothing: "
-            f"`owled prune --bits {precision[3:]}` puts them on one"
+            f"`owled prune --bits {BITS[precision]:g}` puts them on one"
         )
     model = load_model(directory, device, source_of(directory).dtype)
     extra = vision_matrices(model) if with_vision else {}
@@ -88,7 +90,7 @@ def pack_directory(
     try:
         facts = pack_model(
             model.state_dict(), aside, precision, config=model.config.to_dict(), extra=extra, group=group, scales=scales,
-            ends=ends, progress=progress,
+            ends=ends, ends_grid=ends_grid, progress=progress,
         )  # fmt: skip
         check_packed(model, aside, precision, scales)
         os.replace(aside, out_file)

@@ -28,8 +28,10 @@ ROWS = ("even", "trim")
 STATISTICS = ("fused", "block", "oneshot")
 REFINE_STEPS = 10
 PATTERNS = ("unstructured", "2:4", "4:8", "2:8", "3:8", "6:8", "7:8", "8:16", "10:16", "12:16")
-GROUP_SIZES = {2: 64, 3: 64, 4: 32, 8: 32}  # inputs that share a scale, by bits
-ENDS_BITS = 4  # of embedding and output matrix, where the rest has as many or fewer
+GROUP_SIZES: dict[float, int] = {1.6: 64, 2: 64, 3: 64, 4: 32, 8: 32}  # inputs that share a scale, by bits
+ENDS_BITS = (
+    4  # embedding and output matrix are rounded where the rest has as many or fewer, to as many unless told otherwise
+)
 
 Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors with a leading batch axis
 
@@ -70,10 +72,13 @@ class PruneConfig:
     correct_drift: bool | None = (
         None  # aim at what the dense model gives (`drift`); None: with sparsegpt and admm on fused statistics
     )
-    bits: int | None = None  # 2, 3, 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
+    bits: float | None = (
+        None  # 1.6, 2, 3, 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
+    )
     regions: int = 3  # with score stbllm: levels of a row and block besides those of salient inputs; 1: neither
-    group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32, with 2 and 3 bits 64
-    round_ends: bool = True  # with at most 4 bits embedding and output matrix are rounded too, to 4 (`ends.round_ends`)
+    group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32, with 3 bits and fewer 64
+    round_ends: bool = True  # with at most 4 bits embedding and output matrix are rounded too (`ends.round_ends`)
+    ends_bits: float = ENDS_BITS  # to so many
     damping: float = 0.01  # of the Hessian (SparseGPT, refine): share of the mean of the Hessian's diagonal added to it
     seed: int = 0
     dtype: str = "auto"  # of the products in forward passes: float32, bfloat16, or auto: bfloat16 where it is fast
@@ -146,7 +151,7 @@ class PruneConfig:
     def grid_of_ends(self) -> Grid | None:
         """What embedding and output matrix are rounded to."""
         grid = self.grid
-        return replace(grid, bits=ENDS_BITS) if grid and self.round_ends and grid.bits <= ENDS_BITS else None
+        return replace(grid, bits=self.ends_bits) if grid and self.round_ends and grid.bits <= ENDS_BITS else None
 
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
@@ -242,6 +247,11 @@ class PruneConfig:
             return
         grid = self.grid  # refuses what is not known
         assert grid is not None
+        if self.ends_bits > ENDS_BITS:
+            raise OwledError(
+                f"embedding and output matrix are rounded to {ENDS_BITS} bits or fewer, not {self.ends_bits}"
+            )
+        _ = self.grid_of_ends  # refuses what is not known
         if self.recovery_steps or self.reconstruct_steps:
             raise OwledError(
                 "recovery and reconstruction move the weights off the grid that bits put them on: give bits or steps, not both"

@@ -30,7 +30,7 @@ class PlanSettings:
     refine: int | None = None
     damping: float | None = None
     general_share: float | None = None  # of general text among the calibration samples
-    bits: int | None = None
+    bits: float | None = None
     group_size: int | None = None
 
 

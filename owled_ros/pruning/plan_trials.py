@@ -106,7 +106,7 @@ class PlanLoss:
         return {name: sum(moves.get(knob, 0.0) for knob in of_matrix) for name, of_matrix in knobs.items()}
 
 
-def sparsity_at_equal_bytes(sparsity: float, bits: int, group_size: int) -> float:
+def sparsity_at_equal_bytes(sparsity: float, bits: float, group_size: int) -> float:
     """Return the sparsity whose packed bytes with scales per `group_size` inputs are those of `sparsity` with the usual groups."""
     saved = SCALE_BITS / GROUP_SIZES[bits] - SCALE_BITS / group_size  # bits a weight
     return sparsity - saved / bits

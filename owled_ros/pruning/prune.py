@@ -291,7 +291,9 @@ def _write(
         }
 
     smallest = min(job.batches, key=lambda batch: int(batch["input_ids"].numel()))
-    grid = None if config.grid is None else StoredGrid(config.grid.bits, config.grid.group, job.scales)
+    grid = (
+        None if config.grid is None else StoredGrid(config.grid.bits, config.grid.group, job.scales, config.ends_bits)
+    )
     finish = (lambda aside: None) if config.binary is None else write_levels(structure, job.scales, config)
     write_artifact(model, source, config.output, describe, config.device, smallest, grid, finish)
 

@@ -16,7 +16,7 @@ from owled_ros.sparse.rounding import LIMITS
 BITS = tuple(sorted(LIMITS))
 GROUPS = (32, 64, 128)
 CLIPPING = tuple(1.0 - 0.05 * step for step in range(11))  # of the largest weight: what the scale just reaches
-FURTHER = tuple(0.45 - 0.05 * step for step in range(5))  # the same where there are two bits
+FURTHER = tuple(0.45 - 0.05 * step for step in range(5))  # the same where there are two bits or fewer
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Grid:
     """Codes of `bits` bits times a bf16 scale per row and `group` neighbouring inputs; a zero stays exactly zero.
 
     Codes of 4 bits run from -8 to 7, of 3 from -4 to 3, of 2 from -2 to 1, and scales have a sign, so that either end may take the
-    longer side. Codes of 8 bits run from -127 to 127.
+    longer side. Codes of 8 bits run from -127 to 127, of 1.6 (five to a byte) from -1 to 1.
     """
 
-    bits: int
+    bits: float
     group: int
 
     def __post_init__(self) -> None:
@@ -58,8 +58,8 @@ def choose_scales(weight: torch.Tensor, importance: torch.Tensor, grid: Grid) ->
         weight: zeros that stay zero hold 0 here, so that they do not count.
         importance: what the square of an error of each weight costs, (g,) or one for all; the scale need not reach weights of 0.
     """
-    ends = (grid.low, grid.high) if grid.bits <= 4 else (grid.high,)
-    shares = CLIPPING + FURTHER if grid.bits == 2 else CLIPPING
+    ends = (grid.high,) if grid.low == -grid.high else (grid.low, grid.high)
+    shares = CLIPPING + FURTHER if grid.bits <= 2 else CLIPPING
     counting = weight.masked_fill(importance == 0, 0.0)
     counting = torch.where(counting.any(1, keepdim=True), counting, weight)
     extreme = counting.gather(1, counting.abs().argmax(1, keepdim=True))  # (R, 1), signed
@@ -96,5 +96,5 @@ def bfloat16(values: torch.Tensor) -> torch.Tensor:
     return values.bfloat16().float()
 
 
-def _among(values: tuple[int, ...]) -> str:
+def _among(values: tuple[float, ...]) -> str:
     return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"

@@ -22,7 +22,7 @@ from owled_ros.errors import OwledError
 MAGIC = b"OWLEDPK\n"
 ENDIAN_TAG = 0x01020304
 OLDEST_VERSION = 1  # without int4 and groups below 128
-VERSION = 3  # 2 had no codes of two and three bits
+VERSION = 3  # 2 had no codes below four bits
 ALIGN = 64
 HEADER_BYTES = 256
 RECORD_BYTES = 224
@@ -49,6 +49,7 @@ class Format(IntEnum):
     EVEN_INT4 = 8  # as many of every sixteen neighbouring columns, an even number
     DENSE_INT2 = 9
     DENSE_INT3 = 10
+    TERNARY = 11  # codes -1 to 1, five to a byte; always dense
 
     @property
     def sparse(self) -> bool:
@@ -61,7 +62,7 @@ class Format(IntEnum):
         return self in (Format.DENSE_INT8, Format.SPARSE_INT8)
 
     @property
-    def bits(self) -> int:
+    def bits(self) -> float:
         """How many bits tell a value that is there."""
         return BITS[self]
 
@@ -84,8 +85,9 @@ class Format(IntEnum):
 BITS = {
     Format.VECTOR: 32, Format.DENSE_BF16: 16, Format.SPARSE_BF16: 16, Format.DENSE_INT8: 8, Format.SPARSE_INT8: 8, Format.DENSE_INT4: 4,
     Format.SPARSE_INT4: 4, Format.PAIRED_INT4: 4, Format.EVEN_INT4: 4, Format.DENSE_INT3: 3, Format.DENSE_INT2: 2,
+    Format.TERNARY: 1.6,
 }  # fmt: skip
-NEWEST_OF = {1: Format.SPARSE_INT8, 2: Format.EVEN_INT4, 3: Format.DENSE_INT3}  # by version
+NEWEST_OF = {1: Format.SPARSE_INT8, 2: Format.EVEN_INT4, 3: Format.TERNARY}  # by version
 
 
 class Role(IntEnum):

@@ -13,7 +13,9 @@ from owled_ros.errors import OwledError
 from owled_ros.sparse.format import BLOCK_ROWS, UNIT, Format, PackedTensor
 
 ZERO = 8  # what is added to a code of int4
+ADDED = {Format.DENSE_INT3: 4, Format.DENSE_INT2: 2}
 PLACES = BLOCK_ROWS * 4  # rows and groups of four columns in a unit
+DIGITS = np.array([1, 3, 9, 27, 81], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,12 @@ def pack_pairs(stream: np.ndarray, kept: np.ndarray) -> Packed:
     return Packed(values, sizes, _half_bytes(chosen))
 
 
-def pack_few(stream: np.ndarray, bits: int) -> Packed:
+def pack_few(stream: np.ndarray, style: Format) -> Packed:
     """Pack codes of two bits, four to a byte, or of three, whose third bits lie where pairs have their masks."""
-    fours = (_fours(stream) + (1 << bits >> 1)).astype(np.uint8)  # (B, units, places, 4)
+    fours = (_fours(stream) + ADDED[style]).astype(np.uint8)  # (B, units, places, 4)
     values = ((fours & 3) << np.array([0, 2, 4, 6], np.uint8)).sum(axis=-1, dtype=np.uint8).reshape(-1)
     sizes = np.full(len(stream), len(values) // len(stream), np.uint64)
-    return Packed(values, sizes, _half_bytes(fours >> 2) if bits == 3 else None)
+    return Packed(values, sizes, _half_bytes(fours >> 2) if style is Format.DENSE_INT3 else None)
 
 
 def few_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
@@ -68,7 +70,26 @@ def few_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
     codes = tensor.values[:, None] >> np.array([0, 2, 4, 6], np.uint8) & 3  # (B * units * places, 4)
     if tensor.format is Format.DENSE_INT3:
         codes = codes | _of_half_bytes(tensor).reshape(codes.shape) << 2
-    return _by_half(codes.astype(np.int8) - (1 << tensor.format.bits >> 1), blocks, columns)
+    return _by_half(codes.astype(np.int8) - ADDED[tensor.format], blocks, columns)
+
+
+def pack_ternary(stream: np.ndarray) -> Packed:
+    """Pack codes -1 to 1 of five planes of places, units in turn, as the digits of a number to the base 3; the last bytes may have fewer."""
+    fours = (_fours(stream) + 1).astype(np.uint8)  # (B, units, places, 4)
+    planes = fours.transpose(0, 1, 3, 2).reshape(len(stream), -1, PLACES)
+    padding = -planes.shape[1] % len(DIGITS)
+    whole = np.pad(planes, ((0, 0), (0, padding), (0, 0))).reshape(len(stream), -1, len(DIGITS), PLACES)
+    values = (whole * DIGITS[:, None]).sum(axis=2, dtype=np.uint8)  # (B, planes / 5, places)
+    return Packed(values.reshape(-1), np.full(len(stream), values[0].size, np.uint64), None)
+
+
+def ternary_codes(tensor: PackedTensor, blocks: int, columns: int) -> np.ndarray:
+    """Read what `pack_ternary` wrote: (B, 8 * K) int8 in unit order."""
+    planes = columns // UNIT * 4
+    values = tensor.values.reshape(blocks, -1, 1, PLACES)
+    digits = (values // DIGITS[:, None] % 3).reshape(blocks, -1, PLACES)[:, :planes]
+    fours = digits.reshape(blocks, -1, 4, PLACES).transpose(0, 1, 3, 2)  # (B, units, places, 4)
+    return _by_half(fours.astype(np.int8) - 1, blocks, columns)
 
 
 def even_count(kept: np.ndarray) -> int:

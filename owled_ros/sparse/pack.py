@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PACKED_NAME = "packed.owled"
-NARROW = ("int4", "int3", "int2")
-ENDS_ON_GRID = "int4"  # of embedding and head, where the matrices between them have as many bits or fewer
+FEW = ("int3", "int2", "ternary")  # whose matrices must lie on their grid already
+NARROW = ("int4", *FEW)
+ENDS_ON_GRID = (
+    "int4"  # of embedding and head, unless told otherwise, where the matrices between them have as many bits or fewer
+)
 Fetch = Callable[[str], np.ndarray]  # tensor by name, float32
 
 
@@ -62,17 +65,18 @@ class _How:
     scales: Mapping[str, np.ndarray]
     ends: str | None
     dense_below: float | None
+    ends_grid: str = ENDS_ON_GRID
 
     def end(self, name: str) -> str:
         """Choose the precision of embedding or head: rounding to nearest with 4 bits or fewer loses much there."""
         if self.ends or self.precision not in NARROW:
             return self.ends or self.precision
-        return ENDS_ON_GRID if name in self.scales else "int8"
+        return self.ends_grid if name in self.scales else "int8"
 
     def scales_of(self, name: str, role: Role, precision: str) -> np.ndarray | None:
         """Return the scales of a matrix that lies on a grid of that precision."""
         ends = role in (Role.EMBEDDING, Role.HEAD) and self.precision in NARROW
-        return self.scales.get(name) if precision == (ENDS_ON_GRID if ends else self.precision) else None
+        return self.scales.get(name) if precision == (self.ends_grid if ends else self.precision) else None
 
 
 def pack_model(
@@ -86,6 +90,7 @@ def pack_model(
     group: int = GROUP,
     scales: Mapping[str, np.ndarray] | None = None,
     ends: str | None = None,
+    ends_grid: str = ENDS_ON_GRID,
     meta: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PackFacts:
@@ -94,13 +99,14 @@ def pack_model(
     Args:
         state: Every tensor by its name in the transformers model; one that is given twice (a tied head) is packed once.
         out_file: Where the packed model goes.
-        precision: "int8", "int4", "int3", "int2" (scales per row and group of columns) or "bf16".
+        precision: "int8", "int4", "int3", "int2", "ternary" (scales per row and group of columns) or "bf16".
         config: The model's configuration with all its values (`model.config.to_dict()`).
         extra: Further matrices by name with their biases, for `SparseLinear`.
         dense_below: Share of zeros below which a matrix is stored dense; None: the usual break-even.
         group: Columns that share a scale.
         scales: (rows, groups) of matrices that lie on their grid already, by name; packing them loses nothing.
         ends: Precision of embedding and head; None: that of their grid, else the same, but int8 where that has fewer bits.
+        ends_grid: Precision of the grid that embedding and head lie on, where they have scales.
         meta: JSON kept in the file.
         progress: Called with (matrices done, matrices in all).
 
@@ -111,9 +117,9 @@ def pack_model(
     checkpoint = _state_source(state, config)
     shape = architecture.shape_of(checkpoint.config)
     total = shape.layers * len(architecture.MATRICES) + 2 + len(extra or {})
-    how = _How(precision, group, scales or {}, ends, dense_below)
+    how = _How(precision, group, scales or {}, ends, dense_below, ends_grid)
     tensors = _decoder_tensors(checkpoint, shape, how)
-    loose = _loose_tensors(extra or {}, how, "int8" if precision in ("int3", "int2") else precision)
+    loose = _loose_tensors(extra or {}, how, "int8" if precision in FEW else precision)
     return _write(out_file, shape, (*(tensors,), loose), precision, meta or {}, progress, total)
 
 

@@ -34,13 +34,15 @@ from owled_ros.sparse.halves import (
     pack_even,
     pack_few,
     pack_pairs,
+    pack_ternary,
     pack_values,
+    ternary_codes,
 )
 from owled_ros.sparse.rounding import from_bf16, read_grid, round_to_grid, to_bf16
 
 # Below these shares of zeros the plain format is smaller or as fast, by byte counts and trials (docs/kernels.md).
-DENSE_BELOW = {"int8": 0.30, "int4": 0.30, "int3": 2.0, "int2": 2.0, "bf16": 0.20}
-BITS = {"int8": 8, "int4": 4, "int3": 3, "int2": 2}
+DENSE_BELOW = {"int8": 0.30, "int4": 0.30, "int3": 2.0, "int2": 2.0, "ternary": 2.0, "bf16": 0.20}
+BITS: dict[str, float] = {"int8": 8, "int4": 4, "int3": 3, "int2": 2, "ternary": 1.6}
 PAIRS = 0.45  # share of zeros from which two of four is told from chance
 EVEN = 0.1  # share of the weights that may be stored zeros where every sixteen columns keep as many
 STRIP_ENTRIES = 1 << 17
@@ -51,6 +53,7 @@ FORMATS = {
     ("int4", False): Format.DENSE_INT4,
     ("int3", False): Format.DENSE_INT3,
     ("int2", False): Format.DENSE_INT2,
+    ("ternary", False): Format.TERNARY,
     ("bf16", True): Format.SPARSE_BF16,
     ("bf16", False): Format.DENSE_BF16,
 }
@@ -91,8 +94,8 @@ def pack_matrix(
         layer: Of the tensor, -1 for none.
         weight: (rows, columns), any float type.
         bias: (rows) or None.
-        precision: "int8", "int4", "int3", "int2" or "bf16".
-        dense_below: Share of zeros below which every value is stored; None: the usual break-even. 2 packs dense. Three bits and two always are.
+        precision: "int8", "int4", "int3", "int2", "ternary" or "bf16".
+        dense_below: Share of zeros below which every value is stored; None: the usual break-even. 2 packs dense. Three bits and fewer always are.
         group: Columns that share a scale, all but bf16: 32, 64 or 128; the last ones of a row may be fewer.
         scales: (rows, groups) that the weights lie on already; None: chosen here.
 
@@ -154,7 +157,9 @@ def unpack_matrix(tensor: PackedTensor) -> np.ndarray:
     columns = padded(tensor.columns, CHUNK)
     blocks = padded(tensor.rows, BLOCK_ROWS) // BLOCK_ROWS
     if tensor.format.narrow:
-        read = int4_codes if tensor.format.bits == 4 else few_codes
+        read = (
+            int4_codes if tensor.format.bits == 4 else ternary_codes if tensor.format is Format.TERNARY else few_codes
+        )
         matrix = from_unit_order(read(tensor, blocks, columns), columns)
     else:
         stream = np.zeros((blocks, BLOCK_ROWS * columns), tensor.values.dtype)
@@ -198,8 +203,10 @@ def _values_of(strip: _Strip, style: Format, count: int) -> Packed:
         return pack_pairs(strip.stream, strip.kept)
     if style is Format.EVEN_INT4:
         return pack_even(strip.stream, strip.kept, count)
+    if style is Format.TERNARY:
+        return pack_ternary(strip.stream)
     if style.bits < 4:
-        return pack_few(strip.stream, style.bits)
+        return pack_few(strip.stream, style)
     return pack_values(strip.stream, strip.kept if style.sparse else None, style.narrow)
 
 

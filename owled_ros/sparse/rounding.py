@@ -1,7 +1,7 @@
 """Round a matrix to few bits with a scale per row and group of columns, or read the codes of one that is rounded already. Needs numpy.
 
 Symmetric (Jacob et al., arXiv 1712.05877, section 2.1, zero point 0), scales in bf16. 8 bits: 255 steps, the largest weight of a
-group is the last. 4 bits and fewer: codes -8 to 7, -4 to 3, -2 to 1; the scale has a sign, so that the longer side gets the extra code,
+group is the last. 4 bits and fewer: codes -8 to 7, -4 to 3, -2 to 1, and -1 to 1, which is called 1.6 bits; the scale has a sign, so that the longer side gets the extra code where there is one,
 and is the best of several under the squared error. Letters: N rows, K columns, S groups of a row.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from owled_ros.errors import OwledError
 from owled_ros.sparse.format import padded
 
-LIMITS = {8: (-127, 127), 4: (-8, 7), 3: (-4, 3), 2: (-2, 1)}  # the lowest and the highest code, by bits
+LIMITS = {8: (-127, 127), 4: (-8, 7), 3: (-4, 3), 2: (-2, 1), 1.6: (-1, 1)}  # the lowest and the highest code, by bits
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's largest weight that the last code of few bits just reaches
 STORED = 2.0**-8  # relative distance from the grid that a weight stored in bf16 may have
 
@@ -28,7 +28,7 @@ def from_bf16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def round_to_grid(name: str, matrix: np.ndarray, bits: int, group: int) -> tuple[np.ndarray, np.ndarray]:
+def round_to_grid(name: str, matrix: np.ndarray, bits: float, group: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose scales (N, S) and give them with the nearest int8 codes (N, K).
 
     Raises:
@@ -42,7 +42,7 @@ def round_to_grid(name: str, matrix: np.ndarray, bits: int, group: int) -> tuple
 
 
 def read_grid(
-    name: str, matrix: np.ndarray, scales: np.ndarray, bits: int, group: int
+    name: str, matrix: np.ndarray, scales: np.ndarray, bits: float, group: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give scales (N, S) and codes (N, K) of a matrix that was rounded to these scales before.
 
@@ -84,7 +84,7 @@ def _covering(grouped: np.ndarray) -> np.ndarray:
     return from_bf16(bits)
 
 
-def _best(grouped: np.ndarray, bits: int) -> np.ndarray:
+def _best(grouped: np.ndarray, bits: float) -> np.ndarray:
     """Scales of 4 bits or fewer, either sign."""
     place = np.abs(grouped).argmax(axis=2)[:, :, None]
     extreme = np.take_along_axis(grouped, place, axis=2)[:, :, 0]
@@ -100,7 +100,7 @@ def _best(grouped: np.ndarray, bits: int) -> np.ndarray:
     return best
 
 
-def _codes(grouped: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
+def _codes(grouped: np.ndarray, scales: np.ndarray, bits: float) -> np.ndarray:
     with np.errstate(over="ignore"):
         inverse = np.divide(1.0, scales, out=np.zeros_like(scales), where=scales != 0)
     inverse[~np.isfinite(inverse)] = 0  # weights below 1e-38: zero for every purpose
