@@ -159,7 +159,7 @@ Matrix read_record(const Record& record, const uint8_t* data, size_t size) {
   m.values = sections.get<uint8_t>(record.values, record.value_bytes, "values");
   if (m.coarse()) {
     m.scales = sections.get<uint16_t>(record.scales, static_cast<uint64_t>(m.padded_rows()) * m.groups(), "scales");
-    m.correction = sections.get<float>(record.correction, m.padded_rows(), "corrections");
+    if (!m.below4()) m.correction = sections.get<float>(record.correction, m.padded_rows(), "corrections");
   }
   if (m.format == Format::kEvenInt4) {
     m.row_bytes = __builtin_popcountll(m.mask[0] & 0xffff) / 2;

@@ -67,7 +67,7 @@ struct Matrix {
   const uint8_t* values = nullptr;        // the kept values in the order of the mask
   const uint64_t* block_offset = nullptr; // [blocks + 1] bytes into values
   const uint16_t* scales = nullptr;       // bf16 [block][group][row], formats of at most 8 bits
-  const float* correction = nullptr;      // [8 * blocks], sum of scale * value per row, int8 formats
+  const float* correction = nullptr;      // [8 * blocks], sum of scale * value per row, for int8; those below four bits have none
   const float* bias = nullptr;            // [8 * blocks] or null
   const float* vector = nullptr;          // [columns], kVector
 

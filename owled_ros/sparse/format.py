@@ -386,7 +386,7 @@ def _read_tensor(data: np.ndarray, record: tuple[Any, ...]) -> PackedTensor:
         mask=section(mask, full_rows * full_columns // CHUNK, "<u8") if style.masked else None,
         block_offset=section(offsets, full_rows // BLOCK_ROWS + 1, "<u8"),
         scales=section(scales, full_rows * groups, "<u2").reshape(-1, groups, BLOCK_ROWS) if coarse else None,
-        correction=section(correction, full_rows, "<f4") if coarse else None,
+        correction=section(correction, full_rows, "<f4") if 4 <= style.bits <= 8 else None,
         bias=section(bias, full_rows, "<f4") if bias else None,
         group=group,
     )  # fmt: skip
