@@ -98,6 +98,7 @@ def main() -> None:
         files |= rivals(arguments, model.config.to_dict(), dense, judge, keep=bool(arguments.speed))
     if arguments.only != "rivals":
         structure, tied = find_structure(model), bool(model.config.tie_word_embeddings)
+        packer = Packer(model, structure)
         batches_of = lru_cache(1)(lambda draw: calibration_of(tokenizer, arguments, draw).batches)
         for point in points(arguments):
             place = files[point.key] = point.place(arguments.work)
@@ -105,7 +106,7 @@ def main() -> None:
             if known and not (arguments.speed and point.draw == 0 and not place.exists()):
                 continue
             model.load_state_dict(dense)
-            seconds = pack(model, structure, batches_of(point.draw), point, place)
+            seconds = packer.pack(batches_of(point.draw), point, place)
             if known:
                 continue
             facts = {
@@ -125,14 +126,13 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
         wanted = [
             *(Point(sparsity, "int4", group, ends="int4") for group in (32, 64, 128) for sparsity in SPARSITIES),
             *(Point(0.5, "int4", 32, pattern, "int4") for pattern in PATTERNS[1:]),
-            *(Point(0.0, precision, group, ends="int4") for precision in ("int3", "int2") for group in (32, 64, 128)),
+            *(Point(0.0, "int3", group, ends="int4") for group in (32, 64, 128)),
             *(
                 Point(0.0, precision, group, ends=ends)
                 for precision in ("int2", "ternary")
-                for ends in ("int3", "int2")
                 for group in (64, 128)
+                for ends in ("int4", "int3", "int2")
             ),
-            *(Point(0.0, "ternary", group, ends="int4") for group in (64, 128)),
             *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
         ]
@@ -143,33 +143,47 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
                 yield replace(point, draw=draw, score=arguments.score)
 
 
-def pack(model: Any, structure: Structure, batches: Sequence[Batch], point: Point, place: Path) -> float:
-    """Prune and round the model in place and write the packed file; returns the seconds of pruning."""
-    bits = BITS.get(point.precision)
-    config = PruneConfig(
-        Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
-        allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform", group_size=point.group if bits else None,
-        ends_bits=BITS.get(point.ends, ENDS_BITS) if bits != 8 else ENDS_BITS,
-    )  # fmt: skip
-    scales: dict[str, torch.Tensor] = {}
-    start = time.monotonic()
-    if point.sparsity or bits:
-        config.check()
-        plan = make_plan(model, structure, batches, config, lambda *_: None)
-        scales = prune_blocks(model, structure, batches, plan.zeros, config).scales
+class Packer:
+    """Prunes and rounds the blocks of points, and keeps the last ones for a point that differs in its ends only."""
+
+    def __init__(self, model: Any, structure: Structure) -> None:
+        self._model, self._structure = model, structure
+        self._of: Point | None = None
+        self._state: dict[str, torch.Tensor] = {}
+        self._scales: dict[str, torch.Tensor] = {}
+        self._seconds = 0.0
+
+    def pack(self, batches: Sequence[Batch], point: Point, place: Path) -> float:
+        """Prune and round the model, which is dense, and write the packed file; returns the seconds of pruning."""
+        bits = BITS.get(point.precision)
+        config = PruneConfig(
+            Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
+            allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform",
+            group_size=point.group if bits else None, ends_bits=BITS.get(point.ends, ENDS_BITS) if bits != 8 else ENDS_BITS,
+        )  # fmt: skip
+        blocks = replace(point, ends="")
+        start = time.monotonic()
+        if blocks == self._of:
+            self._model.load_state_dict(self._state)
+        else:
+            self._scales = {}
+            if point.sparsity or bits:
+                config.check()
+                plan = make_plan(self._model, self._structure, batches, config, lambda *_: None)
+                self._scales = prune_blocks(self._model, self._structure, batches, plan.zeros, config).scales
+            self._state = {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
+            self._of, self._seconds = blocks, time.monotonic() - start
+            start = time.monotonic()
+        scales = dict(self._scales)
         if config.grid_of_ends and point.ends not in ("int8", "bf16"):
-            scales |= round_ends(model, batches, config.grid_of_ends, config.damping)
-    seconds = round(time.monotonic() - start, 1)
-    found = {name: values.numpy() for name, values in scales.items()}
-    how = {
-        "config": model.config.to_dict(),
-        "group": point.group,
-        "scales": found,
-        "ends": point.ends,
-        "ends_grid": point.ends,
-    }
-    pack_model(model.state_dict(), place, point.precision, **how)
-    return seconds
+            scales |= round_ends(self._model, batches, config.grid_of_ends, config.damping)
+        seconds = round(self._seconds + time.monotonic() - start, 1)
+        how = {
+            "config": self._model.config.to_dict(), "group": point.group, "scales": {name: values.numpy() for name, values in scales.items()},
+            "ends": point.ends, "ends_grid": point.ends,
+        }  # fmt: skip
+        pack_model(self._model.state_dict(), place, point.precision, **how)
+        return seconds
 
 
 def sizes(place: Path) -> dict[str, float]:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from frontier import pack, packed_weights, parser_of, points, rivals, sizes
+from frontier import Packer, packed_weights, parser_of, points, rivals, sizes
 from frontier_report import write_report
 from row_file import append_row, read_rows
 
@@ -77,12 +77,13 @@ def main() -> None:
         rivals(arguments, model.config.text_config.to_dict(), language, judge)
     if arguments.only != "rivals":
         structure = find_structure(model).only(("language",))
+        packer = Packer(model, structure)
         for point in points(arguments):
             if point.key in read_rows(arguments.rows):
                 continue
             model.load_state_dict(dense)
             place = point.place(arguments.work)
-            seconds = pack(model, structure, calibration_of(point.draw), point, place)
+            seconds = packer.pack(calibration_of(point.draw), point, place)
             facts = {"family": "ours", **asdict(point), **sizes(place), "prune_s": seconds}
             judge(point.key, facts, lambda place=place: packed_weights(place, False))  # type: ignore[misc]
 
