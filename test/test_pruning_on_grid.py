@@ -136,7 +136,16 @@ def _config(model: Path, output: Path, **changes: Any) -> PruneConfig:
 @pytest.mark.parametrize("bits", [1.6, 2, 3, 4, 8])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"refine_steps": 0}, {"score": "wanda"}, {"pattern": "2:4"}, {"sparsity": 0.0}, {"statistics": "oneshot"}],
+    [
+        {},
+        {"refine_steps": 0},
+        {"score": "wanda"},
+        {"pattern": "2:4"},
+        {"sparsity": 0.0},
+        {"statistics": "oneshot"},
+        {"reconstruct_steps": 5},
+        {"reconstruct_steps": 5, "sparsity": 0.0},
+    ],
     ids=str,
 )
 def test_artifacts_lie_on_their_grid_and_pack_without_loss(

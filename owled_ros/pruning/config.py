@@ -252,9 +252,9 @@ class PruneConfig:
                 f"embedding and output matrix are rounded to {ENDS_BITS} bits or fewer, not {self.ends_bits}"
             )
         _ = self.grid_of_ends  # refuses what is not known
-        if self.recovery_steps or self.reconstruct_steps:
+        if self.recovery_steps:
             raise OwledError(
-                "recovery and reconstruction move the weights off the grid that bits put them on: give bits or steps, not both"
+                "recovery moves the weights off the grid that bits put them on: give bits or recovery steps, not both"
             )
         if self.sparsity == 0.0 and not self.budgets and self.allocation != "uniform":
             raise OwledError("a sparsity of 0 leaves nothing to allocate: use allocation uniform")

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from owled_ros.models.components import Block, Structure
 from owled_ros.pruning.blocks import Outcome, Rule, advance, prune_block
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.drift import DenseTwin
+from owled_ros.pruning.fitted import Fitted, Kept, Rounded
 from owled_ros.pruning.gradients import dense_gradients
-from owled_ros.pruning.passes import find_segments, in_words, record, record_entering, telling_batches
-from owled_ros.pruning.reconstruction import dense_parts, reconstruct
+from owled_ros.pruning.passes import Chunk, find_segments, in_words, record, record_entering, telling_batches
+from owled_ros.pruning.reconstruction import Part, dense_parts, reconstruct
 
 
 class BlockStore(Protocol):
@@ -97,7 +99,7 @@ def _prune_segments(
                 if parts:
                     for chunk, hidden in zip(chunks, inputs, strict=True):
                         chunk.hidden = hidden
-                    reconstruct(block, chunks, before, parts, steps, config.seed + done)
+                    _reconstruct(block, chunks, before, parts, zeros, config, done, found)
                     advance(block, chunks)
                 if store is not None:
                     store.save_block(done, block, found)
@@ -109,3 +111,27 @@ def _prune_segments(
             done += 1
             report(done, total, block.name)
     return outcome
+
+
+def _reconstruct(
+    block: Block,
+    chunks: Sequence[Chunk],
+    dense: Sequence[torch.Tensor],
+    parts: Sequence[Part],
+    zeros: Mapping[str, int],
+    config: PruneConfig,
+    index: int,
+    outcome: Outcome,
+) -> None:
+    """Fit a block's parts to the dense model's, on their grid where they have one; the outcome then gets the fitted scales."""
+    grid, rounded = config.grid, []
+
+    def fitted(part: Part) -> Fitted:
+        if grid is None:
+            return Kept(part.parameters)
+        rounded.append(Rounded(part.matrices, outcome.scales, zeros, grid))
+        return rounded[-1]
+
+    reconstruct(block, chunks, dense, parts, config.reconstruct_steps or 0, config.seed + index, fitted)
+    for part in rounded:
+        outcome.scales |= part.scales

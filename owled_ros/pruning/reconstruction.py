@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,22 +17,25 @@ import torch
 from torch import nn
 
 from owled_ros.models.components import Block, Matrix
+from owled_ros.pruning.fitted import Fitted, Kept
 from owled_ros.pruning.lockstep import Arguments
 from owled_ros.pruning.passes import Chunk, run_block
 from owled_ros.pruning.residual import residual_gains
 
-RATE = (
-    0.01  # of a matrix's mean kept weight (root of the mean square): Adam's first step; falls to zero as a half cosine
-)
-
 
 @dataclass
 class Part:
-    """A module of a block, its parameters that were pruned, and what it gave in the dense model, one tensor (B, T, C) per chunk."""
+    """A module of a block, its matrices that were pruned, and what it gave in the dense model, one tensor (B, T, C) per chunk."""
 
     module: nn.Module
-    parameters: list[nn.Parameter]
+    matrices: list[Matrix]
     targets: list[torch.Tensor]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that hold the matrices, each once: fused experts share one."""
+        found = [getattr(matrix.module, matrix.parameter) for matrix in self.matrices]
+        return list({id(parameter): parameter for parameter in found}.values())
 
 
 def dense_parts(
@@ -64,14 +67,20 @@ def dense_parts(
             run_block(block, replace(chunk, hidden=entering)) for chunk, entering in zip(chunks, hidden, strict=True)
         ]
     whole = [child for child in given if len(given[child]) == len(chunks)]  # by first call
-    parts = [Part(child, _parameters(children[child]), given[child]) for child in whole]
+    parts = [Part(child, children[child], given[child]) for child in whole]
     held = {matrix.name for child in whole for matrix in children[child]}
     left = [matrix for matrix in block.matrices if matrix.name not in held]
-    return leaving, [*parts, Part(block.module, _parameters(left), leaving)] if left else parts
+    return leaving, [*parts, Part(block.module, left, leaving)] if left else parts
 
 
 def reconstruct(
-    block: Block, chunks: Sequence[Chunk], dense: Sequence[torch.Tensor], parts: Sequence[Part], steps: int, seed: int
+    block: Block,
+    chunks: Sequence[Chunk],
+    dense: Sequence[torch.Tensor],
+    parts: Sequence[Part],
+    steps: int,
+    seed: int,
+    fitted: Callable[[Part], Fitted] = lambda part: Kept(part.parameters),
 ) -> None:
     """Fit the parts one after the other, on what enters them in the pruned model; the chunks stay in front of the block.
 
@@ -81,6 +90,7 @@ def reconstruct(
 
     Args:
         dense: what enters the block in the dense model, by chunk.
+        fitted: what of a part is fitted.
     """
     drift = [there.float() - chunk.hidden.float() for there, chunk in zip(dense, chunks, strict=True)]
     gains = residual_gains(block, chunks[0], [part.module for part in parts if part.module is not block.module])
@@ -98,7 +108,7 @@ def reconstruct(
                     for target, apart in zip(part.targets, drift, strict=True)
                 ],
             )
-        _fit(aimed, inputs, chunks, steps, np.random.default_rng([seed, number]))
+        _fit(aimed, fitted(part), inputs, chunks, steps, np.random.default_rng([seed, number]))
         if gain is not None:
             with torch.no_grad():
                 for apart, target, (args, kwargs) in zip(drift, part.targets, inputs, strict=True):
@@ -106,15 +116,15 @@ def reconstruct(
 
 
 def _fit(
-    part: Part, inputs: Sequence[Arguments], chunks: Sequence[Chunk], steps: int, generator: np.random.Generator
+    part: Part,
+    fitted: Fitted,
+    inputs: Sequence[Arguments],
+    chunks: Sequence[Chunk],
+    steps: int,
+    generator: np.random.Generator,
 ) -> None:
-    kept = [parameter != 0 for parameter in part.parameters]
-    before = [parameter.detach().clone() for parameter in part.parameters]
-    sizes = [
-        float(p.detach().float().square().sum() / max(int(k.sum()), 1)) ** 0.5
-        for p, k in zip(part.parameters, kept, strict=True)
-    ]
-    groups = [{"params": [p], "lr": RATE * size} for p, size in zip(part.parameters, sizes, strict=True)]
+    """Fit by Adam, whose steps fall to zero as a half cosine."""
+    groups = [{"params": [tensor], "lr": first} for tensor, first in fitted.steps]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95))
     scale = sum(float(target.float().square().mean()) for target in part.targets) / len(part.targets) or 1.0
 
@@ -138,17 +148,16 @@ def _fit(
             with torch.enable_grad():
                 loss = error(int(queue.pop()))
                 loss.backward()
-            for group, size in zip(optimizer.param_groups, sizes, strict=True):
-                group["lr"] = RATE * size * 0.5 * (1 + math.cos(math.pi * step / steps))
+            fitted.pull()
+            for group, (_, first) in zip(optimizer.param_groups, fitted.steps, strict=True):
+                group["lr"] = first * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                for parameter, mask in zip(part.parameters, kept, strict=True):
-                    parameter.mul_(mask)
+            for parameter in part.parameters:
+                parameter.grad = None
+            fitted.push()
     if not whole() < start:  # True for NaN too
-        with torch.no_grad():
-            for parameter, old in zip(part.parameters, before, strict=True):
-                parameter.copy_(old)
+        fitted.restore()
 
 
 @contextlib.contextmanager
@@ -177,12 +186,6 @@ def _inputs_of(module: nn.Module, block: Block, chunks: Sequence[Chunk]) -> list
     finally:
         handle.remove()
     return seen
-
-
-def _parameters(matrices: Sequence[Matrix]) -> list[nn.Parameter]:
-    """Return the parameters that hold some matrices, each once: fused experts share one."""
-    found = [getattr(matrix.module, matrix.parameter) for matrix in matrices]
-    return list({id(parameter): parameter for parameter in found}.values())
 
 
 def _first(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -195,7 +195,9 @@ def _pack_strip(name: str, weight: np.ndarray, precision: str, group: int, scale
         found, codes = read_grid(name, matrix, scales, bits, group)
     stream = to_stream_order(codes) if bits == 8 else to_unit_order(codes)
     blocked = to_bf16(found).reshape(-1, BLOCK_ROWS, found.shape[1]).transpose(0, 2, 1)  # (B, S, 8)
-    return _Strip(stream, stream != 0, np.ascontiguousarray(blocked), None if bits < 4 else _corrections(found, codes, group))
+    return _Strip(
+        stream, stream != 0, np.ascontiguousarray(blocked), None if bits < 4 else _corrections(found, codes, group)
+    )
 
 
 def _values_of(strip: _Strip, style: Format, count: int) -> Packed:

@@ -1,0 +1,137 @@
+"""What of a part is fitted by gradients: weights whose zeros stay, or weights and scales behind a rounding. Needs torch.
+
+Both are driven alike: `pull` brings the gradients of the model's parameters to what is fitted, `push` brings what is fitted back into the
+model, `restore` undoes all. Letters: R outputs, K inputs, G groups of inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from owled_ros.models.components import Matrix
+from owled_ros.pruning.rounding import Grid, bfloat16, codes, spread
+
+RATE = 0.01  # of a matrix's mean kept weight (root of the mean square): Adam's first step
+ROUNDED_RATE = 0.02  # the same where weights are rounded: a step that moves no code does nothing
+SCALE_RATE = 0.002  # of a matrix's mean scale
+
+
+class Fitted(Protocol):
+    """Tensors that an optimizer moves, with the first step of each."""
+
+    steps: Sequence[tuple[torch.Tensor, float]]
+
+    def pull(self) -> None: ...
+
+    def push(self) -> None: ...
+
+    def restore(self) -> None: ...
+
+
+class Kept:
+    """Parameters whose zeros stay zero."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._before = [parameter.detach().clone() for parameter in parameters]
+        self._kept = [parameter.detach() != 0 for parameter in parameters]
+        self._parameters = parameters
+        self.steps: Sequence[tuple[torch.Tensor, float]] = [
+            (parameter, RATE * _mean_size(parameter.detach(), int(kept.sum())))
+            for parameter, kept in zip(parameters, self._kept, strict=True)
+        ]
+
+    def pull(self) -> None:
+        """Do nothing: the parameters themselves are fitted."""
+
+    def push(self) -> None:
+        """Set back to zero what was zero."""
+        with torch.no_grad():
+            for parameter, kept in zip(self._parameters, self._kept, strict=True):
+                parameter.mul_(kept)
+
+    def restore(self) -> None:
+        """Write the weights from before."""
+        with torch.no_grad():
+            for parameter, old in zip(self._parameters, self._before, strict=True):
+                parameter.copy_(old)
+
+
+class Rounded:
+    """Matrices on a grid: weights and scales are fitted as if nothing were rounded between them and the model (arXiv 1902.08153).
+
+    Attributes:
+        scales: (R, G) by name, those of now.
+    """
+
+    def __init__(
+        self, matrices: Sequence[Matrix], scales: Mapping[str, torch.Tensor], zeros: Mapping[str, int], grid: Grid
+    ) -> None:
+        self._matrices, self._grid = matrices, grid
+        self._before = {matrix.name: (matrix.weight().clone(), scales[matrix.name]) for matrix in matrices}
+        self._weights = {matrix.name: matrix.weight().float().contiguous().clone() for matrix in matrices}
+        # A code of zero is a pruned weight only where weights were pruned.
+        self._still = {matrix.name: self._weights[matrix.name] == 0 for matrix in matrices if zeros[matrix.name]}
+        self._free = {name: found.to(matrices[0].weight().device).clone() for name, (_, found) in self._before.items()}
+        kept = {name: int((weight != 0).sum()) for name, weight in self._weights.items()}
+        self.steps: Sequence[tuple[torch.Tensor, float]] = [
+            *((weight, ROUNDED_RATE * _mean_size(weight, kept[name])) for name, weight in self._weights.items()),
+            *((found, SCALE_RATE * float(found.abs().mean())) for found in self._free.values()),
+        ]
+
+    @property
+    def scales(self) -> dict[str, torch.Tensor]:
+        return {name: bfloat16(found) for name, found in self._free.items()}
+
+    def pull(self) -> None:
+        """Give every weight the gradient of its rounded self, but for those beyond the last code, and scales what follows for them."""
+        with torch.no_grad():
+            for matrix in self._matrices:
+                weight, found = self._weights[matrix.name], self._free[matrix.name]
+                gradient = _gradient_of(matrix)
+                if gradient is None:  # an expert that this chunk did not reach
+                    weight.grad = found.grad = None
+                    continue
+                wide = spread(bfloat16(found), self._grid, matrix.columns)
+                ratio = torch.where(wide == 0, 0.0, weight / wide)
+                inside = (ratio > self._grid.low - 0.5) & (ratio < self._grid.high + 0.5)
+                weight.grad = gradient * inside
+                of_scale = gradient * (codes(weight, wide, self._grid) - ratio * inside)
+                padded = torch.zeros(len(weight), found.shape[1] * self._grid.group, device=weight.device)
+                padded[:, : matrix.columns] = of_scale
+                found.grad = padded.view(*found.shape, self._grid.group).sum(2)
+
+    def push(self) -> None:
+        """Round into the model."""
+        with torch.no_grad():
+            for matrix in self._matrices:
+                weight = self._weights[matrix.name]
+                if matrix.name in self._still:
+                    weight.masked_fill_(self._still[matrix.name], 0.0)
+                wide = spread(bfloat16(self._free[matrix.name]), self._grid, matrix.columns)
+                matrix.weight().copy_(codes(weight, wide, self._grid) * wide)
+
+    def restore(self) -> None:
+        """Write weights and scales from before."""
+        with torch.no_grad():
+            for matrix in self._matrices:
+                weight, found = self._before[matrix.name]
+                matrix.weight().copy_(weight)
+                self._free[matrix.name].copy_(found)
+
+
+def _mean_size(weight: torch.Tensor, kept: int) -> float:
+    """Return the root of the mean square of the kept weights."""
+    return float(weight.float().square().sum() / max(kept, 1)) ** 0.5
+
+
+def _gradient_of(matrix: Matrix) -> torch.Tensor | None:
+    """Return the gradient (R, K) of a matrix."""
+    whole: torch.Tensor | None = getattr(matrix.module, matrix.parameter).grad
+    if whole is None:
+        return None
+    own = (whole if matrix.expert is None else whole[matrix.expert]).float()
+    return own.t() if matrix.transposed else own
