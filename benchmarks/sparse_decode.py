@@ -27,6 +27,7 @@ from owled_ros.compute_type import cpu_multiplies_bfloat16
 from owled_ros.models.packing import pack_directory
 from owled_ros.sparse import Decoder, SparseDecoder
 from owled_ros.sparse.pack import pack_model
+from owled_ros.sparse.quantise import BITS
 from owled_ros.sparse.timing import interleave, read_bandwidth, time_prefill, time_steps
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -126,7 +127,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dense", type=Path, help="Hugging Face directory of the dense model")
     parser.add_argument("--pruned", nargs="*", default=[], metavar="SPARSITY=DIR")
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.6], help="of the 1b model")
-    parser.add_argument("--precisions", nargs="*", default=["int8"], choices=("int8", "int4", "int3", "int2", "bf16"))
+    parser.add_argument("--precisions", nargs="*", default=["int8"], choices=(*BITS, "bf16"))
     parser.add_argument("--group", type=int, default=128, help="columns that share a scale of int8 and int4")
     parser.add_argument(
         "--ends",

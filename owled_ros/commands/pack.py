@@ -29,13 +29,13 @@ def pack(
     precision: Annotated[
         str,
         typer.Option(
-            help="int8, int4, int3, int2 or bf16 (exact); default: what the weights were pruned to, else int8."
+            help="int8, int4, int3, int2, ternary or bf16 (exact); default: what the weights were pruned to, else int8."
         ),
     ] = "",
     group: Annotated[
         int,
         typer.Option(
-            help="Columns that share a scale: 32, 64 or 128; default: as pruned, else 128 (int4: 32, int3 and int2: 64)."
+            help="Columns that share a scale: 32, 64 or 128; default: as pruned, else 128 (int4: 32, with fewer bits: 64)."
         ),
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the file here instead of into the directory.")] = None,
