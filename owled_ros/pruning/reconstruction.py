@@ -11,6 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from owled_ros.pruning.fitted import Fitted, Kept
 from owled_ros.pruning.lockstep import Arguments
 from owled_ros.pruning.passes import Chunk, run_block
 from owled_ros.pruning.residual import residual_gains
+
+SAME = 1e-2  # relative difference of what a module gives for a sequence alone and among others
 
 
 @dataclass
@@ -86,7 +89,7 @@ def reconstruct(
 
     A part whose output is added to the hidden state is aimed at the dense model's hidden state: at its dense output and what the hidden
     state has drifted by there. Costs a few passes of the block and of the part per chunk, and `steps` forward and backward passes of the
-    part on one chunk. A part whose error over all chunks did not fall keeps its weights.
+    part on one sequence. A part whose error over all chunks did not fall keeps its weights.
 
     Args:
         dense: what enters the block in the dense model, by chunk.
@@ -127,26 +130,23 @@ def _fit(
     groups = [{"params": [tensor], "lr": first} for tensor, first in fitted.steps]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95))
     scale = sum(float(target.float().square().mean()) for target in part.targets) / len(part.targets) or 1.0
-
-    def error(place: int) -> torch.Tensor:
-        args, kwargs = inputs[place]
-        difference = (_first(part.module(*args, **kwargs)) - part.targets[place]).float().square()
-        mask = chunks[place].token_mask
-        return (
-            difference[mask] if mask is not None and difference.shape[:2] == mask.shape else difference
-        ).mean() / scale
+    batches = [
+        _Piece(arguments, target, chunk.token_mask)
+        for arguments, target, chunk in zip(inputs, part.targets, chunks, strict=True)
+    ]
+    sequences = _sequences(part.module, batches)
 
     def whole() -> float:
         with torch.no_grad():
-            return sum(float(error(place)) for place in range(len(chunks)))
+            return sum(float(piece.error(part.module)) for piece in batches)
 
     start = whole()
     queue: list[int] = []
     with _trained(part.module, part.parameters):
         for step in range(steps):
-            queue = queue or list(generator.permutation(len(chunks)))
+            queue = queue or list(generator.permutation(len(sequences)))
             with torch.enable_grad():
-                loss = error(int(queue.pop()))
+                loss = sequences[int(queue.pop())].error(part.module) / scale
                 loss.backward()
             fitted.pull()
             for group, (_, first) in zip(optimizer.param_groups, fitted.steps, strict=True):
@@ -158,6 +158,64 @@ def _fit(
             fitted.push()
     if not whole() < start:  # True for NaN too
         fitted.restore()
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What a part is called with, what it should give (B, T, C), and which tokens (B, T) are real."""
+
+    arguments: Arguments
+    target: torch.Tensor
+    token_mask: torch.Tensor | None
+
+    def error(self, module: nn.Module) -> torch.Tensor:
+        """Return the mean squared error of what the module gives."""
+        difference = (self.given(module) - self.target).float().square()
+        mask = self.token_mask
+        return (difference[mask] if mask is not None and difference.shape[:2] == mask.shape else difference).mean()
+
+    def given(self, module: nn.Module) -> torch.Tensor:
+        args, kwargs = self.arguments
+        return _first(module(*args, **kwargs))
+
+    def sequence(self, place: int) -> _Piece:
+        """Cut one sequence out of everything that has as many entries as the target has sequences."""
+        size = len(self.target)
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return value[place : place + 1] if value.ndim and len(value) == size else value
+            if type(value) in (tuple, list):
+                return type(value)(map(cut, value))
+            return {key: cut(inner) for key, inner in value.items()} if type(value) is dict else value
+
+        args, kwargs = self.arguments
+        return _Piece((cut(args), cut(kwargs)), cut(self.target), cut(self.token_mask))
+
+
+def _sequences(module: nn.Module, batches: Sequence[_Piece]) -> Sequence[_Piece]:
+    """Cut batches into sequences, so that a step costs as little as it can; not where a module gives something else for one alone."""
+    several = [batch for batch in batches if _several(batch)]
+    if not several:
+        return batches
+    place = len(several[0].target) - 1
+    try:
+        with torch.no_grad():
+            alone = several[0].sequence(place).given(module).float()
+            among = several[0].given(module)[place : place + 1].float()
+    except (RuntimeError, ValueError, IndexError):
+        return batches
+    if alone.shape != among.shape or float((alone - among).norm()) > SAME * float(among.norm()):
+        return batches
+    return [
+        piece
+        for batch in batches
+        for piece in (map(batch.sequence, range(len(batch.target))) if _several(batch) else [batch])
+    ]
+
+
+def _several(batch: _Piece) -> bool:
+    return batch.target.ndim == 3 and len(batch.target) > 1
 
 
 @contextlib.contextmanager
