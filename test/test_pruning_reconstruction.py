@@ -145,3 +145,28 @@ def test_a_model_in_half_precision_is_fitted_in_single(tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(OwledError, match=message):
         _config(Path("m"), Path("o"), **changes).check()
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_steps_are_taken_on_single_sequences_unless_a_part_mixes_them(
+    mixes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, block, chunks, _ = _entered("llama")
+    assert len(chunks[0].hidden) > 1
+    mlp, forward = block.module.mlp, block.module.mlp.forward
+    if mixes:
+        monkeypatch.setattr(mlp, "forward", lambda hidden: forward(hidden - hidden.mean(0, keepdim=True)))
+    entering = [chunk.hidden for chunk in chunks]
+    part = dense_parts(block, chunks, entering)[1][1]
+    with torch.no_grad():
+        for parameter in part.parameters:
+            parameter.mul_(1.5)
+    fitted_on: set[int] = set()
+
+    def note(module: Any, args: Any) -> None:
+        if torch.is_grad_enabled():
+            fitted_on.add(len(args[0]))
+
+    mlp.register_forward_pre_hook(note)
+    reconstruct(block, chunks, entering, [part], 5, 0)
+    assert fitted_on == ({len(chunk.hidden) for chunk in chunks} if mixes else {1})
