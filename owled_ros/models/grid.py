@@ -49,9 +49,7 @@ def write_grid(directory: Path, grid: StoredGrid) -> None:
     """Write the scales into a model directory; they are bf16 numbers."""
     tensors = {name: scales.detach().cpu().bfloat16().contiguous() for name, scales in grid.scales.items()}
     # One entry of metadata: the order of several is chance, and the same run must give the same bytes.
-    ends = f" {grid.ends_bits:g}" * (
-        grid.ends_bits != ENDS_BITS
-    )  # as older releases read it, where it says what they know
+    ends = f" {grid.ends_bits:g}" * (grid.ends_bits != ENDS_BITS)  # else as older releases read it
     save_file(tensors, directory / GRID_NAME, {"grid": f"{grid.bits:g} {grid.group}{ends}"})
 
 

@@ -29,9 +29,7 @@ STATISTICS = ("fused", "block", "oneshot")
 REFINE_STEPS = 10
 PATTERNS = ("unstructured", "2:4", "4:8", "2:8", "3:8", "6:8", "7:8", "8:16", "10:16", "12:16")
 GROUP_SIZES: dict[float, int] = {1.6: 64, 2: 64, 3: 64, 4: 32, 8: 32}  # inputs that share a scale, by bits
-ENDS_BITS = (
-    4  # embedding and output matrix are rounded where the rest has as many or fewer, to as many unless told otherwise
-)
+ENDS_BITS = 4  # embedding and output matrix are rounded where the rest has at most as many
 
 Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors with a leading batch axis
 
@@ -72,9 +70,7 @@ class PruneConfig:
     correct_drift: bool | None = (
         None  # aim at what the dense model gives (`drift`); None: with sparsegpt and admm on fused statistics
     )
-    bits: float | None = (
-        None  # 1.6, 2, 3, 4 or 8: what stays is rounded in the same sweep, to scales per group of inputs
-    )
+    bits: float | None = None  # 1.6, 2, 3, 4 or 8: what stays is rounded in the same sweep
     regions: int = 3  # with score stbllm: levels of a row and block besides those of salient inputs; 1: neither
     group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32, with 3 bits and fewer 64
     round_ends: bool = True  # with at most 4 bits embedding and output matrix are rounded too (`ends.round_ends`)

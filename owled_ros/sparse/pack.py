@@ -28,9 +28,7 @@ logger = logging.getLogger(__name__)
 PACKED_NAME = "packed.owled"
 FEW = ("int3", "int2", "ternary")  # whose matrices must lie on their grid already
 NARROW = ("int4", *FEW)
-ENDS_ON_GRID = (
-    "int4"  # of embedding and head, unless told otherwise, where the matrices between them have as many bits or fewer
-)
+ENDS_ON_GRID = "int4"  # of embedding and head, unless told otherwise, where the rest has at most as many bits
 Fetch = Callable[[str], np.ndarray]  # tensor by name, float32
 
 
