@@ -67,27 +67,23 @@ void spread_even(const Matrix& m, uint8_t* out) {
   }
 }
 
-// For every byte its five digits to the base 3, two bits each: a code of -1 to 1 with 1 added, where two bits have 2 added.
-struct DigitTable {
-  uint16_t pairs[256];
-  constexpr DigitTable() : pairs() {
-    for (int value = 0; value < 256; ++value)
-      for (int digit = 0, rest = value; digit < 5; ++digit, rest /= 3) pairs[value] |= static_cast<uint16_t>((rest % 3 + 1) << (2 * digit));
-  }
-};
-constexpr DigitTable kDigits;
-
-// Five planes of places share 32 bytes there, four here.
+// Five planes of places share 32 bytes there, as digits to the base 3, and four here; a code of -1 to 1 has 1 added there, 2 here.
 void spread_ternary(const Matrix& m, uint8_t* out) {
   const int planes = m.chunks * kChunkPlanes;
+  uint8_t rest[kPlaceCount];
   for (int b = 0; b < m.blocks; ++b) {
     const uint8_t* values = m.values + m.block_offset[b];
-    for (int plane = 0; plane < planes; plane += 4, out += kPlaceCount)
-      for (int p = plane; p < plane + 4; ++p)
-        for (int i = 0; i < kPlaceCount; ++i) {
-          const int code = kDigits.pairs[values[p / 5 * kPlaceCount + i]] >> (2 * (p % 5)) & 3;
-          out[i] = static_cast<uint8_t>(p == plane ? code : out[i] | code << (2 * (p - plane)));
-        }
+    for (int p = 0; p < planes; ++p) {
+      if (p % 5 == 0) std::memcpy(rest, values + p / 5 * kPlaceCount, kPlaceCount);
+      const int shift = 2 * (p % 4);
+      if (shift == 0) std::memset(out, 0, kPlaceCount);
+      for (int i = 0; i < kPlaceCount; ++i) {
+        const uint16_t third = static_cast<uint16_t>(rest[i] * 171u >> 9);   // rest / 3 of any byte
+        out[i] = static_cast<uint8_t>(out[i] | (rest[i] - 3 * third + 1) << shift);
+        rest[i] = static_cast<uint8_t>(third);
+      }
+      if (shift == 6) out += kPlaceCount;
+    }
   }
 }
 
