@@ -34,7 +34,7 @@ class FusedPruning:
         self._drift = None if twin is None else Drift(block, twin, chunks)
         self._last: tuple[list[weakref.ref[torch.Tensor]], InputStatistics, Compared | None] = (
             [],
-            self._empty(0),
+            InputStatistics.empty(0, with_hessian),
             None,
         )
 
@@ -74,7 +74,8 @@ class FusedPruning:
         known, found, compared = self._last
         inputs = list(own.values())
         if len(known) != len(inputs) or any(old() is not new for old, new in zip(known, inputs, strict=True)):
-            found, compared = self._empty(matrix.columns, matrix.weight().device), None
+            found = InputStatistics.empty(matrix.columns, self._with_hessian, matrix.weight().device)
+            compared = None
             for index, tensor in own.items():
                 found.add(tensor, self._chunks[index].token_mask)
             if self._drift is not None and found.hessian is not None:
@@ -94,6 +95,3 @@ class FusedPruning:
             found = run_experts(module, part, calls, self._with_hessian)
             for matrix in part:
                 self._cut(matrix, found[matrix.name])
-
-    def _empty(self, columns: int, device: torch.device | str = "cpu") -> InputStatistics:
-        return InputStatistics.empty(columns, self._with_hessian, device)
