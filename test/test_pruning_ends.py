@@ -12,6 +12,7 @@ import torch
 from tiny_models import VISION_MODELS, tiny_batches, tiny_model
 from torch import nn
 
+from owled_ros.errors import OwledError
 from owled_ros.models.grid import read_grid_of
 from owled_ros.models.load import load_model
 from owled_ros.pruning import ends as ends_module
@@ -127,6 +128,22 @@ def test_packed_files_hold_what_the_artifact_does(tied: bool, bits: int, ends: i
             np.testing.assert_array_equal(weight, before[f"{tensor.name}.weight"].numpy())
         else:
             np.testing.assert_array_equal(unpack_matrix(tensor), weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bits": None}, "4 bits or fewer only"),
+        ({"bits": 8}, "4 bits or fewer only"),
+        ({"bits": 2, "round_ends": False}, "4 bits or fewer only"),
+        ({"bits": 2, "ends_bits": 8}, "not 8"),
+        ({"bits": 2, "ends_bits": 2.5}, r"no grid of 2\.5 bits"),
+    ],
+)
+def test_bits_of_ends_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:
+    config = PruneConfig(Path("m"), Path("o"), 0.5, ends_bits=3)
+    with pytest.raises(OwledError, match=words):
+        replace(config, **changes).check()
 
 
 @pytest.mark.parametrize("changes", [{"bits": 8}, {"components": ("vision",)}])

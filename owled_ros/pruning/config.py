@@ -237,6 +237,10 @@ class PruneConfig:
             )
 
     def _check_grid(self) -> None:
+        if self.ends_bits != ENDS_BITS and not (self.round_ends and self.bits and self.bits <= ENDS_BITS):
+            raise OwledError(
+                f"bits of embedding and output matrix are given, which are rounded with {ENDS_BITS} bits or fewer only"
+            )
         if self.bits is None:
             if self.group_size is not None:
                 raise OwledError("a group size is given without bits: it is that of the scales of rounded weights")
