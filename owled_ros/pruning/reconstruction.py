@@ -152,7 +152,6 @@ def _fit(
             for group, (_, first) in zip(optimizer.param_groups, fitted.steps, strict=True):
                 group["lr"] = first * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             for parameter in part.parameters:
                 parameter.grad = None
             fitted.push()
