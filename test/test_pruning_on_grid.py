@@ -52,8 +52,8 @@ def test_one_sweep_ends_on_the_grid_and_beats_rounding_afterwards(bits: int, gro
     assert bool((swept[mask] == 0).all())
     assert scales.shape == (12, -(-160 // group))
     assert _on_grid(swept, scales, grid)
-    settled = settle(weight, swept, mask, scales, grid, hessian)
-    assert _on_grid(settled, scales, grid)
+    settled, fitted = settle(weight, swept, mask, scales, grid, hessian)
+    assert _on_grid(settled, fitted, grid)
     assert bool((settled[mask] == 0).all())
     assert _error(settled, weight, inputs) <= _error(swept, weight, inputs) * 1.001
     if bits <= 4:
@@ -95,9 +95,45 @@ def test_constant_and_vanishing_matrices(value: float) -> None:
     for grid in (Grid(2, 64), Grid(3, 32), Grid(4, 32), Grid(8, 128)):
         weight = torch.full((3, 160), value)
         swept, mask, scales = sweep(weight, inputs.t() @ inputs, 0, grid)
-        settled = settle(weight, swept, mask, scales, grid, inputs.t() @ inputs)
+        settled, _ = settle(weight, swept, mask, scales, grid, inputs.t() @ inputs)
         assert torch.allclose(settled, weight, rtol=5e-3, atol=1e-38)
         assert torch.allclose(nearest(weight, mask, grid)[0], weight, rtol=5e-3, atol=1e-38)
+
+
+def test_the_scale_of_a_group_by_hand() -> None:
+    """One row, codes 1, -2 and 1 under unit inputs: 2.2, -4.1 and 1.7 are (2.2 + 8.2 + 1.7) / 6 = 2.0167 times them."""
+    grid, weight = Grid(4, 32), torch.tensor([[2.2, -4.1, 1.7]])
+    start, scales = torch.tensor([[1.9, -3.8, 1.9]]).bfloat16().float(), torch.tensor([[1.9]]).bfloat16().float()
+    none = torch.zeros(1, 3, dtype=torch.bool)
+    settled, fitted = settle(weight, start, none, scales, grid, torch.eye(3), damping=0.0)
+    assert fitted.item() == pytest.approx(12.1 / 6, rel=1 / 256)
+    assert torch.equal(settled, torch.tensor([[1.0, -2.0, 1.0]]) * fitted)
+    still, same = settle(weight, settled, none, fitted, grid, torch.eye(3), damping=0.0)  # nothing comes closer
+    assert torch.equal(still, settled)
+    assert torch.equal(same, fitted)
+
+
+def test_a_matrix_of_one_row_is_not_written_into() -> None:
+    """Its transpose is contiguous as it is, so that a copy of it is easily none."""
+    weight, inputs = _case(rows=1)
+    hessian, grid, before = inputs.t() @ inputs, Grid(2, 64), weight.clone()
+    pruned, _ = sparsegpt(weight, hessian, 80)
+    swept, mask, scales = sweep(weight, hessian, 80, grid)
+    start = swept.clone()
+    settled, _ = settle(weight, swept, mask, scales, grid, hessian)
+    assert torch.equal(weight, before)
+    assert torch.equal(swept, start)
+    assert not torch.equal(pruned, weight)
+    assert not torch.equal(settled, swept)
+
+
+def test_scales_that_move_with_the_codes_come_closer_than_codes_alone() -> None:
+    weight, inputs = _case(rows=40)
+    hessian, grid = inputs.t() @ inputs, Grid(1.6, 64)
+    swept, mask, scales = sweep(weight, hessian, 0, grid)
+    errors = [_error(settle(weight, swept, mask, scales, grid, hessian, passes)[0], weight, inputs) for passes in (0, 1, 2, 4)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[3] < 0.95 * errors[1]
 
 
 def test_outlier_inputs_and_singular_hessians_stay_finite_and_on_the_grid() -> None:
@@ -107,10 +143,10 @@ def test_outlier_inputs_and_singular_hessians_stay_finite_and_on_the_grid() -> N
     weight[:, 5] *= 100  # and outlier weights
     grid, hessian = Grid(4, 32), inputs.t() @ inputs
     swept, mask, scales = sweep(weight, hessian, weight.numel() // 2, grid)
-    settled = settle(weight, swept, mask, scales, grid, hessian)
+    settled, fitted = settle(weight, swept, mask, scales, grid, hessian)
     assert bool(settled.isfinite().all())
-    assert _on_grid(settled, scales, grid)
-    assert float(codes(settled, spread(scales, grid, 160), grid).abs().max()) <= 8
+    assert _on_grid(settled, fitted, grid)
+    assert float(codes(settled, spread(fitted, grid, 160), grid).abs().max()) <= 8
 
 
 def test_damaged_weights_and_unknown_grids_are_refused() -> None:

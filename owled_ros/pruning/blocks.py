@@ -224,7 +224,8 @@ def _prune(
     elif score == "sparsegpt" and rule.grid is not None and not rule.refine_steps:  # one sweep does both
         assert seen.hessian is not None
         pruned, mask, scales = sweep(goal, seen.hessian, zeros, rule.grid, rule.group, rule.damping)
-        weight.copy_(settle(goal, pruned, mask, scales, rule.grid, seen.hessian, damping=rule.damping))
+        pruned, scales = settle(goal, pruned, mask, scales, rule.grid, seen.hessian, damping=rule.damping)
+        weight.copy_(pruned)
         return reason, scales
     elif score in CORRECTING:
         assert seen.hessian is not None

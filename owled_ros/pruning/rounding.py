@@ -81,9 +81,13 @@ def rounded(weight: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.Tens
 
 def codes(weight: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.Tensor:
     """Return the nearest codes, as floats; weights beyond the last code are clipped to it."""
+    return (weight * inverse_of(scale)).round().clamp(grid.low, grid.high)
+
+
+def inverse_of(scale: torch.Tensor) -> torch.Tensor:
+    """Return 1 / scale; 0 for a scale of 0, and for one below 1e-38: zero for every purpose."""
     inverse = torch.where(scale == 0, 0.0, 1.0 / scale)
-    inverse = torch.where(inverse.isfinite(), inverse, 0.0)  # a scale below 1e-38: zero for every purpose
-    return (weight * inverse).round().clamp(grid.low, grid.high)
+    return torch.where(inverse.isfinite(), inverse, 0.0)
 
 
 def spread(scales: torch.Tensor, grid: Grid, columns: int) -> torch.Tensor:

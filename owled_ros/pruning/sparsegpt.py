@@ -32,7 +32,7 @@ def sparsegpt(
         group: (N, M) zeroes N of every M neighbouring inputs and ignores `zeros`.
         damping: share of the mean diagonal that is added to the diagonal; raised tenfold while H is not positive definite.
     """
-    work = weight.float().t().contiguous()  # (K, R): a column of W is a row here
+    work = weight.float().t().clone(memory_format=torch.contiguous_format)  # (K, R): a column of W is a row here
     inverse = inverse_factor(hessian, damping)  # (K, K) upper
     columns, rows = work.shape
     mask = torch.zeros(columns, rows, dtype=torch.bool, device=work.device)  # (K, R)
