@@ -58,13 +58,15 @@ class Point:
     group: int
     pattern: str = "unstructured"
     ends: str = "int8"
+    ends_group: int = 0  # inputs that share a scale there; 0: as the others
     score: str = "admm"
     draw: int = 0
 
     @property
     def key(self) -> str:
         extra = f"/{self.pattern}" * (self.pattern != "unstructured") + f"/{self.score}" * (self.score != "admm")
-        return f"ours {self.precision} g{self.group} {self.sparsity:g}{extra}/ends {self.ends}/draw {self.draw}"
+        ends = self.ends + f" g{self.ends_group}" * (self.ends_group > 0)
+        return f"ours {self.precision} g{self.group} {self.sparsity:g}{extra}/ends {ends}/draw {self.draw}"
 
     def place(self, folder: Path) -> Path:
         """Return where its file is kept."""
@@ -133,6 +135,7 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
                 for group in (64, 128)
                 for ends in ("int4", "int3", "int2")
             ),
+            *(Point(0.0, "ternary", 128, ends=ends, ends_group=32) for ends in ("int4", "int3", "int2")),
             *(Point(sparsity, "int8", 32) for sparsity in SPARSITIES),
             *(Point(sparsity, "bf16", 128, ends="bf16") for sparsity in SPARSITIES),
         ]
@@ -159,9 +162,9 @@ class Packer:
         config = PruneConfig(
             Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
             allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform",
-            group_size=point.group if bits else None, ends_bits=BITS.get(point.ends, ENDS_BITS) if bits != 8 else ENDS_BITS,
+            group_size=point.group if bits else None, **_ends_of(point),
         )  # fmt: skip
-        blocks = replace(point, ends="")
+        blocks = replace(point, ends="", ends_group=0)
         start = time.monotonic()
         if blocks == self._of:
             self._model.load_state_dict(self._state)
@@ -180,10 +183,16 @@ class Packer:
         seconds = round(self._seconds + time.monotonic() - start, 1)
         how = {
             "config": self._model.config.to_dict(), "group": point.group, "scales": {name: values.numpy() for name, values in scales.items()},
-            "ends": point.ends, "ends_grid": point.ends,
+            "ends": point.ends, "ends_grid": point.ends, "ends_group": point.ends_group or None,
         }  # fmt: skip
         pack_model(self._model.state_dict(), place, point.precision, **how)
         return seconds
+
+
+def _ends_of(point: Point) -> dict[str, Any]:
+    """Return what PruneConfig is told of embedding and head, where they are rounded to a grid."""
+    bits = BITS.get(point.ends, 16)
+    return {"ends_bits": bits, "ends_group": point.ends_group or point.group} if bits <= ENDS_BITS else {}
 
 
 def sizes(place: Path) -> dict[str, float]:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from tiny_models import VISION_MODELS, tiny_batches, tiny_model
 from torch import nn
 
 from owled_ros.errors import OwledError
-from owled_ros.models.grid import read_grid_of
+from owled_ros.models.grid import PRECISIONS, StoredGrid, read_grid_of, write_grid
 from owled_ros.models.load import load_model
 from owled_ros.pruning import ends as ends_module
 from owled_ros.pruning.ends import EVERY_SIDE, inputs_of, round_ends
@@ -21,7 +22,7 @@ from owled_ros.pruning.on_grid import nearest
 from owled_ros.pruning.packing import pack_artifact
 from owled_ros.pruning.prune import PruneConfig, prune
 from owled_ros.pruning.rounding import Grid, codes, spread
-from owled_ros.sparse.format import Role, read_packed
+from owled_ros.sparse.format import Format, Role, read_packed
 from owled_ros.sparse.quantise import unpack_matrix
 
 GRID = Grid(4, 32)
@@ -103,20 +104,30 @@ def test_a_model_that_cannot_run_without_its_output_matrix_is_left_alone(
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize(("bits", "ends"), [(4, 4), (4, 0), (4, 3), (2, 4), (2, 3), (2, 2)])
-def test_packed_files_hold_what_the_artifact_does(tied: bool, bits: int, ends: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bits", "ends", "ends_group"),
+    [(4, 4, None), (4, 0, None), (4, 3, None), (2, 4, None), (2, 4, 128), (2, 3, 64), (2, 2, None), (1.6, 2, None)],
+)
+def test_packed_files_hold_what_the_artifact_does(
+    tied: bool, bits: float, ends: int, ends_group: int | None, tmp_path: Path
+) -> None:
     kept = ends == 0
     _llama(tied).save_pretrained(tmp_path / "model")
     config = PruneConfig(
         tmp_path / "model", tmp_path / "out", 0.5, allocation="uniform", dtype="float32", bits=bits, round_ends=not kept,
-        ends_bits=ends or 4,
+        ends_bits=ends or 4, ends_group=ends_group,
     )  # fmt: skip
     packed = pack_artifact(prune(config, tiny_batches("llama"))).packed
     assert packed is not None
     tensors = {tensor.role: tensor for tensor in read_packed(tmp_path / "out" / packed["file"]).tensors}
     role = Role.EMBEDDING if tied else Role.HEAD
     assert tensors[role].format.bits == (ends or 8)
-    assert packed["precision"] == f"int{bits}"
+    assert packed["precision"] == PRECISIONS[bits]
+    usual = 32 if bits == 4 or ends in (2, 3) else 64  # fewer than four bits at the ends need finer scales
+    assert tensors[role].group == (ends_group or usual)
+    assert {
+        tensor.group for tensor in tensors.values() if tensor.layer >= 0 and tensor.format is not Format.VECTOR
+    } == {32 if bits == 4 else 64}
     assert tensors[Role.EMBEDDING].format is tensors[role].format
     grid = read_grid_of(tmp_path / "out")
     assert grid is not None
@@ -131,6 +142,21 @@ def test_packed_files_hold_what_the_artifact_does(tied: bool, bits: int, ends: i
 
 
 @pytest.mark.parametrize(
+    ("ends", "words"),
+    [((4, 64), "2 64"), ((4, None), "2 64"), ((3, 64), "2 64 3"), ((4, 32), "2 64 4 32"), ((2, 32), "2 64 2 32")],
+)
+def test_the_grid_file_says_no_more_than_older_releases_need(
+    ends: tuple[float, int | None], words: str, tmp_path: Path
+) -> None:
+    write_grid(tmp_path, StoredGrid(2, 64, {"head": torch.ones(3, 1)}, *ends))
+    with safe_open(tmp_path / "grid.safetensors", framework="pt") as stream:
+        assert stream.metadata() == {"grid": words}
+    read = read_grid_of(tmp_path)
+    assert read is not None
+    assert (read.bits, read.group, read.ends_bits, read.ends_group) == (2, 64, ends[0], ends[1] or 64)
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"bits": None}, "4 bits or fewer only"),
@@ -138,6 +164,8 @@ def test_packed_files_hold_what_the_artifact_does(tied: bool, bits: int, ends: i
         ({"bits": 2, "round_ends": False}, "4 bits or fewer only"),
         ({"bits": 2, "ends_bits": 8}, "not 8"),
         ({"bits": 2, "ends_bits": 2.5}, r"no grid of 2\.5 bits"),
+        ({"bits": 2, "ends_group": 48}, "groups of 48"),
+        ({"bits": 8, "ends_bits": 4, "ends_group": 32}, "4 bits or fewer only"),
     ],
 )
 def test_bits_of_ends_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:

@@ -131,7 +131,9 @@ def test_scales_that_move_with_the_codes_come_closer_than_codes_alone() -> None:
     weight, inputs = _case(rows=40)
     hessian, grid = inputs.t() @ inputs, Grid(1.6, 64)
     swept, mask, scales = sweep(weight, hessian, 0, grid)
-    errors = [_error(settle(weight, swept, mask, scales, grid, hessian, passes)[0], weight, inputs) for passes in (0, 1, 2, 4)]
+    errors = [
+        _error(settle(weight, swept, mask, scales, grid, hessian, passes)[0], weight, inputs) for passes in (0, 1, 2, 4)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[3] < 0.95 * errors[1]
 

@@ -138,6 +138,10 @@ def prune(
             help="4, 3 or 2, of embedding and output matrix: in a small model much of the file, and sensitive."
         ),
     ] = ENDS_BITS,
+    ends_group: Annotated[
+        int,
+        typer.Option(help="Inputs that share one of their scales; 0: as --group-size, 32 with 2 or 3 of --ends-bits."),
+    ] = 0,
     regions: Annotated[
         int, typer.Option(help="Levels of a row and block with --score stbllm: 3, or 1 for the fewest bytes.")
     ] = 3,
@@ -213,6 +217,7 @@ def prune(
         reconstruct_steps=reconstruct or None, recovery_steps=recovery_steps, seed=seed, threads=threads, device=device,
         regions=regions, correct_drift=correct_drift,
         bits=_whole(bits) or found.bits, group_size=group_size or found.group_size, round_ends=round_ends, ends_bits=_whole(ends_bits),
+        ends_group=ends_group or None,
     )  # fmt: skip
     if not (searched or allocation or config.corrects_drift) and pattern == "unstructured" and sparsity > 0:
         config = replace(config, allocation="learned")

@@ -27,12 +27,13 @@ ENDS_BITS = BITS[ENDS_ON_GRID]
 
 @dataclass(frozen=True)
 class StoredGrid:
-    """Bits, inputs per scale, scales (R, G) float32 by the name of the matrix, and the bits of embedding and output matrix."""
+    """Bits, inputs per scale, scales (R, G) float32 by the name of the matrix, and bits and inputs of embedding and output matrix."""
 
     bits: float
     group: int
     scales: Mapping[str, torch.Tensor]
     ends_bits: float = ENDS_BITS
+    ends_group: int | None = None  # None: as the others
 
     @property
     def precision(self) -> str:
@@ -49,8 +50,10 @@ def write_grid(directory: Path, grid: StoredGrid) -> None:
     """Write the scales into a model directory; they are bf16 numbers."""
     tensors = {name: scales.detach().cpu().bfloat16().contiguous() for name, scales in grid.scales.items()}
     # One entry of metadata: the order of several is chance, and the same run must give the same bytes.
-    ends = f" {grid.ends_bits:g}" * (grid.ends_bits != ENDS_BITS)  # else as older releases read it
-    save_file(tensors, directory / GRID_NAME, {"grid": f"{grid.bits:g} {grid.group}{ends}"})
+    numbers, usual = [grid.bits, grid.group, grid.ends_bits, grid.ends_group or grid.group], [ENDS_BITS, grid.group]
+    while usual and numbers[-1] == usual.pop():
+        numbers.pop()  # as older releases read it
+    save_file(tensors, directory / GRID_NAME, {"grid": " ".join(f"{number:g}" for number in numbers)})
 
 
 def read_grid_of(directory: Path) -> StoredGrid | None:
@@ -64,12 +67,13 @@ def read_grid_of(directory: Path) -> StoredGrid | None:
         return None
     try:
         with safe_open(file, framework="pt") as stream:
-            bits, group, ends_bits = map(float, [*(stream.metadata() or {})["grid"].split(), ENDS_BITS][:3])
+            bits, group, *ends = map(float, (stream.metadata() or {})["grid"].split())
+            ends_bits, ends_group = [*ends, *(ENDS_BITS, group)[len(ends) :]]
             scales = {name: stream.get_tensor(name).float() for name in stream.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, OSError, KeyError, ValueError) as err:
         raise OwledError(f"{file} cannot be read ({err}): copy the artifact again, or prune again") from err
-    if not {bits, ends_bits} <= set(PRECISIONS) or group not in GROUPS:
+    if not {bits, ends_bits} <= set(PRECISIONS) or not {group, ends_group} <= set(GROUPS):
         raise OwledError(
-            f"{file} tells of {bits:g} and {ends_bits:g} bits and groups of {group:g}, which this release does not know"
+            f"{file} tells of {bits:g} and {ends_bits:g} bits and groups of {group:g} and {ends_group:g}, which this release does not know"
         )
-    return StoredGrid(bits, int(group), scales, ends_bits)
+    return StoredGrid(bits, int(group), scales, ends_bits, int(ends_group))

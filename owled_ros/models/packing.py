@@ -76,9 +76,9 @@ def pack_directory(
     precision = precision or (grid.precision if grid else "int8")
     if grid is not None and precision == grid.precision and group in (None, grid.group):
         scales, group = {name: found.numpy() for name, found in grid.scales.items()}, grid.group
-        ends_grid = grid.ends_precision
+        ends_grid, ends_group = grid.ends_precision, grid.ends_group
     else:
-        scales, group, ends_grid = {}, group or GROUP_OF.get(precision, GROUP), ENDS_ON_GRID
+        scales, group, ends_grid, ends_group = {}, group or GROUP_OF.get(precision, GROUP), ENDS_ON_GRID, None
     if precision in FEW and not scales:
         raise OwledError(
             f"{directory} has no weights on a grid of {precision} in groups of {group}, and rounded to the nearest it would answer nothing: "
@@ -90,7 +90,7 @@ def pack_directory(
     try:
         facts = pack_model(
             model.state_dict(), aside, precision, config=model.config.to_dict(), extra=extra, group=group, scales=scales,
-            ends=ends, ends_grid=ends_grid, progress=progress,
+            ends=ends, ends_grid=ends_grid, ends_group=ends_group, progress=progress,
         )  # fmt: skip
         check_packed(model, aside, precision, scales)
         os.replace(aside, out_file)

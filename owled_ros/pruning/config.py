@@ -30,6 +30,7 @@ REFINE_STEPS = 10
 PATTERNS = ("unstructured", "2:4", "4:8", "2:8", "3:8", "6:8", "7:8", "8:16", "10:16", "12:16")
 GROUP_SIZES: dict[float, int] = {1.6: 64, 2: 64, 3: 64, 4: 32, 8: 32}  # inputs that share a scale, by bits
 ENDS_BITS = 4  # embedding and output matrix are rounded where the rest has at most as many
+FEW_ENDS_GROUP = 32  # inputs that share one of their scales where they have fewer: more lose far more than they save (docs/pruning.md)
 
 Batch = Mapping[str, Any]  # what the model's forward takes by keyword: tensors with a leading batch axis
 
@@ -75,6 +76,9 @@ class PruneConfig:
     group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32, with 3 bits and fewer 64
     round_ends: bool = True  # with at most 4 bits embedding and output matrix are rounded too (`ends.round_ends`)
     ends_bits: float = ENDS_BITS  # to so many
+    ends_group: int | None = (
+        None  # inputs that share one of their scales; None: as group_size, with fewer than 4 bits FEW_ENDS_GROUP
+    )
     damping: float = 0.01  # of the Hessian (SparseGPT, refine): share of the mean of the Hessian's diagonal added to it
     seed: int = 0
     dtype: str = "auto"  # of the products in forward passes: float32, bfloat16, or auto: bfloat16 where it is fast
@@ -147,7 +151,10 @@ class PruneConfig:
     def grid_of_ends(self) -> Grid | None:
         """What embedding and output matrix are rounded to."""
         grid = self.grid
-        return replace(grid, bits=self.ends_bits) if grid and self.round_ends and grid.bits <= ENDS_BITS else None
+        if not grid or not self.round_ends or grid.bits > ENDS_BITS:
+            return None
+        usual = grid.group if self.ends_bits == ENDS_BITS else FEW_ENDS_GROUP
+        return replace(grid, bits=self.ends_bits, group=self.ends_group or usual)
 
     def check(self) -> None:
         """Raise OwledError on a value that cannot work."""
@@ -237,9 +244,10 @@ class PruneConfig:
             )
 
     def _check_grid(self) -> None:
-        if self.ends_bits != ENDS_BITS and not (self.round_ends and self.bits and self.bits <= ENDS_BITS):
+        of_ends = self.ends_bits != ENDS_BITS or self.ends_group is not None
+        if of_ends and not (self.round_ends and self.bits and self.bits <= ENDS_BITS):
             raise OwledError(
-                f"bits of embedding and output matrix are given, which are rounded with {ENDS_BITS} bits or fewer only"
+                f"bits or groups of embedding and output matrix are given, which are rounded with {ENDS_BITS} bits or fewer only"
             )
         if self.bits is None:
             if self.group_size is not None:

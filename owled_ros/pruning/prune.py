@@ -291,11 +291,14 @@ def _write(
         }
 
     smallest = min(job.batches, key=lambda batch: int(batch["input_ids"].numel()))
-    grid = (
-        None if config.grid is None else StoredGrid(config.grid.bits, config.grid.group, job.scales, config.ends_bits)
+    grid, ends = config.grid, config.grid_of_ends
+    stored = (
+        None
+        if grid is None
+        else StoredGrid(grid.bits, grid.group, job.scales, *((ends.bits, ends.group) if ends else ()))
     )
     finish = (lambda aside: None) if config.binary is None else write_levels(structure, job.scales, config)
-    write_artifact(model, source, config.output, describe, config.device, smallest, grid, finish)
+    write_artifact(model, source, config.output, describe, config.device, smallest, stored, finish)
 
 
 def peak_memory_bytes() -> int:

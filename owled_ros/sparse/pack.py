@@ -64,6 +64,7 @@ class _How:
     ends: str | None
     dense_below: float | None
     ends_grid: str = ENDS_ON_GRID
+    ends_group: int | None = None
 
     def end(self, name: str) -> str:
         """Choose the precision of embedding or head: rounding to nearest with 4 bits or fewer loses much there."""
@@ -71,10 +72,11 @@ class _How:
             return self.ends or self.precision
         return self.ends_grid if name in self.scales else "int8"
 
-    def scales_of(self, name: str, role: Role, precision: str) -> np.ndarray | None:
-        """Return the scales of a matrix that lies on a grid of that precision."""
+    def grid_of(self, name: str, role: Role, precision: str) -> tuple[int, np.ndarray | None]:
+        """Return how many columns share a scale, and the scales of a matrix that lies on a grid of that precision."""
         ends = role in (Role.EMBEDDING, Role.HEAD) and self.precision in NARROW
-        return self.scales.get(name) if precision == (self.ends_grid if ends else self.precision) else None
+        scales = self.scales.get(name) if precision == (self.ends_grid if ends else self.precision) else None
+        return self.ends_group if ends and scales is not None and self.ends_group else self.group, scales
 
 
 def pack_model(
@@ -89,6 +91,7 @@ def pack_model(
     scales: Mapping[str, np.ndarray] | None = None,
     ends: str | None = None,
     ends_grid: str = ENDS_ON_GRID,
+    ends_group: int | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PackFacts:
@@ -105,6 +108,7 @@ def pack_model(
         scales: (rows, groups) of matrices that lie on their grid already, by name; packing them loses nothing.
         ends: Precision of embedding and head; None: that of their grid, else the same, but int8 where that has fewer bits.
         ends_grid: Precision of the grid that embedding and head lie on, where they have scales.
+        ends_group: Columns that share one of those scales; None: as `group`.
         meta: JSON kept in the file.
         progress: Called with (matrices done, matrices in all).
 
@@ -115,7 +119,7 @@ def pack_model(
     checkpoint = _state_source(state, config)
     shape = architecture.shape_of(checkpoint.config)
     total = shape.layers * len(architecture.MATRICES) + 2 + len(extra or {})
-    how = _How(precision, group, scales or {}, ends, dense_below, ends_grid)
+    how = _How(precision, group, scales or {}, ends, dense_below, ends_grid, ends_group)
     tensors = _decoder_tensors(checkpoint, shape, how)
     loose = _loose_tensors(extra or {}, how, "int8" if precision in FEW else precision)
     return _write(out_file, shape, (*(tensors,), loose), precision, meta or {}, progress, total)
@@ -193,8 +197,7 @@ def _decoder_tensors(source: WeightSource, shape: Shape, how: _How) -> Iterator[
         if weight.shape != (rows, columns):
             raise OwledError(f"{name}: shape {weight.shape}, the config says ({rows}, {columns})")
         bias = source.fetch(f"{name}.bias") if f"{name}.bias" in source.names else None
-        scales = how.scales_of(name, role, precision)
-        return pack_matrix(name, role, layer, weight, bias, precision, below, how.group, scales)
+        return pack_matrix(name, role, layer, weight, bias, precision, below, *how.grid_of(name, role, precision))
 
     ends = (shape.vocabulary, shape.hidden)
     name = f"{prefix}embed_tokens"
