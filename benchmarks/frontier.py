@@ -131,8 +131,7 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
             *(Point(0.0, "int3", group, ends="int4") for group in (32, 64, 128)),
             *(
                 Point(0.0, precision, group, ends=ends)
-                for precision in ("int2", "ternary")
-                for group in (64, 128)
+                for precision, group in (("int2", 64), ("int2", 128), ("ternary", 64))
                 for ends in ("int4", "int3", "int2")
             ),
             *(Point(0.0, "ternary", 128, ends=ends, ends_group=32) for ends in ("int4", "int3", "int2")),
