@@ -34,9 +34,7 @@ def pack(
     ] = "",
     group: Annotated[
         int,
-        typer.Option(
-            help="Columns that share a scale: 32, 64 or 128; default: as pruned, else 128 (int4: 32, with fewer bits: 64)."
-        ),
+        typer.Option(help="Columns that share a scale: 32, 64 or 128; default: as pruned, else 128 (int4: 32)."),
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the file here instead of into the directory.")] = None,
     vision: Annotated[

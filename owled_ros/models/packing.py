@@ -33,7 +33,9 @@ from owled_ros.sparse.quantise import BITS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-GROUP_OF = {"int4": 32, "int3": 64, "int2": 64, "ternary": 64}  # columns that share a scale where nothing else is said
+INT4_GROUP = (
+    32  # columns that share a scale of weights that are rounded to int4 here, where nothing else is said; of int8 GROUP
+)
 MANY_PATCHES = 512  # from so many on the packed tower is faster than torch in bfloat16
 Matrices = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
@@ -56,7 +58,7 @@ def pack_directory(
         precision: "int8", "int4", "int3", "int2", "ternary" or "bf16"; None: that of the model's grid (models.grid), int8 where it has none.
         vision: Pack the vision tower too; None: when its images have MANY_PATCHES or more.
         progress: Called with (matrices done, matrices in all).
-        group: Columns that share a scale; None: those of the grid, else 128 with int8, 32 with int4 and 64 with fewer bits.
+        group: Columns that share a scale; None: those of the grid, else 128 with int8 and 32 with int4.
         ends: Precision of embedding and head; None: that of their grid, else the same, but int8 where that has fewer bits.
         device: Where the model runs that the packed file is compared with; weights are rounded on the CPU.
 
@@ -78,12 +80,13 @@ def pack_directory(
         scales, group = {name: found.numpy() for name, found in grid.scales.items()}, grid.group
         ends_grid, ends_group = grid.ends_precision, grid.ends_group
     else:
-        scales, group, ends_grid, ends_group = {}, group or GROUP_OF.get(precision, GROUP), ENDS_ON_GRID, None
+        scales, ends_grid, ends_group = {}, ENDS_ON_GRID, None
     if precision in FEW and not scales:
         raise OwledError(
-            f"{directory} has no weights on a grid of {precision} in groups of {group}, and rounded to the nearest it would answer nothing: "
-            f"`owled prune --bits {BITS[precision]:g}` puts them on one"
+            f"{directory} has no weights on a grid of {precision}{f' in groups of {group}' * bool(group)}, and rounded to the nearest it "
+            f"would answer nothing: `owled prune --bits {BITS[precision]:g}` puts them on one"
         )
+    group = group or (INT4_GROUP if precision == "int4" else GROUP)
     model = load_model(directory, device, source_of(directory).dtype)
     extra = vision_matrices(model) if with_vision else {}
     aside = out_file.with_name(f".{out_file.name}.aside-{os.getpid()}-unchecked")

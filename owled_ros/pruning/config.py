@@ -145,7 +145,7 @@ class PruneConfig:
             return None
         from owled_ros.pruning.rounding import Grid
 
-        return Grid(self.bits, self.group_size or GROUP_SIZES.get(self.bits, 0))
+        return Grid(self.bits, self.group_size or GROUP_SIZES.get(self.bits, GROUP_SIZES[4]))
 
     @property
     def grid_of_ends(self) -> Grid | None:
