@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 BUDGETS = tuple(round(0.25 + 0.05 * step, 2) for step in range(8))  # bytes a weight
+BEYOND = 30  # times the least of a measure: what has more is useless, and left out of the plots
 PERPLEXITY = {"driving": "perplexity, driving text", "general": "perplexity, general text"}
 Rows = Mapping[str, Mapping[str, Any]]
 Measures = Mapping[str, str]  # what is written beside each
@@ -96,7 +97,10 @@ def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures, judge
 
 
 def plot(points: list[dict[str, Any]], rows: Rows, file: Path, measures: Measures, judged: Sequence[str]) -> None:
-    """Draw what is judged by over bytes, and the first of it over ms per token where it was timed; lines join the best of each."""
+    """Draw what is judged by over bytes, and the first of it over ms per token where it was timed; lines join the best of each.
+
+    Points BEYOND the rest stand in the table only, and the legend counts them.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -108,18 +112,21 @@ def plot(points: list[dict[str, Any]], rows: Rows, file: Path, measures: Measure
     drawn = [*((name, "bytes") for name in judged), *([(judged[0], "ms")] if speed else [])]
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(7 * len(drawn), 6))
     for axis, (kind, along) in zip(axes, drawn, strict=True):
+        limit = BEYOND * min(p[kind] for p in points)
         for family, mark in (("ours", "o"), ("llama.cpp", "x"), ("stbllm", "^")):
             part = [
                 (p["bytes"] if along == "bytes" else speed.get(p["key"]), p[kind], p["key"])
                 for p in points
                 if p["family"] == family
             ]
-            placed = sorted(entry for entry in part if entry[0] is not None)
+            known = [entry for entry in part if entry[0] is not None]
+            placed = sorted(entry for entry in known if entry[1] <= limit)
             if not placed:
                 continue
+            label = family + f", {len(known) - len(placed)} above" * (len(placed) < len(known))
             best = [entry for i, entry in enumerate(placed) if all(entry[1] < before[1] for before in placed[:i])]
             colour = axis.scatter(
-                *zip(*(entry[:2] for entry in placed), strict=True), marker=mark, s=14, label=family
+                *zip(*(entry[:2] for entry in placed), strict=True), marker=mark, s=14, label=label
             ).get_facecolor()
             axis.step(*zip(*(entry[:2] for entry in best), strict=True), where="post", color=colour, linewidth=1)
             for x, y, key in best:
