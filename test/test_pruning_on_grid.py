@@ -20,7 +20,7 @@ from owled_ros.pruning.on_grid import nearest, settle, sweep
 from owled_ros.pruning.packing import pack_artifact
 from owled_ros.pruning.prune import PruneConfig, prune
 from owled_ros.pruning.rounding import Grid, choose_scales, codes, rounded, spread
-from owled_ros.pruning.sparsegpt import sparsegpt
+from owled_ros.pruning.sparsegpt import damped, sparsegpt
 from owled_ros.sparse.format import Format, Role, read_packed
 from owled_ros.sparse.quantise import unpack_matrix
 
@@ -136,6 +136,11 @@ def test_scales_that_move_with_the_codes_come_closer_than_codes_alone() -> None:
     ]
     assert errors == sorted(errors, reverse=True)
     assert errors[3] < 0.95 * errors[1]
+    alone, wide, whole = swept.clone(), spread(scales, grid, 160), damped(hessian, 0.01)
+    for column in [*range(160)] * 4:  # the same four passes with the scales as they were
+        pull = (weight - alone) @ whole[:, column] / whole[column, column]
+        alone[:, column] = rounded(alone[:, column] + pull, wide[:, column], grid)
+    assert errors[3] < 0.99 * _error(alone, weight, inputs)
 
 
 def test_outlier_inputs_and_singular_hessians_stay_finite_and_on_the_grid() -> None:

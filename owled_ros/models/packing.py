@@ -33,9 +33,7 @@ from owled_ros.sparse.quantise import BITS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-INT4_GROUP = (
-    32  # columns that share a scale of weights that are rounded to int4 here, where nothing else is said; of int8 GROUP
-)
+INT4_GROUP = 32  # columns that share a scale where int4 is rounded to here and nothing else is said; with int8 GROUP
 MANY_PATCHES = 512  # from so many on the packed tower is faster than torch in bfloat16
 Matrices = dict[str, tuple[np.ndarray, np.ndarray | None]]
 

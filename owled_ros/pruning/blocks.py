@@ -235,8 +235,8 @@ def _prune(
     else:
         mask = _mask(matrix, score, seen, zeros, rule, gradient)
         pruned = goal.masked_fill(mask, 0.0)
-    moved = not torch.equal(pruned, goal.float())
-    if moved and rule.refine_steps and seen.tokens:
+    # Where nothing was made zero there is nothing to make up for.
+    if rule.refine_steps and seen.tokens and not torch.equal(pruned, goal.float()):
         assert seen.hessian is not None
         pruned = refine(goal, pruned, mask, seen.hessian, rule.refine_steps, rule.damping)
     if rule.grid is not None:

@@ -76,9 +76,7 @@ class PruneConfig:
     group_size: int | None = None  # inputs that share a scale: 32, 64 or 128; None: 32, with 3 bits and fewer 64
     round_ends: bool = True  # with at most 4 bits embedding and output matrix are rounded too (`ends.round_ends`)
     ends_bits: float = ENDS_BITS  # to so many
-    ends_group: int | None = (
-        None  # inputs that share one of their scales; None: as group_size, with fewer than 4 bits FEW_ENDS_GROUP
-    )
+    ends_group: int | None = None  # inputs that share their scales; None: group_size, below 4 bits FEW_ENDS_GROUP
     damping: float = 0.01  # of the Hessian (SparseGPT, refine): share of the mean of the Hessian's diagonal added to it
     seed: int = 0
     dtype: str = "auto"  # of the products in forward passes: float32, bfloat16, or auto: bfloat16 where it is fast

@@ -13,7 +13,7 @@ import torch
 from owled_ros.errors import OwledError
 from owled_ros.pruning.rounding import Grid, bfloat16, choose_scales, codes, inverse_of, rounded
 from owled_ros.pruning.scores import mask_groups
-from owled_ros.pruning.sparsegpt import COLUMN_BLOCK, damped, inverse_factor, lowest, output_error
+from owled_ros.pruning.sparsegpt import COLUMN_BLOCK, damped, inverse_factor, lowest, output_error, transposed
 
 SETTLE_PASSES = 4  # two more than the first two take 5 % off the squared error (docs/pruning.md)
 
@@ -38,7 +38,7 @@ def sweep(
     """
     if not bool(weight.isfinite().all()):
         raise OwledError("the weights of a matrix hold NaN or infinities: the model is damaged")
-    work = weight.float().t().clone(memory_format=torch.contiguous_format)  # (K, R)
+    work = transposed(weight.float())  # (K, R)
     inverse = inverse_factor(hessian, damping)
     columns, rows = work.shape
     chosen = torch.zeros(columns, rows, dtype=torch.bool, device=work.device) if mask is None else mask.t().contiguous()
@@ -92,8 +92,8 @@ def settle(
         The weight (R, K) on its grid and the scales (R, G), bf16 numbers; a row that would not become better is as it was.
     """
     whole = damped(hessian, damping)  # (K, K)
-    scale = scales.t().clone(memory_format=torch.contiguous_format)  # (G, R)
-    found = current.float().t().clone(memory_format=torch.contiguous_format)  # (K, R)
+    scale = transposed(scales)  # (G, R)
+    found = transposed(current.float())  # (K, R)
     still = mask.t().contiguous()
     pull = whole @ (weight.float().t() - found)  # (K, R), minus half the gradient
     block = max(COLUMN_BLOCK, grid.group)  # pull is brought up to date once a block, near once a group

@@ -32,7 +32,7 @@ def sparsegpt(
         group: (N, M) zeroes N of every M neighbouring inputs and ignores `zeros`.
         damping: share of the mean diagonal that is added to the diagonal; raised tenfold while H is not positive definite.
     """
-    work = weight.float().t().clone(memory_format=torch.contiguous_format)  # (K, R): a column of W is a row here
+    work = transposed(weight.float())  # (K, R): a column of W is a row here
     inverse = inverse_factor(hessian, damping)  # (K, K) upper
     columns, rows = work.shape
     mask = torch.zeros(columns, rows, dtype=torch.bool, device=work.device)  # (K, R)
@@ -88,6 +88,11 @@ def refine(
         strength = torch.where(moves, following, 0.0)
     better = output_error(weight, current, whole) < output_error(weight, pruned, whole)  # False for NaN
     return torch.where(better, current, pruned.float())
+
+
+def transposed(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous copy of the transpose: of a single row too, whose transpose is contiguous as it is."""
+    return matrix.t().clone(memory_format=torch.contiguous_format)
 
 
 def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
