@@ -283,7 +283,6 @@ def test_sensitivity(app: typer.Typer, place: Path, tmp_path: Path) -> None:
         (["--sparsity", "1.2"], "inside"),
         (["--rows", "trim"], "over all rows"),
         (["--metric", "abs(Q)"], "not Q"),
-        (["--recovery-steps", "3", "--bits", "4"], "off the grid"),
         (["--metric", "/nowhere.json"], "there is no metric"),
         (["--score", "metric"], "go together"),
         (["--score", "stbllm"], "needs a pattern"),

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import tiny_batches, tiny_model
+from torch import nn
 
 from owled_ros.errors import OwledError
+from owled_ros.models.components import Matrix
 from owled_ros.models.grid import GRID_NAME, read_grid_of
 from owled_ros.models.load import load_model
 from owled_ros.models.manifest import read_manifest, verify
+from owled_ros.pruning.fitted import Scaled
 from owled_ros.pruning.on_grid import nearest, settle, sweep
 from owled_ros.pruning.packing import pack_artifact
 from owled_ros.pruning.prune import PruneConfig, prune
@@ -188,6 +191,7 @@ def _config(model: Path, output: Path, **changes: Any) -> PruneConfig:
         {"statistics": "oneshot"},
         {"reconstruct_steps": 5},
         {"reconstruct_steps": 5, "sparsity": 0.0},
+        {"recovery_steps": 3},
     ],
     ids=str,
 )
@@ -214,6 +218,43 @@ def test_artifacts_lie_on_their_grid_and_pack_without_loss(
         assert tensors[name].format.bits == (max(bits, 4) if ends else bits)
     if changes.get("pattern") == "2:4" and bits == 4:
         assert tensors["model.layers.0.mlp.up_proj"].format is Format.PAIRED_INT4
+
+
+def test_recovery_of_a_rounded_model_moves_scales_and_no_code(llama: Path, tmp_path: Path) -> None:
+    held_out = tiny_batches("llama", seed=8)
+    plain = prune(_config(llama, tmp_path / "plain"), tiny_batches("llama"))
+    out = prune(_config(llama, tmp_path / "out", recovery_steps=3), tiny_batches("llama"), held_out=held_out)
+    before, after = read_grid_of(plain), read_grid_of(out)
+    assert before is not None
+    assert after is not None
+    old, new = load_model(plain).state_dict(), load_model(out).state_dict()
+    grid, moved = Grid(4, 32), 0
+    for name, scales in after.scales.items():
+        first, second = old[f"{name}.weight"], new[f"{name}.weight"]
+        wide = [spread(found.float(), grid, first.shape[1]) for found in (before.scales[name], scales)]
+        assert torch.equal(codes(first, wide[0], grid), codes(second, wide[1], grid))
+        moved += int(not torch.equal(scales, before.scales[name]))
+    assert moved == 14  # the matrices of both blocks; embedding and output matrix stay
+    assert set(read_manifest(out).quality) == {"dense", "before_recovery", "pruned"}
+
+
+def test_the_gradient_of_a_scale_by_hand() -> None:
+    layer = nn.Linear(64, 1, bias=False)
+    scales = {"m": torch.tensor([[0.5, 2.0]])}
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[0, 1], layer.weight[0, 32] = -1.5, 4.0  # codes -3 and 2
+    scaled = Scaled([Matrix("m", "m", layer, "weight", 1, 64)], scales, Grid(4, 32))
+    layer.weight.grad = torch.arange(64.0).view(1, 64)
+    scaled.pull()
+    (scale, _), *_ = scaled.steps
+    assert scale.grad is not None
+    assert scale.grad.tolist() == [[-3.0, 64.0]]
+    scale += torch.tensor([[0.5, -1.0]])
+    scaled.push()
+    assert layer.weight[0, [1, 32]].tolist() == [-3.0, 2.0]
+    assert int(layer.weight.count_nonzero()) == 2
+    assert scaled.scales["m"].tolist() == [[1.0, 1.0]]
 
 
 def test_half_stored_models_pack_to_their_grid_too(tmp_path: Path) -> None:
@@ -281,7 +322,6 @@ def test_settings_that_cannot_be_met_are_refused(tmp_path: Path) -> None:
         ({"bits": 5}, "no grid of 5 bits"),
         ({"group_size": 48}, "groups of 48"),
         ({"bits": None, "group_size": 32}, "without bits"),
-        ({"recovery_steps": 3}, "recovery"),
         ({"sparsity": 0.0, "allocation": "owl"}, "uniform"),
         ({"sparsity": 0.0, "bits": None}, "inside"),
         ({"sparsity": 1.0}, "inside"),

@@ -137,7 +137,6 @@ def test_a_model_in_half_precision_is_fitted_in_single(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bits": 4, "recovery_steps": 3}, "off the grid"),
         ({"statistics": "oneshot"}, "oneshot never sees"),
         ({"reconstruct_steps": -1}, "not negative"),
     ],

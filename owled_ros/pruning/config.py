@@ -65,7 +65,7 @@ class PruneConfig:
     plan: Mapping[str, float] | None = None  # with allocation plan: sparsity by matrix, shifted to the budgets
     lod_samples: int = 8  # sequences that measure outliers and medians; owl-reference takes all
     learn_steps: int = 40  # steps of the learned allocation
-    recovery_steps: int = 0  # masked distillation after pruning; 0 is off
+    recovery_steps: int = 0  # masked distillation after pruning, with bits of the scales alone; 0 is off
     reconstruct_steps: int | None = None  # Adam's steps on the kept weights of every attention and MLP; None or 0: none
     refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt and admm, else 0
     correct_drift: bool | None = (
@@ -258,10 +258,6 @@ class PruneConfig:
                 f"embedding and output matrix are rounded to {ENDS_BITS} bits or fewer, not {self.ends_bits}"
             )
         _ = self.grid_of_ends  # refuses what is not known
-        if self.recovery_steps:
-            raise OwledError(
-                "recovery moves the weights off the grid that bits put them on: give bits or recovery steps, not both"
-            )
         if self.sparsity == 0.0 and not self.budgets and self.allocation != "uniform":
             raise OwledError("a sparsity of 0 leaves nothing to allocate: use allocation uniform")
 

@@ -1,7 +1,7 @@
-"""What of a part is fitted by gradients: weights whose zeros stay, or weights and scales behind a rounding. Needs torch.
+"""What of a part is fitted by gradients: weights whose zeros stay, weights and scales behind a rounding, or scales alone. Needs torch.
 
-Both are driven alike: `pull` brings the gradients of the model's parameters to what is fitted, `push` brings what is fitted back into the
-model, `restore` undoes all. Letters: R outputs, K inputs, G groups of inputs.
+All are driven alike: `pull` brings the gradients of the model's parameters to what is fitted, `push` brings what is fitted back into the
+model, `restore` undoes all (of scales alone nobody asks for that). Letters: R outputs, K inputs, G groups of inputs.
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ class Rounded:
                 inside = (ratio > self._grid.low - 0.5) & (ratio < self._grid.high + 0.5)
                 weight.grad = gradient * inside
                 of_scale = gradient * (codes(weight, wide, self._grid) - ratio * inside)
-                padded = torch.zeros(len(weight), found.shape[1] * self._grid.group, device=weight.device)
-                padded[:, : matrix.columns] = of_scale
-                found.grad = padded.view(*found.shape, self._grid.group).sum(2)
+                found.grad = _by_group(of_scale, self._grid)
 
     def push(self) -> None:
         """Round into the model."""
@@ -121,6 +119,55 @@ class Rounded:
                 weight, found = self._before[matrix.name]
                 matrix.weight().copy_(weight)
                 self._free[matrix.name].copy_(found)
+
+
+class Scaled:
+    """Matrices on a grid whose codes stay: their scales are fitted, and nothing is rounded on the way of a gradient (arXiv 2305.14152).
+
+    Attributes:
+        scales: (R, G) by name, those of now.
+    """
+
+    def __init__(self, matrices: Sequence[Matrix], scales: Mapping[str, torch.Tensor], grid: Grid) -> None:
+        self._matrices, self._grid = matrices, grid
+        self._free: dict[str, torch.Tensor] = {}
+        self._codes: dict[str, torch.Tensor] = {}
+        for matrix in matrices:
+            found = scales[matrix.name].to(matrix.weight().device, torch.float32).clone()
+            wide = spread(found, grid, matrix.columns)
+            self._codes[matrix.name] = codes(matrix.weight().float(), wide, grid).to(torch.int8)
+            self._free[matrix.name] = found
+        self.steps: Sequence[tuple[torch.Tensor, float]] = [
+            (found, SCALE_RATE * float(found.abs().mean())) for found in self._free.values()
+        ]
+
+    @property
+    def scales(self) -> dict[str, torch.Tensor]:
+        return {name: bfloat16(found) for name, found in self._free.items()}
+
+    def pull(self) -> None:
+        """Give every scale the gradients of its weights, each times its code."""
+        with torch.no_grad():
+            for matrix in self._matrices:
+                gradient = _gradient_of(matrix)
+                self._free[matrix.name].grad = (
+                    None if gradient is None else _by_group(gradient * self._codes[matrix.name], self._grid)
+                )
+
+    def push(self) -> None:
+        """Write codes times scales into the model."""
+        with torch.no_grad():
+            for matrix in self._matrices:
+                wide = spread(bfloat16(self._free[matrix.name]), self._grid, matrix.columns)
+                matrix.weight().copy_(self._codes[matrix.name] * wide)
+
+
+def _by_group(values: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Sum values (R, K) over the inputs of every group: (R, G)."""
+    groups = grid.groups(values.shape[1])
+    padded = torch.zeros(len(values), groups * grid.group, device=values.device)
+    padded[:, : values.shape[1]] = values
+    return padded.view(len(values), groups, grid.group).sum(2)
 
 
 def _mean_size(weight: torch.Tensor, kept: int) -> float:

@@ -140,9 +140,9 @@ def _weights_dtype(config: PruneConfig, stored: str, computing: str) -> str:
     """Choose the type of the weights in memory: the stored one where it is computed in, else float32.
 
     A model stored in float16 stays so on a GPU, and multiplies in it (no autocast); its statistics are float32. Weights that are
-    reconstructed move by less than 16 bits can hold.
+    reconstructed, or whose scales are fitted, move by less than 16 bits can hold.
     """
-    if config.reconstruct_steps:
+    if config.reconstruct_steps or (config.recovery_steps and config.bits):
         return "float64" if stored == "float64" else "float32"
     halves = stored == "float16" and config.dtype == "auto" and config.device != "cpu" and not config.recovery_steps
     return stored if halves or stored in (computing, "float64") else "float32"
@@ -208,12 +208,15 @@ def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structur
     if job.config.recovery_steps == 0:
         return
     from owled_ros.models.load import load_model
+    from owled_ros.pruning.fitted import Scaled
     from owled_ros.pruning.recovery import recover
 
     start = time.monotonic()
     _measure(job, model, "before_recovery")
     dense = load_model(job.config.model, job.config.device)
     settings = (job.config.recovery_steps, job.config.seed)
+    grid, matrices = job.config.grid, [matrix for block in structure.blocks for matrix in block.matrices]
+    scaled = None if grid is None else Scaled(matrices, job.scales, grid)
     recover(
         model,
         dense,
@@ -221,7 +224,10 @@ def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structur
         job.batches,
         *settings,
         lambda done, total, loss: job.report("recover", done, total, f"loss {loss:.3f}"),
+        scaled,
     )
+    if scaled is not None:
+        job.scales |= scaled.scales
     job.timings["recover_s"] = time.monotonic() - start
 
 

@@ -1,6 +1,6 @@
 """Optional recovery: a short distillation of the pruned model from the dense one, in which no zero ever comes back.
 
-Needs torch and both models. Only the prunable matrices learn; their masks are fixed before the first step.
+Needs torch and both models. Only the prunable matrices learn, of rounded ones only the scales; masks are fixed before the first step.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from torch import nn
 from owled_ros.errors import OwledError
 from owled_ros.models.components import Structure
 from owled_ros.pruning.config import Batch
+from owled_ros.pruning.fitted import Scaled
 from owled_ros.pruning.passes import LABEL_KEYS, in_words, takes_argument, to_device
 from owled_ros.pruning.quality import IGNORED, scored_logits, targets
 
-RATE = 1e-4  # Adam's step at the start; falls to zero as a half cosine
-CLIP = 1.0  # largest norm of all gradients of a step
+RATE = 1e-4  # Adam's step on weights at the start; falls to zero as a half cosine
+CLIP = 1.0  # largest norm of all gradients of a step on weights
 
 
 def recover(
@@ -31,16 +32,22 @@ def recover(
     steps: int,
     seed: int,
     report: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    scaled: Scaled | None = None,
 ) -> None:
     """Train the kept weights in place towards the dense model's token distribution (forward KL, scored tokens only).
 
     Costs per step one pass of the dense model and about three of the pruned one; Adam keeps two float32 values per weight.
+
+    Args:
+        scaled: of matrices on a grid only the scales learn, which keeps them there: an int8 code per weight in place of Adam's values.
     """
     matrices = [matrix for block in structure.blocks for matrix in block.matrices]
-    kept = {matrix.name: matrix.weight() != 0 for matrix in matrices}
     trained = list({id(p): p for p in (getattr(m.module, m.parameter) for m in matrices)}.values())
+    kept = {} if scaled else {matrix.name: matrix.weight() != 0 for matrix in matrices}
+    learning = scaled.steps if scaled else [(parameter, RATE) for parameter in trained]
+    groups = [{"params": [tensor], "lr": first} for tensor, first in learning]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
     wanted = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
-    optimizer = torch.optim.Adam(trained, lr=RATE, betas=(0.9, 0.98))
     generator = np.random.default_rng(seed)
     queue: list[int] = []
     first = next(model.parameters())
@@ -56,12 +63,18 @@ def recover(
                 loss.backward()
             if not math.isfinite(float(loss.detach())):
                 raise OwledError("the loss became NaN during recovery: prune without recovery_steps")
-            nn.utils.clip_grad_norm_(trained, CLIP)
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+            if scaled:
+                scaled.pull()
+            else:
+                nn.utils.clip_grad_norm_(trained, CLIP)
+            for group, (_, start) in zip(optimizer.param_groups, learning, strict=True):
+                group["lr"] = start * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            for matrix in matrices:
+            for parameter in trained:
+                parameter.grad = None
+            if scaled:
+                scaled.push()
+            for matrix in matrices if kept else ():
                 matrix.weight().mul_(kept[matrix.name])
             report(step + 1, steps, float(loss.detach()))
     finally:
