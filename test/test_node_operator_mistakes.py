@@ -19,6 +19,7 @@ from test_node_deployment import DOMAIN, FOLLOW_S, Listener, add
 from owled_ros.deployment.deployment import Deployment, create_deployment
 from owled_ros.errors import OwledError
 from owled_ros.msg import DrivingModel
+from owled_ros.nodes.quality import LATCHED
 
 TOY = ("BUNDLED", "the bundled model")
 
@@ -121,7 +122,7 @@ def test_two_nodes_on_one_deployment_drive_the_same_and_switch_alike(
 ) -> None:
     version = add(car, "a")
     other: list[DrivingModel] = []
-    listener.node.create_subscription(DrivingModel, f"/second{NODE}/output/model", other.append, 1)
+    listener.node.create_subscription(DrivingModel, f"/second{NODE}/output/model", other.append, LATCHED)
     second = [str(TEST / "fake_driving_node.py"), "--ros-args", "-p", f"deployment:={car.root}", "-r", "__ns:=/second"]
     with fake_node(DOMAIN, tmp_path / "log", deployment=car.root), NodeProcess(second, DOMAIN, tmp_path / "log2"):
         assert listener.drives(car.base)
