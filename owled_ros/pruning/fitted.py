@@ -1,7 +1,7 @@
 """What of a part is fitted by gradients: weights whose zeros stay, weights and scales behind a rounding, or scales alone. Needs torch.
 
 All are driven alike: `pull` brings the gradients of the model's parameters to what is fitted, `push` brings what is fitted back into the
-model, `restore` undoes all (of scales alone nobody asks for that). Letters: R outputs, K inputs, G groups of inputs.
+model. What may be given up has `restore`, which undoes all. Letters: R outputs, K inputs, G groups of inputs.
 """
 
 from __future__ import annotations
@@ -60,31 +60,43 @@ class Kept:
                 parameter.copy_(old)
 
 
-class Rounded:
-    """Matrices on a grid: weights and scales are fitted as if nothing were rounded between them and the model (arXiv 1902.08153).
+class _OnGrid:
+    """Matrices on a grid, with scales that are fitted.
 
     Attributes:
         scales: (R, G) by name, those of now.
     """
 
-    def __init__(
-        self, matrices: Sequence[Matrix], scales: Mapping[str, torch.Tensor], zeros: Mapping[str, int], grid: Grid
-    ) -> None:
+    def __init__(self, matrices: Sequence[Matrix], scales: Mapping[str, torch.Tensor], grid: Grid) -> None:
         self._matrices, self._grid = matrices, grid
-        self._before = {matrix.name: (matrix.weight().clone(), scales[matrix.name]) for matrix in matrices}
-        self._weights = {matrix.name: matrix.weight().float().contiguous().clone() for matrix in matrices}
-        # A code of zero is a pruned weight only where weights were pruned.
-        self._still = {matrix.name: self._weights[matrix.name] == 0 for matrix in matrices if zeros[matrix.name]}
-        self._free = {name: found.to(matrices[0].weight().device).clone() for name, (_, found) in self._before.items()}
-        kept = {name: int((weight != 0).sum()) for name, weight in self._weights.items()}
+        self._free = {
+            matrix.name: scales[matrix.name].to(matrix.weight().device, torch.float32, copy=True) for matrix in matrices
+        }
         self.steps: Sequence[tuple[torch.Tensor, float]] = [
-            *((weight, ROUNDED_RATE * _mean_size(weight, kept[name])) for name, weight in self._weights.items()),
-            *((found, SCALE_RATE * float(found.abs().mean())) for found in self._free.values()),
+            (found, SCALE_RATE * float(found.abs().mean())) for found in self._free.values()
         ]
 
     @property
     def scales(self) -> dict[str, torch.Tensor]:
         return {name: bfloat16(found) for name, found in self._free.items()}
+
+
+class Rounded(_OnGrid):
+    """Matrices on a grid: weights and scales are fitted as if nothing were rounded between them and the model (arXiv 1902.08153)."""
+
+    def __init__(
+        self, matrices: Sequence[Matrix], scales: Mapping[str, torch.Tensor], zeros: Mapping[str, int], grid: Grid
+    ) -> None:
+        super().__init__(matrices, scales, grid)
+        self._before = {matrix.name: (matrix.weight().clone(), scales[matrix.name]) for matrix in matrices}
+        self._weights = {matrix.name: matrix.weight().float().contiguous().clone() for matrix in matrices}
+        # A code of zero is a pruned weight only where weights were pruned.
+        self._still = {matrix.name: self._weights[matrix.name] == 0 for matrix in matrices if zeros[matrix.name]}
+        kept = {name: int((weight != 0).sum()) for name, weight in self._weights.items()}
+        self.steps = [
+            *((weight, ROUNDED_RATE * _mean_size(weight, kept[name])) for name, weight in self._weights.items()),
+            *self.steps,
+        ]
 
     def pull(self) -> None:
         """Give every weight the gradient of its rounded self, but for those beyond the last code, and scales what follows for them."""
@@ -121,29 +133,15 @@ class Rounded:
                 self._free[matrix.name].copy_(found)
 
 
-class Scaled:
-    """Matrices on a grid whose codes stay: their scales are fitted, and nothing is rounded on the way of a gradient (arXiv 2305.14152).
-
-    Attributes:
-        scales: (R, G) by name, those of now.
-    """
+class Scaled(_OnGrid):
+    """Matrices on a grid whose codes stay: their scales are fitted, and nothing is rounded on the way of a gradient (arXiv 2305.14152)."""
 
     def __init__(self, matrices: Sequence[Matrix], scales: Mapping[str, torch.Tensor], grid: Grid) -> None:
-        self._matrices, self._grid = matrices, grid
-        self._free: dict[str, torch.Tensor] = {}
+        super().__init__(matrices, scales, grid)
         self._codes: dict[str, torch.Tensor] = {}
         for matrix in matrices:
-            found = scales[matrix.name].to(matrix.weight().device, torch.float32).clone()
-            wide = spread(found, grid, matrix.columns)
+            wide = spread(self._free[matrix.name], grid, matrix.columns)
             self._codes[matrix.name] = codes(matrix.weight().float(), wide, grid).to(torch.int8)
-            self._free[matrix.name] = found
-        self.steps: Sequence[tuple[torch.Tensor, float]] = [
-            (found, SCALE_RATE * float(found.abs().mean())) for found in self._free.values()
-        ]
-
-    @property
-    def scales(self) -> dict[str, torch.Tensor]:
-        return {name: bfloat16(found) for name, found in self._free.items()}
 
     def pull(self) -> None:
         """Give every scale the gradients of its weights, each times its code."""
