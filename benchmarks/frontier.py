@@ -35,11 +35,13 @@ from owled_ros.pruning.config import ENDS_BITS, Batch, PruneConfig
 from owled_ros.pruning.ends import round_ends
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
+from owled_ros.pruning.recovery import recover_on_grid
+from owled_ros.pruning.rounding import Grid
 from owled_ros.sparse import SparseDecoder, library
-from owled_ros.sparse.format import Format, read_packed
+from owled_ros.sparse.format import Format, Role, read_packed
 from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.pack import pack_model
-from owled_ros.sparse.quantise import BITS, unpack_matrix
+from owled_ros.sparse.quantise import BITS, unpack_matrix, unpack_scales
 from owled_ros.sparse.timing import interleave, time_steps
 
 RIVALS = (
@@ -60,11 +62,13 @@ class Point:
     ends: str = "int8"
     ends_group: int = 0  # inputs that share a scale there; 0: as the others
     score: str = "admm"
+    recover: int = 0  # steps of distillation that move what lies beside the codes
     draw: int = 0
 
     @property
     def key(self) -> str:
         extra = f"/{self.pattern}" * (self.pattern != "unstructured") + f"/{self.score}" * (self.score != "admm")
+        extra += f"/recover {self.recover}" * (self.recover > 0)
         ends = self.ends + f" g{self.ends_group}" * (self.ends_group > 0)
         return f"ours {self.precision} g{self.group} {self.sparsity:g}{extra}/ends {ends}/draw {self.draw}"
 
@@ -100,7 +104,7 @@ def main() -> None:
         files |= rivals(arguments, model.config.to_dict(), dense, judge, keep=bool(arguments.speed))
     if arguments.only != "rivals":
         structure, tied = find_structure(model), bool(model.config.tie_word_embeddings)
-        packer = Packer(model, structure)
+        packer = Packer(model, structure, lambda: load_model(path))
         batches_of = lru_cache(1)(lambda draw: calibration_of(tokenizer, arguments, draw).batches)
         for point in points(arguments):
             place = files[point.key] = point.place(arguments.work)
@@ -111,13 +115,7 @@ def main() -> None:
             seconds = packer.pack(batches_of(point.draw), point, place)
             if known:
                 continue
-            facts = {
-                "family": "ours",
-                **asdict(point),
-                "samples": arguments.samples,
-                **sizes(place),
-                "prune_s": seconds,
-            }
+            facts = {"family": "ours", **asdict(point), "samples": arguments.samples, **sizes(place), **seconds}
             judge(point.key, facts, lambda place=place: packed_weights(place, tied))  # type: ignore[misc]
     if arguments.speed:
         _time(arguments, files)
@@ -142,34 +140,32 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
             asked = (arguments.precision, arguments.sparsity, arguments.group, arguments.pattern, arguments.ends)
             values = (point.precision, point.sparsity, point.group, point.pattern, point.ends)
             if all(value in some for value, some in zip(values, asked, strict=True)):
-                yield replace(point, draw=draw, score=arguments.score)
+                yield replace(point, draw=draw, score=arguments.score, recover=arguments.recover)
 
 
 class Packer:
     """Prunes and rounds the blocks of points, and keeps the last ones for a point that differs in its ends only."""
 
-    def __init__(self, model: Any, structure: Structure) -> None:
+    def __init__(self, model: Any, structure: Structure, load_dense: Callable[[], Any]) -> None:
         self._model, self._structure = model, structure
+        self._dense = lru_cache(1)(load_dense)
         self._of: Point | None = None
         self._state: dict[str, torch.Tensor] = {}
         self._scales: dict[str, torch.Tensor] = {}
         self._seconds = 0.0
 
-    def pack(self, batches: Sequence[Batch], point: Point, place: Path) -> float:
-        """Prune and round the model, which is dense, and write the packed file; returns the seconds of pruning."""
-        bits = BITS.get(point.precision)
-        config = PruneConfig(
-            Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
-            allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform",
-            group_size=point.group if bits else None, **_ends_of(point),
-        )  # fmt: skip
+    def pack(self, batches: Sequence[Batch], point: Point, place: Path) -> dict[str, float]:
+        """Prune and round the model, which is dense, and write the packed file; returns the seconds of pruning, or of distilling."""
+        if point.recover:
+            return self._distil(batches, point, place)
+        config = _config_of(point)
         blocks = replace(point, ends="", ends_group=0)
         start = time.monotonic()
         if blocks == self._of:
             self._model.load_state_dict(self._state)
         else:
             self._scales = {}
-            if point.sparsity or bits:
+            if point.sparsity or config.bits:
                 config.check()
                 plan = make_plan(self._model, self._structure, batches, config, lambda *_: None)
                 self._scales = prune_blocks(self._model, self._structure, batches, plan.zeros, config).scales
@@ -177,15 +173,55 @@ class Packer:
             self._of, self._seconds = blocks, time.monotonic() - start
             start = time.monotonic()
         scales = dict(self._scales)
-        if config.grid_of_ends and point.ends not in ("int8", "bf16"):
-            scales |= round_ends(self._model, batches, config.grid_of_ends, config.damping)
+        if grid := _ends_grid(point, config):
+            scales |= round_ends(self._model, batches, grid, config.damping)
         seconds = round(self._seconds + time.monotonic() - start, 1)
+        self._write(point, place, scales)
+        return {"prune_s": seconds}
+
+    def _distil(self, batches: Sequence[Batch], point: Point, place: Path) -> dict[str, float]:
+        """Go on from the file of the same point without distillation, which is made where it is missing."""
+        base = replace(point, recover=0)
+        rounded = base.place(place.parent)
+        if not rounded.exists():
+            self.pack(batches, base, rounded)
+        config = _config_of(point)
+        assert config.grid
+        ends = _ends_grid(point, config)
+        tied = bool(self._model.config.get_text_config().tie_word_embeddings)
+        self._model.load_state_dict({**self._model.state_dict(), **packed_weights(rounded, tied)})
+        scales = {
+            tensor.name: torch.from_numpy(unpack_scales(tensor))
+            for tensor in read_packed(rounded).tensors
+            if tensor.scales is not None and (ends or tensor.layer >= 0)
+        }
+        start = time.monotonic()
+        scales = recover_on_grid(
+            self._model, self._dense(), self._structure, batches, point.recover, point.draw, scales, config.grid,
+            ends, lambda done, total, loss: print(f"{done} of {total}: loss {loss:.4f}", flush=True),
+        )  # fmt: skip
+        self._write(point, place, scales)
+        return {"recover_s": round(time.monotonic() - start, 1)}
+
+    def _write(self, point: Point, place: Path, scales: Mapping[str, torch.Tensor]) -> None:
         how = {
             "config": self._model.config.to_dict(), "group": point.group, "scales": {name: values.numpy() for name, values in scales.items()},
             "ends": point.ends, "ends_grid": point.ends, "ends_group": point.ends_group or None,
         }  # fmt: skip
         pack_model(self._model.state_dict(), place, point.precision, **how)
-        return seconds
+
+
+def _config_of(point: Point) -> PruneConfig:
+    bits = BITS.get(point.precision)
+    return PruneConfig(
+        Path("."), Path("."), point.sparsity, point.score, pattern=point.pattern, seed=point.draw, bits=bits,
+        allocation="block0" if point.sparsity and point.pattern == "unstructured" else "uniform",
+        group_size=point.group if bits else None, **_ends_of(point),
+    )  # fmt: skip
+
+
+def _ends_grid(point: Point, config: PruneConfig) -> Grid | None:
+    return None if point.ends in ("int8", "bf16") else config.grid_of_ends
 
 
 def _ends_of(point: Point) -> dict[str, Any]:
@@ -220,7 +256,7 @@ def _section_bytes(tensor: Any) -> int:
 
 def packed_weights(place: Path, tied: bool) -> dict[str, torch.Tensor]:
     """Return what a packed file holds, as numbers by name; of a tied model the head is the embedding."""
-    tensors = [tensor for tensor in read_packed(place).tensors if tensor.format is not Format.VECTOR]
+    tensors = [tensor for tensor in read_packed(place).tensors if tensor.role is not Role.ROTARY]
     weights = {f"{tensor.name}.weight": torch.from_numpy(np.array(unpack_matrix(tensor))) for tensor in tensors}
     return {**weights, "lm_head.weight": weights["model.embed_tokens.weight"]} if tied else weights
 
@@ -322,6 +358,7 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
         help="embedding and head of our points: these",
     )
     parser.add_argument("--score", default="admm", help="what our points are pruned by")
+    parser.add_argument("--recover", type=int, default=0, help="steps of distillation of our points, beside their codes")
     parser.add_argument("--draw", nargs="+", type=int, default=[0, 1, 2])
     return parser
 

@@ -77,14 +77,14 @@ def main() -> None:
         rivals(arguments, model.config.text_config.to_dict(), language, judge)
     if arguments.only != "rivals":
         structure = find_structure(model).only(("language",))
-        packer = Packer(model, structure)
+        packer = Packer(model, structure, lambda: load_model(directory, "cpu"))
         for point in points(arguments):
             if point.key in read_rows(arguments.rows):
                 continue
             model.load_state_dict(dense)
             place = point.place(arguments.work)
             seconds = packer.pack(calibration_of(point.draw), point, place)
-            facts = {"family": "ours", **asdict(point), **sizes(place), "prune_s": seconds}
+            facts = {"family": "ours", **asdict(point), **sizes(place), **seconds}
             judge(point.key, facts, lambda place=place: packed_weights(place, False))  # type: ignore[misc]
 
 

@@ -22,6 +22,7 @@ from owled_ros.pruning.fitted import Scaled
 from owled_ros.pruning.on_grid import nearest, settle, sweep
 from owled_ros.pruning.packing import pack_artifact
 from owled_ros.pruning.prune import PruneConfig, prune
+from owled_ros.pruning.recovery import texts_of
 from owled_ros.pruning.rounding import Grid, choose_scales, codes, rounded, spread
 from owled_ros.pruning.sparsegpt import damped, sparsegpt
 from owled_ros.sparse.format import Format, Role, read_packed
@@ -220,22 +221,39 @@ def test_artifacts_lie_on_their_grid_and_pack_without_loss(
         assert tensors["model.layers.0.mlp.up_proj"].format is Format.PAIRED_INT4
 
 
-def test_recovery_of_a_rounded_model_moves_scales_and_no_code(llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [1.6, 4])
+def test_recovery_of_a_rounded_model_moves_scales_and_gains_and_no_code(
+    bits: float, llama: Path, tmp_path: Path
+) -> None:
     held_out = tiny_batches("llama", seed=8)
-    plain = prune(_config(llama, tmp_path / "plain"), tiny_batches("llama"))
-    out = prune(_config(llama, tmp_path / "out", recovery_steps=3), tiny_batches("llama"), held_out=held_out)
+    plain = prune(_config(llama, tmp_path / "plain", bits=bits), tiny_batches("llama"))
+    config = _config(llama, tmp_path / "out", bits=bits, recovery_steps=3)
+    out = prune(config, tiny_batches("llama"), held_out=held_out)
     before, after = read_grid_of(plain), read_grid_of(out)
     assert before is not None
     assert after is not None
     old, new = load_model(plain).state_dict(), load_model(out).state_dict()
-    grid, moved = Grid(4, 32), 0
+    moved = 0
     for name, scales in after.scales.items():
+        grid = config.grid if name.startswith("model.layers.") else config.grid_of_ends
+        assert grid is not None
         first, second = old[f"{name}.weight"], new[f"{name}.weight"]
         wide = [spread(found.float(), grid, first.shape[1]) for found in (before.scales[name], scales)]
         assert torch.equal(codes(first, wide[0], grid), codes(second, wide[1], grid))
         moved += int(not torch.equal(scales, before.scales[name]))
-    assert moved == 14  # the matrices of both blocks; embedding and output matrix stay
+    assert moved == 16  # the matrices of both blocks, embedding and output matrix
+    gains = [name for name in old if name.endswith("norm.weight")]
+    assert len(gains) == 5
+    assert not any(torch.equal(old[name], new[name]) for name in gains)
     assert set(read_manifest(out).quality) == {"dense", "before_recovery", "pruned"}
+
+
+def test_texts_are_taken_one_by_one_and_frames_as_they_come() -> None:
+    text = {"input_ids": torch.arange(6).view(3, 2), "labels": torch.tensor([[-100, 1], [0, -100], [2, 3]])}
+    frames = {**text, "pixel_values": torch.zeros(3, 4)}
+    found = texts_of([text, frames])
+    assert [entry["input_ids"].tolist() for entry in found[:-1]] == [[[0, 1]], [[4, 5]]]  # the second scores nothing
+    assert found[-1] is frames
 
 
 def test_the_gradient_of_a_scale_by_hand() -> None:

@@ -1,7 +1,7 @@
-"""What of a part is fitted by gradients: weights whose zeros stay, weights and scales behind a rounding, or scales alone. Needs torch.
+"""What is fitted by gradients: weights whose zeros stay, weights and scales behind a rounding, scales alone, or gains. Needs torch.
 
 All are driven alike: `pull` brings the gradients of the model's parameters to what is fitted, `push` brings what is fitted back into the
-model. What may be given up has `restore`, which undoes all. Letters: R outputs, K inputs, G groups of inputs.
+model. Letters: R outputs, K inputs, G groups of inputs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,27 @@ from owled_ros.pruning.rounding import Grid, bfloat16, codes, spread
 RATE = 0.01  # of a matrix's mean kept weight (root of the mean square): Adam's first step
 ROUNDED_RATE = 0.02  # the same where weights are rounded: a step that moves no code does nothing
 SCALE_RATE = 0.002  # of a matrix's mean scale
+GAIN_RATE = 0.003  # of a norm's mean gain
 
 
 class Fitted(Protocol):
-    """Tensors that an optimizer moves, with the first step of each."""
+    """Tensors that an optimizer moves, with the first step of each, and the model's parameters whose gradients it takes."""
 
     steps: Sequence[tuple[torch.Tensor, float]]
+
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]: ...
 
     def pull(self) -> None: ...
 
     def push(self) -> None: ...
 
-    def restore(self) -> None: ...
+
+class Restorable(Fitted, Protocol):
+    """What may be given up."""
+
+    def restore(self) -> None:
+        """Undo all."""
 
 
 class Kept:
@@ -38,7 +47,7 @@ class Kept:
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._before = [parameter.detach().clone() for parameter in parameters]
         self._kept = [parameter.detach() != 0 for parameter in parameters]
-        self._parameters = parameters
+        self.parameters = parameters
         self.steps: Sequence[tuple[torch.Tensor, float]] = [
             (parameter, RATE * _mean_size(parameter.detach(), int(kept.sum())))
             for parameter, kept in zip(parameters, self._kept, strict=True)
@@ -50,13 +59,13 @@ class Kept:
     def push(self) -> None:
         """Set back to zero what was zero."""
         with torch.no_grad():
-            for parameter, kept in zip(self._parameters, self._kept, strict=True):
+            for parameter, kept in zip(self.parameters, self._kept, strict=True):
                 parameter.mul_(kept)
 
     def restore(self) -> None:
         """Write the weights from before."""
         with torch.no_grad():
-            for parameter, old in zip(self._parameters, self._before, strict=True):
+            for parameter, old in zip(self.parameters, self._before, strict=True):
                 parameter.copy_(old)
 
 
@@ -79,6 +88,10 @@ class _OnGrid:
     @property
     def scales(self) -> dict[str, torch.Tensor]:
         return {name: bfloat16(found) for name, found in self._free.items()}
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return parameters_of(self._matrices)
 
 
 class Rounded(_OnGrid):
@@ -158,6 +171,28 @@ class Scaled(_OnGrid):
             for matrix in self._matrices:
                 wide = spread(bfloat16(self._free[matrix.name]), self._grid, matrix.columns)
                 matrix.weight().copy_(self._codes[matrix.name] * wide)
+
+
+class Gains:
+    """What is one number per channel: the gains of norms, and biases. Where all are zero they stay so."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.steps: Sequence[tuple[torch.Tensor, float]] = [
+            (parameter, GAIN_RATE * float(parameter.detach().abs().mean())) for parameter in parameters
+        ]
+
+    def pull(self) -> None:
+        """Do nothing: the parameters themselves are fitted."""
+
+    def push(self) -> None:
+        """Do nothing: they are in the model."""
+
+
+def parameters_of(matrices: Sequence[Matrix]) -> list[nn.Parameter]:
+    """Return the parameters that hold matrices, each once: fused experts share one."""
+    held = [getattr(matrix.module, matrix.parameter) for matrix in matrices]
+    return list({id(parameter): parameter for parameter in held}.values())
 
 
 def _by_group(values: torch.Tensor, grid: Grid) -> torch.Tensor:

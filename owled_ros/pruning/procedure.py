@@ -16,7 +16,7 @@ from owled_ros.models.components import Block, Structure
 from owled_ros.pruning.blocks import Outcome, Rule, advance, prune_block
 from owled_ros.pruning.config import Batch, PruneConfig
 from owled_ros.pruning.drift import DenseTwin
-from owled_ros.pruning.fitted import Fitted, Kept, Rounded
+from owled_ros.pruning.fitted import Kept, Restorable, Rounded
 from owled_ros.pruning.gradients import dense_gradients
 from owled_ros.pruning.passes import Chunk, find_segments, in_words, record, record_entering, telling_batches
 from owled_ros.pruning.reconstruction import Part, dense_parts, reconstruct
@@ -126,7 +126,7 @@ def _reconstruct(
     """Fit a block's parts to the dense model's, on their grid where they have one; the outcome then gets the fitted scales."""
     grid, rounded = config.grid, []
 
-    def fitted(part: Part) -> Fitted:
+    def fitted(part: Part) -> Restorable:
         if grid is None:
             return Kept(part.parameters)
         rounded.append(Rounded(part.matrices, outcome.scales, zeros, grid))

@@ -208,26 +208,20 @@ def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structur
     if job.config.recovery_steps == 0:
         return
     from owled_ros.models.load import load_model
-    from owled_ros.pruning.fitted import Scaled
-    from owled_ros.pruning.recovery import recover
+    from owled_ros.pruning.recovery import recover, recover_on_grid
 
     start = time.monotonic()
     _measure(job, model, "before_recovery")
     dense = load_model(job.config.model, job.config.device)
-    settings = (job.config.recovery_steps, job.config.seed)
-    grid, matrices = job.config.grid, [matrix for block in structure.blocks for matrix in block.matrices]
-    scaled = None if grid is None else Scaled(matrices, job.scales, grid)
-    recover(
-        model,
-        dense,
-        structure,
-        job.batches,
-        *settings,
-        lambda done, total, loss: job.report("recover", done, total, f"loss {loss:.3f}"),
-        scaled,
-    )
-    if scaled is not None:
-        job.scales |= scaled.scales
+    settings = (model, dense, structure, job.batches, job.config.recovery_steps, job.config.seed)
+
+    def report(done: int, total: int, loss: float) -> None:
+        job.report("recover", done, total, f"loss {loss:.3f}")
+
+    if (grid := job.config.grid) is None:
+        recover(*settings, report)
+    else:
+        job.scales |= recover_on_grid(*settings, job.scales, grid, job.config.grid_of_ends, report)
     job.timings["recover_s"] = time.monotonic() - start
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from owled_ros.models.components import Block, Matrix
-from owled_ros.pruning.fitted import Fitted, Kept
+from owled_ros.pruning.fitted import Kept, Restorable, parameters_of
 from owled_ros.pruning.lockstep import Arguments
 from owled_ros.pruning.passes import Chunk, run_block
 from owled_ros.pruning.residual import residual_gains
@@ -36,9 +36,7 @@ class Part:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that hold the matrices, each once: fused experts share one."""
-        found = [getattr(matrix.module, matrix.parameter) for matrix in self.matrices]
-        return list({id(parameter): parameter for parameter in found}.values())
+        return parameters_of(self.matrices)
 
 
 def dense_parts(
@@ -83,7 +81,7 @@ def reconstruct(
     parts: Sequence[Part],
     steps: int,
     seed: int,
-    fitted: Callable[[Part], Fitted] = lambda part: Kept(part.parameters),
+    fitted: Callable[[Part], Restorable] = lambda part: Kept(part.parameters),
 ) -> None:
     """Fit the parts one after the other, on what enters them in the pruned model; the chunks stay in front of the block.
 
@@ -120,7 +118,7 @@ def reconstruct(
 
 def _fit(
     part: Part,
-    fitted: Fitted,
+    fitted: Restorable,
     inputs: Sequence[Arguments],
     chunks: Sequence[Chunk],
     steps: int,

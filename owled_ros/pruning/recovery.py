@@ -1,12 +1,13 @@
 """Optional recovery: a short distillation of the pruned model from the dense one, in which no zero ever comes back.
 
-Needs torch and both models. Only the prunable matrices learn, of rounded ones only the scales; masks are fixed before the first step.
+Needs torch and both models. Only the prunable matrices learn, and masks are fixed before the first step; of a rounded model scales, gains
+and biases learn, and its codes are fixed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,16 @@ import torch
 from torch import nn
 
 from owled_ros.errors import OwledError
-from owled_ros.models.components import Structure
+from owled_ros.models.components import Matrix, Structure, component_finder
 from owled_ros.pruning.config import Batch
-from owled_ros.pruning.fitted import Scaled
+from owled_ros.pruning.fitted import Fitted, Gains, Scaled, parameters_of
 from owled_ros.pruning.passes import LABEL_KEYS, in_words, takes_argument, to_device
 from owled_ros.pruning.quality import IGNORED, scored_logits, targets
+from owled_ros.pruning.rounding import Grid
 
 RATE = 1e-4  # Adam's step on weights at the start; falls to zero as a half cosine
 CLIP = 1.0  # largest norm of all gradients of a step on weights
+TEXT_KEYS = {"input_ids", "attention_mask", "labels"}
 
 
 def recover(
@@ -32,54 +35,107 @@ def recover(
     steps: int,
     seed: int,
     report: Callable[[int, int, float], None] = lambda done, total, loss: None,
-    scaled: Scaled | None = None,
+    fitted: Sequence[Fitted] = (),
 ) -> None:
     """Train the kept weights in place towards the dense model's token distribution (forward KL, scored tokens only).
 
     Costs per step one pass of the dense model and about three of the pruned one; Adam keeps two float32 values per weight.
 
     Args:
-        scaled: of matrices on a grid only the scales learn, which keeps them there: an int8 code per weight in place of Adam's values.
+        fitted: what learns in place of the weights. So few numbers need few tokens a step: one text.
     """
     matrices = [matrix for block in structure.blocks for matrix in block.matrices]
-    trained = list({id(p): p for p in (getattr(m.module, m.parameter) for m in matrices)}.values())
-    kept = {} if scaled else {matrix.name: matrix.weight() != 0 for matrix in matrices}
-    learning = scaled.steps if scaled else [(parameter, RATE) for parameter in trained]
+    trained = [parameter for part in fitted for parameter in part.parameters] or parameters_of(matrices)
+    kept = {} if fitted else {matrix.name: matrix.weight() != 0 for matrix in matrices}
+    learning = [step for part in fitted for step in part.steps] or [(parameter, RATE) for parameter in trained]
+    samples = texts_of(batches) if fitted else batches
     groups = [{"params": [tensor], "lr": first} for tensor, first in learning]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
     wanted = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
+    chosen = {id(parameter) for parameter in trained}
     generator = np.random.default_rng(seed)
     queue: list[int] = []
     first = next(model.parameters())
     try:
         for parameter in model.parameters():
-            parameter.requires_grad_(any(parameter is chosen for chosen in trained))
+            parameter.requires_grad_(id(parameter) in chosen)
         for step in range(steps):
             if not queue:
-                queue = list(generator.permutation(len(batches)))
-            batch = to_device(batches[queue.pop()], first.device, first.dtype)
+                queue = list(generator.permutation(len(samples)))
+            batch = to_device(samples[queue.pop()], first.device, first.dtype)
             with torch.enable_grad():
                 loss = distillation_loss(model, dense, batch)
                 loss.backward()
             if not math.isfinite(float(loss.detach())):
                 raise OwledError("the loss became NaN during recovery: prune without recovery_steps")
-            if scaled:
-                scaled.pull()
-            else:
+            if not fitted:
                 nn.utils.clip_grad_norm_(trained, CLIP)
+            for part in fitted:
+                part.pull()
             for group, (_, start) in zip(optimizer.param_groups, learning, strict=True):
                 group["lr"] = start * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimizer.step()
             for parameter in trained:
                 parameter.grad = None
-            if scaled:
-                scaled.push()
+            for part in fitted:
+                part.push()
             for matrix in matrices if kept else ():
                 matrix.weight().mul_(kept[matrix.name])
             report(step + 1, steps, float(loss.detach()))
     finally:
         for parameter in model.parameters():
             parameter.requires_grad_(wanted[id(parameter)])
+
+
+def recover_on_grid(
+    model: nn.Module,
+    dense: nn.Module,
+    structure: Structure,
+    batches: Sequence[Batch],
+    steps: int,
+    seed: int,
+    scales: Mapping[str, torch.Tensor],
+    grid: Grid,
+    ends: Grid | None = None,
+    report: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> dict[str, torch.Tensor]:
+    """Train what lies beside the codes of a rounded model as `recover` does: scales, gains of norms, biases (arXiv 2305.14152).
+
+    Args:
+        scales: (R, G) by name, of all matrices of the blocks and of what was rounded besides.
+        ends: the grid of what was rounded besides: embedding and output matrix.
+
+    Returns:
+        The scales as they are now. All weights stay on their grid, all codes as they are.
+    """
+    inside = [matrix for block in structure.blocks for matrix in block.matrices]
+    names = {matrix.name for matrix in inside}
+    outside = [
+        Matrix(name, "end", model.get_submodule(name), "weight", *model.get_submodule(name).weight.shape)  # type: ignore[arg-type, misc, union-attr]
+        for name in scales
+        if ends and name not in names
+    ]
+    component_at, components = component_finder(model), structure.component_sizes()
+    gains = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 1 and component_at(name.rpartition(".")[0]) in components
+    ]
+    parts = [Scaled(inside, scales, grid), *([Scaled(outside, scales, ends)] if ends else [])]
+    recover(model, dense, structure, batches, steps, seed, report, [*parts, Gains(gains)])
+    return {name: found for part in parts for name, found in part.scales.items()}
+
+
+def texts_of(batches: Sequence[Batch]) -> list[Batch]:
+    """Cut batches of nothing but text into their sequences, but for those that score no token; others stay whole."""
+    found: list[Batch] = []
+    for batch in batches:
+        if set(batch) - TEXT_KEYS:
+            found.append(batch)
+            continue
+        rows = ({key: value[place : place + 1] for key, value in batch.items()} for place in range(len(batch["input_ids"])))
+        found += [row for row in rows if bool((targets(row)[:, 1:] != IGNORED).any())]
+    return found
 
 
 def distillation_loss(model: nn.Module, dense: nn.Module, batch: dict[str, Any]) -> torch.Tensor:

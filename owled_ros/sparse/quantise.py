@@ -173,12 +173,22 @@ def unpack_matrix(tensor: PackedTensor) -> np.ndarray:
             stream.reshape(-1)[:] = tensor.values
         matrix = from_stream_order(stream, columns)
     if tensor.format.bits <= 8:
-        assert tensor.scales is not None
-        scales = from_bf16(tensor.scales).transpose(0, 2, 1).reshape(len(matrix), -1)  # (N, S)
-        dense = matrix.astype(np.float32) * np.repeat(scales, tensor.group, axis=1)[:, :columns]
+        dense = matrix.astype(np.float32) * np.repeat(_all_scales(tensor), tensor.group, axis=1)[:, :columns]
     else:
         dense = from_bf16(matrix)
     return dense[: tensor.rows, : tensor.columns]
+
+
+def unpack_scales(tensor: PackedTensor) -> np.ndarray:
+    """Return the scales (N, S) of a packed matrix of at most eight bits, float32."""
+    return _all_scales(tensor)[: tensor.rows]
+
+
+def _all_scales(tensor: PackedTensor) -> np.ndarray:
+    """Return the scales of all rows, those that fill the last block up too."""
+    assert tensor.scales is not None
+    blocks, groups, rows = tensor.scales.shape
+    return from_bf16(tensor.scales).transpose(0, 2, 1).reshape(blocks * rows, groups)
 
 
 def _pack_strip(name: str, weight: np.ndarray, precision: str, group: int, scales: np.ndarray | None) -> _Strip:
