@@ -358,7 +358,9 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
         help="embedding and head of our points: these",
     )
     parser.add_argument("--score", default="admm", help="what our points are pruned by")
-    parser.add_argument("--recover", type=int, default=0, help="steps of distillation of our points, beside their codes")
+    parser.add_argument(
+        "--recover", type=int, default=0, help="steps of distillation of our points, beside their codes"
+    )
     parser.add_argument("--draw", nargs="+", type=int, default=[0, 1, 2])
     return parser
 

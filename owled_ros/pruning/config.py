@@ -65,7 +65,7 @@ class PruneConfig:
     plan: Mapping[str, float] | None = None  # with allocation plan: sparsity by matrix, shifted to the budgets
     lod_samples: int = 8  # sequences that measure outliers and medians; owl-reference takes all
     learn_steps: int = 40  # steps of the learned allocation
-    recovery_steps: int = 0  # masked distillation after pruning, with bits of the scales alone; 0 is off
+    recovery_steps: int = 0  # masked distillation after pruning, with bits of scales and gains alone; 0 is off
     reconstruct_steps: int | None = None  # Adam's steps on the kept weights of every attention and MLP; None or 0: none
     refine_steps: int | None = None  # least-squares steps on the kept weights; None: 10 with sparsegpt and admm, else 0
     correct_drift: bool | None = (

@@ -109,21 +109,23 @@ def recover_on_grid(
         The scales as they are now. All weights stay on their grid, all codes as they are.
     """
     inside = [matrix for block in structure.blocks for matrix in block.matrices]
-    names = {matrix.name for matrix in inside}
-    outside = [
-        Matrix(name, "end", model.get_submodule(name), "weight", *model.get_submodule(name).weight.shape)  # type: ignore[arg-type, misc, union-attr]
-        for name in scales
-        if ends and name not in names
-    ]
+    parts = [Scaled(inside, scales, grid)]
+    if ends:
+        beside = sorted(scales.keys() - {matrix.name for matrix in inside})
+        parts.append(Scaled([_whole(model, name) for name in beside], scales, ends))
     component_at, components = component_finder(model), structure.component_sizes()
     gains = [
         parameter
         for name, parameter in model.named_parameters()
         if parameter.ndim == 1 and component_at(name.rpartition(".")[0]) in components
     ]
-    parts = [Scaled(inside, scales, grid), *([Scaled(outside, scales, ends)] if ends else [])]
     recover(model, dense, structure, batches, steps, seed, report, [*parts, Gains(gains)])
     return {name: found for part in parts for name, found in part.scales.items()}
+
+
+def _whole(model: nn.Module, name: str) -> Matrix:
+    rows, columns = model.get_parameter(f"{name}.weight").shape
+    return Matrix(name, "end", model.get_submodule(name), "weight", rows, columns)
 
 
 def texts_of(batches: Sequence[Batch]) -> list[Batch]:
@@ -133,7 +135,9 @@ def texts_of(batches: Sequence[Batch]) -> list[Batch]:
         if set(batch) - TEXT_KEYS:
             found.append(batch)
             continue
-        rows = ({key: value[place : place + 1] for key, value in batch.items()} for place in range(len(batch["input_ids"])))
+        rows = (
+            {key: value[place : place + 1] for key, value in batch.items()} for place in range(len(batch["input_ids"]))
+        )
         found += [row for row in rows if bool((targets(row)[:, 1:] != IGNORED).any())]
     return found
 
