@@ -11,25 +11,27 @@ from pathlib import Path
 import pytest
 
 from owled_ros.errors import OwledError
-from owled_ros.recalibration.courtesy import Courtesy, Pacer, available_memory_bytes
+from owled_ros.recalibration.courtesy import AUTOGROUP, LOWEST_NICE, Courtesy, Pacer, available_memory_bytes
 from owled_ros.recalibration.paths import inside
 
 PROGRAM = """
 import json, os, sys
-from owled_ros.recalibration.courtesy import Courtesy, give_way
+from owled_ros.recalibration.courtesy import AUTOGROUP, Courtesy, give_way
 missing = give_way(Courtesy(**json.loads(sys.argv[1])))
 print(json.dumps({
     "missing": missing, "policy": os.sched_getscheduler(0), "nice": os.getpriority(os.PRIO_PROCESS, 0),
     "cores": sorted(os.sched_getaffinity(0)), "oom": open("/proc/self/oom_score_adj").read().strip(),
+    "session": AUTOGROUP.read_text() if AUTOGROUP.exists() else "",
 }))
 """
 
 
-def gave_way(**values: object) -> dict:
+def gave_way(own_session: bool = True, **values: object) -> dict:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(values)], env=environment, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", PROGRAM, json.dumps(values)], env=environment, capture_output=True, text=True, check=True,
+        start_new_session=own_session,
+    )  # fmt: skip
     return json.loads(done.stdout)
 
 
@@ -41,6 +43,15 @@ def test_the_child_gives_up_processor_cores_and_memory() -> None:
     assert found["cores"] == [core]
     assert found["oom"] == "1000"
     assert [name for name in found["missing"] if not name.startswith(("autogroup", "idle disk"))] == []
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel groups no sessions")
+def test_only_a_session_of_its_own_goes_behind_the_others() -> None:
+    before = AUTOGROUP.read_text()
+    alone = gave_way()
+    allowed = not any(name.startswith("autogroup") for name in alone["missing"])
+    assert alone["session"].endswith(f"nice {LOWEST_NICE}\n") or not allowed
+    assert gave_way(own_session=False)["session"] == before  # it would slow down whoever started it
 
 
 def test_every_means_can_be_switched_off() -> None:

@@ -30,6 +30,7 @@ PR_SET_PDEATHSIG, SIGKILL = 1, 9
 IOPRIO_SYSCALL = {"x86_64": 251, "aarch64": 30}
 IOPRIO_IDLE, IOPRIO_WHO_PROCESS = 3 << 13, 1
 LOWEST_NICE = 19
+AUTOGROUP = Path("/proc/self/autogroup")  # sessions share the processor evenly, whatever their nice; all of one counts
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,16 @@ class Courtesy:
 
 
 def give_way(courtesy: Courtesy) -> list[str]:
-    """Put the calling process behind everything else; returns what could not be done on this machine."""
+    """Put the calling process behind everything else; returns what could not be done on this machine.
+
+    The session goes with it where the process leads one, and else stays: others run in it.
+    """
     missing: list[str] = []
     if courtesy.idle:
         _try(missing, "idle scheduling", lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)))
         _try(missing, "nice", lambda: os.setpriority(os.PRIO_PROCESS, 0, LOWEST_NICE))
-        if Path(
-            "/proc/self/autogroup"
-        ).exists():  # groups of a terminal share the processor evenly, whatever their nice
-            _try(missing, "autogroup", lambda: Path("/proc/self/autogroup").write_text(str(LOWEST_NICE)))
+        if os.getsid(0) == os.getpid() and AUTOGROUP.exists():
+            _try(missing, "autogroup", lambda: AUTOGROUP.write_text(str(LOWEST_NICE)))
         _try(missing, "idle disk priority", _idle_disk)
     if courtesy.cores:
         _try(missing, "core limit", lambda: os.sched_setaffinity(0, courtesy.cores))
