@@ -6,6 +6,7 @@ and judged by the same code. Every finished point is kept in --rows, so a killed
 
     python benchmarks/frontier.py --data DIR/scenarios.jsonl --work DIR --rows rows.jsonl
     python benchmarks/frontier.py --data … --work DIR --rows rows.jsonl --only rivals --speed 5     and ms per token of every file
+    python benchmarks/frontier.py --data … --work DIR --rows rows.jsonl --only ours --precision int2 ternary --group 128 --sparsity 0 --recover 144
     python benchmarks/frontier.py --rows rows.jsonl --report benchmarks/results/frontier            md and png from the rows
 """
 

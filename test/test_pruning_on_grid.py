@@ -256,6 +256,13 @@ def test_texts_are_taken_one_by_one_and_frames_as_they_come() -> None:
     assert found[-1] is frames
 
 
+def test_recovery_without_a_token_to_score_is_refused(llama: Path, tmp_path: Path) -> None:
+    silent = [{**batch, "labels": torch.full_like(batch["input_ids"], -100)} for batch in tiny_batches("llama")]
+    with pytest.raises(OwledError, match="no token to score"):
+        prune(_config(llama, tmp_path / "out", recovery_steps=2), silent)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_gradient_of_a_scale_by_hand() -> None:
     layer = nn.Linear(64, 1, bias=False)
     scales = {"m": torch.tensor([[0.5, 2.0]])}

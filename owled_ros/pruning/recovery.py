@@ -139,6 +139,10 @@ def texts_of(batches: Sequence[Batch]) -> list[Batch]:
             {key: value[place : place + 1] for key, value in batch.items()} for place in range(len(batch["input_ids"]))
         )
         found += [row for row in rows if bool((targets(row)[:, 1:] != IGNORED).any())]
+    if not found:
+        raise OwledError(
+            "no token to score: the batches hold no labels and no second token; prune without recovery_steps"
+        )
     return found
 
 
