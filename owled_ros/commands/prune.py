@@ -146,7 +146,11 @@ def prune(
         int, typer.Option(help="Levels of a row and block with --score stbllm: 3, or 1 for the fewest bytes.")
     ] = 3,
     recovery_steps: Annotated[
-        int, typer.Option(min=0, help="Masked distillation after pruning, with --bits of scales and gains; 0: off.")
+        int,
+        typer.Option(
+            min=0,
+            help="Masked distillation after pruning, with --bits of scales and gains (with 2 bits try 144); 0: off.",
+        ),
     ] = 0,
     reconstruct: Annotated[
         int, typer.Option(min=0, help="Steps that fit every attention and MLP to the dense one, zeros fixed; 0 is off.")
