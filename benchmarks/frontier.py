@@ -34,10 +34,10 @@ from owled_ros.models.load import load_model
 from owled_ros.models.processor import load_processor
 from owled_ros.pruning.config import ENDS_BITS, Batch, PruneConfig
 from owled_ros.pruning.ends import round_ends
+from owled_ros.pruning.fitted import BesideCodes
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
-from owled_ros.pruning.recovery import recover_on_grid
-from owled_ros.pruning.rounding import Grid
+from owled_ros.pruning.recovery import recover
 from owled_ros.sparse import SparseDecoder, library
 from owled_ros.sparse.format import Format, Role, read_packed
 from owled_ros.sparse.native import NativeModel
@@ -140,7 +140,8 @@ def points(arguments: argparse.Namespace) -> Iterator[Point]:
         for point in wanted:
             asked = (arguments.precision, arguments.sparsity, arguments.group, arguments.pattern, arguments.ends)
             values = (point.precision, point.sparsity, point.group, point.pattern, point.ends)
-            if all(value in some for value, some in zip(values, asked, strict=True)):
+            learns = not arguments.recover or point.precision in BITS  # bf16 has nothing beside its weights
+            if learns and all(value in some for value, some in zip(values, asked, strict=True)):
                 yield replace(point, draw=draw, score=arguments.score, recover=arguments.recover)
 
 
@@ -174,8 +175,8 @@ class Packer:
             self._of, self._seconds = blocks, time.monotonic() - start
             start = time.monotonic()
         scales = dict(self._scales)
-        if grid := _ends_grid(point, config):
-            scales |= round_ends(self._model, batches, grid, config.damping)
+        if config.grid_of_ends:
+            scales |= round_ends(self._model, batches, config.grid_of_ends, config.damping)
         seconds = round(self._seconds + time.monotonic() - start, 1)
         self._write(point, place, scales)
         return {"prune_s": seconds}
@@ -188,20 +189,20 @@ class Packer:
             self.pack(batches, base, rounded)
         config = _config_of(point)
         assert config.grid
-        ends = _ends_grid(point, config)
         tied = bool(self._model.config.get_text_config().tie_word_embeddings)
         self._model.load_state_dict({**self._model.state_dict(), **packed_weights(rounded, tied)})
         scales = {
             tensor.name: torch.from_numpy(unpack_scales(tensor))
             for tensor in read_packed(rounded).tensors
-            if tensor.scales is not None and (ends or tensor.layer >= 0)
+            if tensor.scales is not None and (config.grid_of_ends or tensor.layer >= 0)
         }
         start = time.monotonic()
-        scales = recover_on_grid(
-            self._model, self._dense(), self._structure, batches, point.recover, point.draw, scales, config.grid,
-            ends, lambda done, total, loss: print(f"{done} of {total}: loss {loss:.4f}", flush=True),
+        fitted = BesideCodes(self._model, self._structure, scales, config.grid, config.grid_of_ends)
+        recover(
+            self._model, self._dense(), self._structure, batches, point.recover, point.draw,
+            lambda done, total, loss: print(f"{done} of {total}: loss {loss:.4f}", flush=True), fitted,
         )  # fmt: skip
-        self._write(point, place, scales)
+        self._write(point, place, fitted.scales)
         return {"recover_s": round(time.monotonic() - start, 1)}
 
     def _write(self, point: Point, place: Path, scales: Mapping[str, torch.Tensor]) -> None:
@@ -221,14 +222,12 @@ def _config_of(point: Point) -> PruneConfig:
     )  # fmt: skip
 
 
-def _ends_grid(point: Point, config: PruneConfig) -> Grid | None:
-    return None if point.ends in ("int8", "bf16") else config.grid_of_ends
-
-
 def _ends_of(point: Point) -> dict[str, Any]:
-    """Return what PruneConfig is told of embedding and head, where they are rounded to a grid."""
+    """Return what PruneConfig is told of embedding and head: their grid, or that they have none."""
     bits = BITS.get(point.ends, 16)
-    return {"ends_bits": bits, "ends_group": point.ends_group or point.group} if bits <= ENDS_BITS else {}
+    if bits > ENDS_BITS:
+        return {"round_ends": False}
+    return {"ends_bits": bits, "ends_group": point.ends_group or point.group}
 
 
 def sizes(place: Path) -> dict[str, float]:

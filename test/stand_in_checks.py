@@ -28,11 +28,12 @@ from owled_ros.models.driving_model import load_engine
 from owled_ros.models.packing import pack_directory
 from owled_ros.models.runners import TorchRunner
 from owled_ros.pruning.config import CORRECTING, PruneConfig
+from owled_ros.pruning.fitted import BesideCodes
 from owled_ros.pruning.plan import make_plan
 from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.pruning.prune import _weights_dtype
 from owled_ros.pruning.quality import measure
-from owled_ros.pruning.recovery import recover, recover_on_grid
+from owled_ros.pruning.recovery import recover
 from owled_ros.pruning.usage import settle_structure
 from owled_ros.scenes import mini_train
 
@@ -158,7 +159,9 @@ def test_plans_losses_and_recovery_on_the_device(name: str, device: str) -> None
     config = PruneConfig(Path(), Path(), 0.0, allocation="uniform", bits=4, device=device)
     scales = prune_blocks(model, structure, batches, dict.fromkeys(plan.zeros, 0), config).scales
     assert config.grid
-    assert recover_on_grid(model, dense, structure, batches, 2, 0, scales, config.grid).keys() == scales.keys()
+    fitted = BesideCodes(model, structure, scales, config.grid, None)
+    recover(model, dense, structure, batches, 2, 0, fitted=fitted)
+    assert fitted.scales.keys() == scales.keys()
 
 
 def test_a_packed_file_is_compared_on_the_device(device: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from owled_ros.models.components import Matrix
+from owled_ros.models.components import Matrix, Structure, component_finder
 from owled_ros.pruning.rounding import Grid, bfloat16, codes, spread
 
 RATE = 0.01  # of a matrix's mean kept weight (root of the mean square): Adam's first step
@@ -91,6 +91,7 @@ class _OnGrid:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
+        """The parameters that hold the matrices, each once."""
         return parameters_of(self._matrices)
 
 
@@ -173,20 +174,56 @@ class Scaled(_OnGrid):
                 matrix.weight().copy_(self._codes[matrix.name] * wide)
 
 
-class Gains:
-    """What is one number per channel: the gains of norms, and biases. Where all are zero they stay so."""
+class BesideCodes:
+    """What of a rounded model moves while its codes stay: scales of the blocks and of both ends, gains of norms, biases.
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = parameters
+    Args:
+        scales: (R, G) by name, of all matrices of the blocks and of what was rounded besides.
+        ends: the grid of what was rounded besides: embedding and output matrix.
+    """
+
+    def __init__(
+        self, model: nn.Module, structure: Structure, scales: Mapping[str, torch.Tensor], grid: Grid, ends: Grid | None
+    ) -> None:
+        inside = [matrix for block in structure.blocks for matrix in block.matrices]
+        self._scaled = [Scaled(inside, scales, grid)]
+        if ends:
+            beside = sorted(scales.keys() - {matrix.name for matrix in inside})
+            self._scaled.append(Scaled([_whole(model, name) for name in beside], scales, ends))
+        component_at, components = component_finder(model), structure.component_sizes()
+        gains = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.ndim == 1 and component_at(name.rpartition(".")[0]) in components
+        ]
         self.steps: Sequence[tuple[torch.Tensor, float]] = [
-            (parameter, GAIN_RATE * float(parameter.detach().abs().mean())) for parameter in parameters
+            *(step for part in self._scaled for step in part.steps),
+            *((gain, GAIN_RATE * float(gain.detach().abs().mean())) for gain in gains),
+        ]
+        self.parameters: Sequence[nn.Parameter] = [
+            *(parameter for part in self._scaled for parameter in part.parameters),
+            *gains,
         ]
 
+    @property
+    def scales(self) -> dict[str, torch.Tensor]:
+        """Those of now (R, G) by name."""
+        return {name: found for part in self._scaled for name, found in part.scales.items()}
+
     def pull(self) -> None:
-        """Do nothing: the parameters themselves are fitted."""
+        """Give every scale its gradient."""
+        for part in self._scaled:
+            part.pull()
 
     def push(self) -> None:
-        """Do nothing: they are in the model."""
+        """Write codes times scales into the model."""
+        for part in self._scaled:
+            part.push()
+
+
+def _whole(model: nn.Module, name: str) -> Matrix:
+    rows, columns = model.get_parameter(f"{name}.weight").shape
+    return Matrix(name, "end", model.get_submodule(name), "weight", rows, columns)
 
 
 def parameters_of(matrices: Sequence[Matrix]) -> list[nn.Parameter]:

@@ -208,20 +208,27 @@ def _recover(job: _Job, state: PruneState, model: nn.Module, structure: Structur
     if job.config.recovery_steps == 0:
         return
     from owled_ros.models.load import load_model
-    from owled_ros.pruning.recovery import recover, recover_on_grid
+    from owled_ros.pruning.fitted import BesideCodes
+    from owled_ros.pruning.recovery import recover
 
     start = time.monotonic()
     _measure(job, model, "before_recovery")
     dense = load_model(job.config.model, job.config.device)
-    settings = (model, dense, structure, job.batches, job.config.recovery_steps, job.config.seed)
-
-    def report(done: int, total: int, loss: float) -> None:
-        job.report("recover", done, total, f"loss {loss:.3f}")
-
-    if (grid := job.config.grid) is None:
-        recover(*settings, report)
-    else:
-        job.scales |= recover_on_grid(*settings, job.scales, grid, job.config.grid_of_ends, report)
+    config = job.config
+    grid, ends = config.grid, config.grid_of_ends
+    fitted = BesideCodes(model, structure, job.scales, grid, ends) if grid else None
+    recover(
+        model,
+        dense,
+        structure,
+        job.batches,
+        config.recovery_steps,
+        config.seed,
+        lambda done, total, loss: job.report("recover", done, total, f"loss {loss:.3f}"),
+        fitted,
+    )
+    if fitted:
+        job.scales |= fitted.scales
     job.timings["recover_s"] = time.monotonic() - start
 
 

@@ -36,6 +36,7 @@ class Part:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
+        """The parameters that hold the matrices, each once."""
         return parameters_of(self.matrices)
 
 

@@ -7,7 +7,7 @@ and biases learn, and its codes are fixed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,11 @@ import torch
 from torch import nn
 
 from owled_ros.errors import OwledError
-from owled_ros.models.components import Matrix, Structure, component_finder
+from owled_ros.models.components import Structure
 from owled_ros.pruning.config import Batch
-from owled_ros.pruning.fitted import Fitted, Gains, Scaled, parameters_of
+from owled_ros.pruning.fitted import Fitted, parameters_of
 from owled_ros.pruning.passes import LABEL_KEYS, in_words, takes_argument, to_device
 from owled_ros.pruning.quality import IGNORED, scored_logits, targets
-from owled_ros.pruning.rounding import Grid
 
 RATE = 1e-4  # Adam's step on weights at the start; falls to zero as a half cosine
 CLIP = 1.0  # largest norm of all gradients of a step on weights
@@ -35,19 +34,19 @@ def recover(
     steps: int,
     seed: int,
     report: Callable[[int, int, float], None] = lambda done, total, loss: None,
-    fitted: Sequence[Fitted] = (),
+    fitted: Fitted | None = None,
 ) -> None:
     """Train the kept weights in place towards the dense model's token distribution (forward KL, scored tokens only).
 
     Costs per step one pass of the dense model and about three of the pruned one; Adam keeps two float32 values per weight.
 
     Args:
-        fitted: what learns in place of the weights. So few numbers need few tokens a step: one text.
+        fitted: what learns in place of the weights, as `BesideCodes`. So few numbers need few tokens a step: one text.
     """
     matrices = [matrix for block in structure.blocks for matrix in block.matrices]
-    trained = [parameter for part in fitted for parameter in part.parameters] or parameters_of(matrices)
+    trained = fitted.parameters if fitted else parameters_of(matrices)
     kept = {} if fitted else {matrix.name: matrix.weight() != 0 for matrix in matrices}
-    learning = [step for part in fitted for step in part.steps] or [(parameter, RATE) for parameter in trained]
+    learning = fitted.steps if fitted else [(parameter, RATE) for parameter in trained]
     samples = texts_of(batches) if fitted else batches
     groups = [{"params": [tensor], "lr": first} for tensor, first in learning]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
@@ -68,64 +67,23 @@ def recover(
                 loss.backward()
             if not math.isfinite(float(loss.detach())):
                 raise OwledError("the loss became NaN during recovery: prune without recovery_steps")
-            if not fitted:
+            if fitted:
+                fitted.pull()
+            else:
                 nn.utils.clip_grad_norm_(trained, CLIP)
-            for part in fitted:
-                part.pull()
             for group, (_, start) in zip(optimizer.param_groups, learning, strict=True):
                 group["lr"] = start * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimizer.step()
             for parameter in trained:
                 parameter.grad = None
-            for part in fitted:
-                part.push()
+            if fitted:
+                fitted.push()
             for matrix in matrices if kept else ():
                 matrix.weight().mul_(kept[matrix.name])
             report(step + 1, steps, float(loss.detach()))
     finally:
         for parameter in model.parameters():
             parameter.requires_grad_(wanted[id(parameter)])
-
-
-def recover_on_grid(
-    model: nn.Module,
-    dense: nn.Module,
-    structure: Structure,
-    batches: Sequence[Batch],
-    steps: int,
-    seed: int,
-    scales: Mapping[str, torch.Tensor],
-    grid: Grid,
-    ends: Grid | None = None,
-    report: Callable[[int, int, float], None] = lambda done, total, loss: None,
-) -> dict[str, torch.Tensor]:
-    """Train what lies beside the codes of a rounded model as `recover` does: scales, gains of norms, biases (arXiv 2305.14152).
-
-    Args:
-        scales: (R, G) by name, of all matrices of the blocks and of what was rounded besides.
-        ends: the grid of what was rounded besides: embedding and output matrix.
-
-    Returns:
-        The scales as they are now. All weights stay on their grid, all codes as they are.
-    """
-    inside = [matrix for block in structure.blocks for matrix in block.matrices]
-    parts = [Scaled(inside, scales, grid)]
-    if ends:
-        beside = sorted(scales.keys() - {matrix.name for matrix in inside})
-        parts.append(Scaled([_whole(model, name) for name in beside], scales, ends))
-    component_at, components = component_finder(model), structure.component_sizes()
-    gains = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.ndim == 1 and component_at(name.rpartition(".")[0]) in components
-    ]
-    recover(model, dense, structure, batches, steps, seed, report, [*parts, Gains(gains)])
-    return {name: found for part in parts for name, found in part.scales.items()}
-
-
-def _whole(model: nn.Module, name: str) -> Matrix:
-    rows, columns = model.get_parameter(f"{name}.weight").shape
-    return Matrix(name, "end", model.get_submodule(name), "weight", rows, columns)
 
 
 def texts_of(batches: Sequence[Batch]) -> list[Batch]:
