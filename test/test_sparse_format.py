@@ -26,7 +26,7 @@ from owled_ros.sparse.format import (
 )
 from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.pack import pack_matrices
-from owled_ros.sparse.quantise import pack_matrix, unpack_matrix
+from owled_ros.sparse.quantise import pack_matrix, unpack_matrix, unpack_scales
 from owled_ros.sparse.rounding import from_bf16, to_bf16
 
 
@@ -203,6 +203,7 @@ def test_weights_on_their_grid_are_packed_without_loss_and_others_are_refused(pr
     matrix = codes * np.repeat(scales, 32, axis=1)[:, :70]
     packed = pack_matrix("m", Role.OTHER, -1, matrix, None, precision, None, 32, scales)
     np.testing.assert_array_equal(unpack_matrix(packed), matrix)
+    np.testing.assert_array_equal(unpack_scales(packed), scales)
     rounded = from_bf16(to_bf16(matrix))  # as an artifact in bf16 holds them: the same numbers come back
     np.testing.assert_array_equal(
         unpack_matrix(pack_matrix("m", Role.OTHER, -1, rounded, None, precision, None, 32, scales)), matrix

@@ -180,8 +180,8 @@ def unpack_matrix(tensor: PackedTensor) -> np.ndarray:
 
 
 def unpack_scales(tensor: PackedTensor) -> np.ndarray:
-    """Return the scales (N, S) of a packed matrix of at most eight bits, float32."""
-    return _all_scales(tensor)[: tensor.rows]
+    """Return the scales (rows, groups) of a packed matrix of at most eight bits, float32."""
+    return _all_scales(tensor)[: tensor.rows, : -(-tensor.columns // tensor.group)]
 
 
 def _all_scales(tensor: PackedTensor) -> np.ndarray:
