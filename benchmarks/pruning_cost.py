@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from driving_text import parts_of
+
 SIDES = ("ours", "llm-compressor")
 SPARSITY = 0.5
-CALIBRATION_LINES, TEST_LINES = range(0, 200), range(260, 790)
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def run_side(arguments: argparse.Namespace) -> dict[str, float]:
 
     torch.set_num_threads(arguments.threads)
     tokenizer = load_processor(arguments.model)
-    texts = [read_driving_text(arguments.data, tokenizer, lines) for lines in (CALIBRATION_LINES, TEST_LINES)]
+    texts = [read_driving_text(arguments.data, tokenizer, lines) for lines in parts_of(arguments.data)]
     make = lambda part, samples, tokens: text_set("driving_text", "-", "-", part, tokenizer, samples, tokens, 0).batches  # noqa: E731
     batches, test = make(texts[0], arguments.samples, arguments.tokens), make(texts[1], 8, 512)
     model = load_model(arguments.model, dtype="float32" if arguments.side == "ours" else arguments.peer_dtype)

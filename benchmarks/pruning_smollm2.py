@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from driving_text import parts_of
 from row_file import append_row, read_rows
 
 from owled_ros.errors import OwledError
@@ -46,7 +47,6 @@ from owled_ros.pruning.procedure import prune_blocks
 from owled_ros.pruning.quality import measure
 from owled_ros.pruning.recovery import recover
 
-CALIBRATION_LINES, TEST_LINES = range(0, 200), range(260, 790)  # frames are consecutive: a gap between them
 STEPS = ("refine", "reconstruct", "recover")  # columns that count steps on the kept weights
 LEARN_AT = 0.7  # the learned plan is found at this sparsity and shifted to the others
 
@@ -203,7 +203,7 @@ def _config(row: Row, arguments: argparse.Namespace) -> PruneConfig:
 def calibration_of(tokenizer: Any, arguments: argparse.Namespace, draw: int) -> CalibrationSet:
     """Half driving, half general text."""
     half = arguments.samples // 2
-    driving = read_driving_text(arguments.data, tokenizer, CALIBRATION_LINES)
+    driving = read_driving_text(arguments.data, tokenizer, parts_of(arguments.data)[0])
     general, sha256 = read_general_text("python-docs")
     texts = general[: len(general) // 2]
     return merge(
@@ -216,7 +216,7 @@ def calibration_of(tokenizer: Any, arguments: argparse.Namespace, draw: int) -> 
 
 def test_set(kind: str, tokenizer: Any, arguments: argparse.Namespace) -> list[Batch]:
     if kind == "driving":
-        texts = read_driving_text(arguments.data, tokenizer, TEST_LINES)
+        texts = read_driving_text(arguments.data, tokenizer, parts_of(arguments.data)[1])
     else:
         general, _ = read_general_text("python-docs")
         texts = general[len(general) // 2 :]

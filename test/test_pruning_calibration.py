@@ -91,8 +91,9 @@ def test_driving_text_by_hand(tmp_path: Path) -> None:
     file.write_text("\n".join(map(json.dumps, records)))
     assert read_driving_text(file, Letters()) == ["[u]A car.\n\nQ1[a]A1$[u]Q2[a]A2$", "plain", "[u]alone", "[u]hello"]
     assert read_driving_text(file, Letters(), range(1, 2)) == ["plain"]
-    with pytest.raises(OwledError, match="no record"):
-        read_driving_text(file, Letters(), range(9, 12))
+    for none in (range(9, 12), range(0)):
+        with pytest.raises(OwledError, match="no record"):
+            read_driving_text(file, Letters(), none)
     file.write_text('{"something": 1}')
     with pytest.raises(OwledError, match="has no text"):
         read_driving_text(file, Letters())

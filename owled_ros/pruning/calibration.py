@@ -118,7 +118,7 @@ def read_driving_text(path: Path, tokenizer: Any, indices: range | None = None) 
         lines = path.read_text(encoding="utf-8").split("\n")  # a text may hold other ends of lines
         records = {
             index + 1: json.loads(lines[index])
-            for index in (indices or range(len(lines)))
+            for index in (range(len(lines)) if indices is None else indices)
             if index < len(lines) and lines[index].strip()
         }
     except (OSError, ValueError) as err:
