@@ -2,7 +2,7 @@
 
 Needs transformers, a Hugging Face directory (an artifact is one) and a drivingqa-like scenarios.jsonl: every prompt is a scene's
 description with one of its questions, every answer ends at a line's end. The reference is float32; transformers in bfloat16
-stands beside ours. "bf16 of the same weights" rounds the reference's matrices to bfloat16 first, as the packed file does.
+stands beside ours. "fp32 on int8 of the same weights" is the reference with the weights that the packed file holds.
 
     python benchmarks/sparse_agreement.py DIR --data DIR/scenarios.jsonl --work DIR --answers 50
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from frontier import packed_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from owled_ros.models.packing import pack_directory
@@ -44,13 +45,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="packed files are made and kept here")
     parser.add_argument("--answers", type=int, default=50)
+    parser.add_argument(
+        "--packed", nargs="+", default=["bf16:128", "int8:128", "int8:64", "int8:32"], help="precision:group"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, local_files_only=True)
     reference = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
-    prompts = [tokenizer(text).input_ids for text in read_prompts(arguments.data, arguments.answers)]
+    prompts = [ids_of(tokenizer, text) for text in read_prompts(arguments.data, arguments.answers)]
     ends = {index for index in range(len(tokenizer)) if "\n" in tokenizer.decode([index])} | {tokenizer.eos_token_id}
     spoken = [speak(reference, prompt, ends) for prompt in track(prompts, "asking the reference")]
     print(f"{len(spoken)} answers, {sum(len(s.answer) for s in spoken)} tokens\n")
@@ -58,32 +62,41 @@ def main() -> None:
     print("|---|---|---|---|---|")
     usual = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16).eval()
     row("transformers bf16", spoken, [forced_torch(usual, s) for s in spoken])
-    rounded = copy.deepcopy(reference)
-    with torch.no_grad():
-        for parameter in rounded.parameters():
-            if parameter.ndim == 2:
-                parameter.copy_(parameter.bfloat16())
-    for precision, group in (("bf16", 128), ("int8", 128), ("int8", 64), ("int8", 32)):
+    exact, tied = copy.deepcopy(reference), reference.config.tie_word_embeddings
+    for precision, group in ((name, int(columns)) for name, columns in (kind.split(":") for kind in arguments.packed)):
         path = arguments.work / f"agreement_{precision}_{group}.owled"
         pack_directory(arguments.model, path, precision, group=group)
         decoder = SparseDecoder.open(path, threads=arguments.threads)
         said = [forced_packed(decoder, s) for s in spoken]
         row(f"packed {precision}" + f" in groups of {group}" * (precision == "int8"), spoken, said)
         decoder.close()
-        if precision == "bf16":
-            exact = [Spoken(s.prompt, s.answer, forced_torch(rounded, s)) for s in spoken]
-            row("packed bf16, to fp32 on bf16 of the same weights", exact, said)
+        if (precision, group) in (("bf16", 128), ("int8", 32)):
+            exact.load_state_dict({**exact.state_dict(), **packed_weights(path, tied)})
+            same = [Spoken(s.prompt, s.answer, forced_torch(exact, s)) for s in spoken]
+            row(f"packed {precision}, to fp32 on {precision} of the same weights", same, said)
 
 
 def read_prompts(data: Path, count: int) -> list[str]:
-    """Take one question of every STRIDE-th scene."""
-    scenes = [scene for line in data.read_text().splitlines()[::STRIDE] if (scene := json.loads(line))["qa"]][:count]
+    """Take one question of every STRIDE-th scene, and where that is too few the next one of each, and so on."""
+    scenes = [scene for line in data.read_text().splitlines()[::STRIDE] if (scene := json.loads(line))["qa"]]
     prompts = []
-    for number, scene in enumerate(scenes):
-        pair: dict[str, Any] = scene["qa"][number % len(scene["qa"])]
+    for number in range(count):
+        turn, place = divmod(number, len(scenes))
+        scene = scenes[place]
+        pair: dict[str, Any] = scene["qa"][(place + turn) % len(scene["qa"])]
         facts = scene["description_and_action"].split("\n\n")[0]
         prompts.append(f"{facts}\n\nQuestion: {pair['question']}\nAnswer:")
     return prompts
+
+
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    """Ask in the chat template, where there is one: an instruct model then answers in sentences."""
+    if not tokenizer.chat_template:
+        return tokenizer(text).input_ids
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
+    )
+    return tokenizer(rendered, add_special_tokens=False).input_ids
 
 
 def speak(model: Any, prompt: list[int], ends: set[int]) -> Spoken:
