@@ -78,7 +78,7 @@ def markdown(points: list[dict[str, Any]], rows: Rows, measures: Measures, judge
     ]
     for p in points:
         low, high = p["range"]
-        spread = f" ({low:.2f} to {high:.2f})" if p["draws"] > 1 else ""
+        spread = f" ({low:.2f} to {high:.2f})" if f"{low:.2f}" != f"{high:.2f}" else ""
         cells = [f"{p[name]:.3f}" if p[name] is not None else "" for name in ("bytes", "block_bytes", "memory_bytes")]
         ms = f"{speed[p['key']]:.2f}" if p["key"] in speed else ""
         measured = " | ".join([f"{p[first]:.2f}{spread}", *(f"{p[name]:.3f}" for name in others)])
