@@ -184,6 +184,18 @@ def test_zeros_are_spread_evenly_where_drift_is_corrected_and_as_learned_elsewhe
         assert read_manifest(tmp_path / words[-1]).method.allocation == "learned"
 
 
+@pytest.mark.parametrize(
+    ("words", "sparsity"),
+    [(["--bits", 2], 0), (["--bits", 4], 0.6), (["--bits", 2, "--allocation", "block0"], 0.6), (["--budget", "language=0.3", "--bits", 3], 0.6)],
+)  # fmt: skip
+def test_no_weight_is_pruned_where_zeros_save_nothing_unless_zeros_are_asked_for(
+    words: list[object], sparsity: float, app: typer.Typer, place: Path, tmp_path: Path
+) -> None:
+    options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16, "--no-cost", "--no-pack"]
+    _run(app, "prune", place / "model", tmp_path / "out", *options, "--group-size", 32, *words)
+    assert read_manifest(tmp_path / "out").method.settings["sparsity"] == sparsity
+
+
 def test_a_plan_is_searched_in_parts_and_pruned_by(app: typer.Typer, place: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     options = ["--driving-text", place / "drive.jsonl", "--samples", 8, "--tokens", 16]

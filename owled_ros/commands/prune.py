@@ -16,6 +16,7 @@ from owled_ros.options import with_config
 from owled_ros.pruning.config import (
     ALLOCATIONS,
     DEFAULT_SCORE,
+    DENSE_BITS,
     ENDS_BITS,
     METRIC,
     PATTERNS,
@@ -64,7 +65,10 @@ def prune(
     output: Annotated[Path, typer.Argument(help="Directory of the artifact; replaced in one step.")],
     sparsity: Annotated[
         float | None,
-        typer.Option(help="Share of zeros over all pruned matrices, inside (0, 1); default 0.6, or that of --plan."),
+        typer.Option(
+            help="Share of zeros over all pruned matrices, inside (0, 1), with --bits also 0; default 0.6, or that of --plan; "
+            "with --bits 3 or fewer 0, as zeros save nothing there."
+        ),
     ] = None,
     budget: Annotated[list[str], typer.Option(help="Sparsity of one component, e.g. vision=0.4.")] = [],  # noqa: B006
     component: Components = [],  # noqa: B006
@@ -211,7 +215,9 @@ def prune(
     place = place_of(model)
     searched = _searched(plan, allocation)
     found = searched.settings if searched else PlanSettings()
-    sparsity = _first(sparsity, searched.sparsity if searched else None, 0.6)
+    zeros_asked = budget or pattern != "unstructured" or allocation not in ("", UNIFORM)
+    usual = 0.0 if 0 < bits <= DENSE_BITS and not zeros_asked else 0.6
+    sparsity = _first(sparsity, searched.sparsity if searched else None, usual)
     metric = metric or (found.metric or "" if score in ("", METRIC) else "")
     tree = read_metric(metric).tree if metric else None
     score = score or ((found.score or DEFAULT_SCORE) if tree is None else METRIC)

@@ -28,7 +28,15 @@ from owled_ros.commands.prune import (
 )
 from owled_ros.errors import OwledError
 from owled_ros.options import with_config
-from owled_ros.pruning.config import COMPONENTS_BY_DEFAULT, DEFAULT_SCORE, GROUP_SIZES, METRIC, Batch, PruneConfig
+from owled_ros.pruning.config import (
+    COMPONENTS_BY_DEFAULT,
+    DEFAULT_SCORE,
+    DENSE_BITS,
+    GROUP_SIZES,
+    METRIC,
+    Batch,
+    PruneConfig,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -105,7 +113,7 @@ def search_plan(
         components=tuple(component) or COMPONENTS_BY_DEFAULT,
     )  # fmt: skip
     config.check()
-    if bits in (2, 3):
+    if 0 < bits <= DENSE_BITS:
         raise OwledError(
             f"with {bits} bits zeros save no bytes, so there is no plan to search: give 4 or 8, or leave --bits out"
         )

@@ -29,6 +29,7 @@ STATISTICS = ("fused", "block", "oneshot")
 REFINE_STEPS = 10
 PATTERNS = ("unstructured", "2:4", "4:8", "2:8", "3:8", "6:8", "7:8", "8:16", "10:16", "12:16")
 GROUP_SIZES: dict[float, int] = {1.6: 64, 2: 64, 3: 64, 4: 32, 8: 32}  # inputs that share a scale, by bits
+DENSE_BITS = 3  # as many or fewer are packed with their zeros, which then save nothing
 ENDS_BITS = 4  # embedding and output matrix are rounded where the rest has at most as many
 FEW_ENDS_GROUP = 32  # inputs that share one of their scales where they have fewer: more lose far more than they save (docs/pruning.md)
 
