@@ -63,14 +63,15 @@ def main() -> None:
     usual = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16).eval()
     row("transformers bf16", spoken, [forced_torch(usual, s) for s in spoken])
     exact, tied = copy.deepcopy(reference), reference.config.tie_word_embeddings
-    for precision, group in ((name, int(columns)) for name, columns in (kind.split(":") for kind in arguments.packed)):
+    for kind in arguments.packed:
+        precision, group = kind.split(":")
         path = arguments.work / f"agreement_{precision}_{group}.owled"
-        pack_directory(arguments.model, path, precision, group=group)
+        pack_directory(arguments.model, path, precision, group=int(group))
         decoder = SparseDecoder.open(path, threads=arguments.threads)
         said = [forced_packed(decoder, s) for s in spoken]
         row(f"packed {precision}" + f" in groups of {group}" * (precision == "int8"), spoken, said)
         decoder.close()
-        if (precision, group) in (("bf16", 128), ("int8", 32)):
+        if kind in ("bf16:128", "int8:32"):
             exact.load_state_dict({**exact.state_dict(), **packed_weights(path, tied)})
             same = [Spoken(s.prompt, s.answer, forced_torch(exact, s)) for s in spoken]
             row(f"packed {precision}, to fp32 on {precision} of the same weights", same, said)

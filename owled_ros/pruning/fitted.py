@@ -175,7 +175,7 @@ class Scaled(_OnGrid):
 
 
 class BesideCodes:
-    """What of a rounded model moves while its codes stay: scales of the blocks and of both ends, gains of norms, biases.
+    """What of a rounded model moves while its codes stay: scales of blocks and both ends, gains of norms, biases (arXiv 2305.14152).
 
     Args:
         scales: (R, G) by name, of all matrices of the blocks and of what was rounded besides.

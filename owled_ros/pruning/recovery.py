@@ -78,8 +78,9 @@ def recover(
                 parameter.grad = None
             if fitted:
                 fitted.push()
-            for matrix in matrices if kept else ():
-                matrix.weight().mul_(kept[matrix.name])
+            else:
+                for matrix in matrices:
+                    matrix.weight().mul_(kept[matrix.name])
             report(step + 1, steps, float(loss.detach()))
     finally:
         for parameter in model.parameters():
