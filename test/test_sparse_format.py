@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from owled_ros.errors import OwledError
+from owled_ros.pruning.config import DENSE_BITS
 from owled_ros.sparse import library
 from owled_ros.sparse.format import (
     HEADER_BYTES,
@@ -26,7 +27,7 @@ from owled_ros.sparse.format import (
 )
 from owled_ros.sparse.native import NativeModel
 from owled_ros.sparse.pack import pack_matrices
-from owled_ros.sparse.quantise import pack_matrix, unpack_matrix, unpack_scales
+from owled_ros.sparse.quantise import BITS, FORMATS, pack_matrix, unpack_matrix, unpack_scales
 from owled_ros.sparse.rounding import from_bf16, to_bf16
 
 
@@ -91,6 +92,11 @@ def test_unpacking_gives_the_weights_back(
         assert np.abs(dense - matrix).max() <= FURTHEST[precision] * np.abs(matrix).max()
     else:  # half a step; the step is the largest entry of the group / 127, rounded up to bf16
         assert np.abs(dense - matrix).max() <= np.abs(matrix).max() / 127 * (1 + 2**-7) * 0.5001
+
+
+@pytest.mark.parametrize("precision", BITS)
+def test_prune_knows_where_packed_files_keep_their_zeros(precision: str) -> None:
+    assert ((precision, True) in FORMATS) == (BITS[precision] > DENSE_BITS)
 
 
 def test_unit_order_is_block_unit_half_row_group_plane() -> None:
